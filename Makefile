@@ -1,0 +1,86 @@
+# Everything that is done with a checkout. `make run` and `make test` need no other command before
+# them: each target that needs the environment makes it. Nothing here needs root, except that
+# `make test` on Debian installs, as root, what only the system's package manager has.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check lint format bench lock system clean
+SHELL := /bin/sh
+
+# The first Python that is new enough. An entry of PATH may be a shim that does not run: try it.
+PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	{ echo "$$each"; break; }; done)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+LOCKED := --require-hashes --only-binary=:all:
+
+# The environment is up to date when it was made from exactly these files, whatever their times say.
+stamp = .venv/.from-$(shell cat $(1) 2>/dev/null | cksum | tr ' ' '-')
+STAMP := $(call stamp,requirements/dev.txt pyproject.toml)
+BENCH_STAMP := $(call stamp,requirements/bench.txt pyproject.toml)-bench
+
+help:
+	@echo 'make run      serve on the embedded default, with sample calls on the first start'
+	@echo 'make test     the whole test suite'
+	@echo 'make check    format, lint, types, import directions, then the test suite'
+	@echo 'make lint     all of that without the tests'
+	@echo 'make format   put the code into its format'
+	@echo 'make bench    the figures of docs/performance.md, measured here'
+	@echo 'make setup    only install into .venv; the others do it themselves'
+	@echo 'make lock     choose newer dependencies (needs uv)'
+	@echo 'make clean    remove .venv, caches and build/; never var/'
+
+setup: $(STAMP)
+
+$(STAMP):
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed; PYTHON=... names it.' >&2; exit 1; }
+	@echo 'Installing into .venv ...'
+	@rm -f .venv/.from-*
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null || \
+		$(PYTHON) -m venv --clear .venv || \
+		{ echo 'Python has no venv here: on Debian, apt-get install python3-venv.' >&2; exit 1; }
+	@$(PIP) $(LOCKED) -r requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	@$(PIP) $(LOCKED) -r requirements/bench.txt
+	@touch $@
+
+run: $(STAMP)
+	@exec $(BIN)/archive serve --samples
+
+test: $(STAMP) system
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint
+	@$(MAKE) --no-print-directory test
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m bench
+
+system:
+	@sh tools/system-packages
+
+lock:
+	@for each in run dev bench; do \
+		case $$each in run) extra= ;; *) extra="--extra $$each" ;; esac; \
+		uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
+			--generate-hashes --no-header --no-annotate --no-emit-index-url \
+			--no-emit-find-links $$extra pyproject.toml --output-file requirements/$$each.txt \
+			|| exit 1; done
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build \
+		*.egg-info

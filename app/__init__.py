@@ -1,0 +1,1 @@
+"""Puts it together: configuration, command line, start and stop."""

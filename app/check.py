@@ -1,0 +1,137 @@
+"""`archive check`: is all that the archive stands on in order? One line each: ok, or what to do."""
+
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from hashlib import md5
+
+from app.config import Config
+from app.embedded import AlreadyRunningError, Embedded, EmbeddedError
+from app.serve import open_ring, open_store
+from archive.errors import ArchiveError
+from archive.retention import Policy
+from storage import clocks, database
+from storage.database import Pool, SchemaError, connection
+from storage.keyring import KeyRingError
+from storage.objects import ObjectStore
+
+FAULTS = (ArchiveError, AlreadyRunningError, EmbeddedError, KeyRingError, SchemaError, OSError)
+"""What an operator can mend: every command tells it in one line, not in a traceback."""
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What was found so far: part, whether it is in order, and what to do or to know."""
+
+    lines: list[tuple[str, bool, str]] = field(default_factory=list)
+
+    async def look(self, part: str, look: Callable[[], Awaitable[str]], keys: str = "") -> bool:
+        """Note what a look found; `keys` is where in the configuration a fault may lie."""
+        try:
+            self.lines.append((part, True, await look()))
+        except (*FAULTS, ValueError) as error:
+            advice = f" Look at {keys}." if keys else ""
+            self.lines.append((part, False, (str(error) or type(error).__name__) + advice))
+        return self.lines[-1][1]
+
+
+async def run(config: Config, *, as_json: bool) -> int:
+    """Look at every part; 0 when all are in order."""
+    findings = _Findings([("configuration", True, f"read from {config.path}")])
+    async with AsyncExitStack() as stack:
+        await _Check(config, findings, stack).everything()
+    if as_json:
+        rows = [{"part": part, "ok": ok, "detail": text} for part, ok, text in findings.lines]
+        print(json.dumps(rows))
+    else:
+        for part, ok, text in findings.lines:
+            print(f"{part:<14} {'ok' if ok else 'WRONG':<6} {text}")
+    return 0 if all(ok for _, ok, _ in findings.lines) else 1
+
+
+class _Check:
+    """The looks, in the order in which each needs the ones before it."""
+
+    def __init__(self, config: Config, findings: _Findings, stack: AsyncExitStack) -> None:
+        self._config = config
+        self._findings = findings
+        self._stack = stack
+        self._pool: Pool
+        self._objects: ObjectStore
+        self._servers: Embedded
+
+    async def everything(self) -> None:
+        look = self._findings.look
+        if not await look("servers", self._start):
+            return
+        database_ok = await look("database", self._database, "[database] url")
+        asked = "[objects] endpoint, bucket, access_key, secret_key and ca"
+        objects_ok = await look("object store", self._store, asked)
+        if database_ok:
+            await look("keys", self._keys)
+        if database_ok and objects_ok:
+            await look("clocks", self._clocks)
+
+    async def _start(self) -> str:
+        config = self._config
+        self._servers = await self._stack.enter_async_context(
+            Embedded(
+                config.server.data_dir,
+                want_postgres=config.database.embedded,
+                want_s3=config.objects.embedded,
+                join=True,
+            )
+        )
+        if config.database.embedded or config.objects.embedded:
+            return "embedded, for trial and small sites"
+        return "external"
+
+    async def _database(self) -> str:
+        url = self._servers.database_url or self._config.database.url
+        self._pool = await database.open_pool(url, size=2)
+        self._stack.push_async_callback(self._pool.close)
+        async with connection(self._pool) as lent:
+            await database.migrate(lent)
+            version = lent.get_server_version()
+            fsync = await lent.fetchval("SELECT current_setting('fsync')")
+        if fsync != "on":
+            raise ValueError("fsync is off: a power cut would lose acknowledged recordings")
+        return f"PostgreSQL {version.major}.{version.minor}, schema up to date"
+
+    async def _store(self) -> str:
+        self._objects = await open_store(self._config, self._servers)
+        self._stack.push_async_callback(self._objects.close)
+        key = f"check/{secrets.token_hex(8)}"
+        body = secrets.token_bytes(1000)
+        await self._objects.put(key, [body], len(body), md5(body).digest(), 30)  # noqa: S324
+        async with self._objects.get(key, 100, 200) as pieces:
+            read = b"".join([piece async for piece in pieces])
+        if read != body[100:200]:
+            raise ValueError("the store gave back other bytes than were put there")
+        await self._objects.remove(await self._objects.holdings("check/"))
+        left = await self._objects.holdings("check/")
+        if left:
+            raise ValueError(
+                "the store keeps what is deleted: is there an object lock on the bucket?"
+            )
+        return f"bucket {self._config.objects.bucket}: put, range, delete and read-back work"
+
+    async def _keys(self) -> str:
+        config = self._config
+        policy = Policy(config.retention.timezone, config.retention.periods)
+        ring = await open_ring(config, self._pool, policy)
+        text = f"{len(ring.days())} day keys"
+        ring_device = config.keys.store.stat().st_dev
+        if ring_device == config.keys.root_file.stat().st_dev:
+            text += "; [keys] root_file lies on the same device as the ring: better on another"
+        return text + "; this file is the only holder: an image of its disk holds the keys too"
+
+    async def _clocks(self) -> str:
+        async with connection(self._pool) as lent:
+            reading = await clocks.read(lent)
+        verdict = clocks.judge(clocks.service_now(), await self._objects.clock(), reading)
+        if not verdict.whole:
+            raise ValueError(f"{verdict.why}; set the clocks, or see `archive expire --release`")
+        return verdict.why

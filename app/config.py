@@ -1,0 +1,313 @@
+"""The configuration: read once at start, from one file and the environment, into typed values.
+
+`config.toml` at the root is the documented example and works as it is. Each key can be overridden
+by `ARCHIVE_<SECTION>_<KEY>`; secrets come from there, or from a file that `..._FILE` names, alone.
+Whatever is unknown, missing or impossible is a ConfigError before anything is started. Nothing is
+opened here but the file and the secrets: whether the rest is there, `archive check` says.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from app import values
+from app.settings import ConfigError, Settings
+from archive.recording import CallType
+from archive.retention import Period
+from storage.audio.formats import NAMES
+
+__all__ = ["Config", "ConfigError", "Door", "Doors", "find", "load"]
+
+LARGEST = 5_000_000_000
+"""The most bytes that a sealed object may hold: S3 takes 5 GiB in one PUT."""
+
+SECTIONS = (
+    "server",
+    "doors",
+    "database",
+    "objects",
+    "keys",
+    "retention.period",
+    "retention",
+    "intake",
+    "jobs",
+)
+
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`data_dir`: everything that the archive itself keeps on disk lies below it."""
+
+    data_dir: Path
+
+    @classmethod
+    def from_toml(cls, settings: Settings) -> "Server":
+        """Read `[server]`."""
+        return cls(settings.path("data_dir"))
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One listener. Port 0 lets the system choose; with `tls_cert` it speaks TLS."""
+
+    host: str
+    port: int
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
+
+    @classmethod
+    def from_toml(cls, settings: Settings, name: str) -> "Door":
+        """Read the keys of one door out of `[doors]`."""
+        host, port = settings.parsed(name, values.address)
+        cert = settings.optional_path(f"{name}_tls_cert")
+        key = settings.optional_path(f"{name}_tls_key")
+        client_ca = settings.optional_path(f"{name}_tls_client_ca")
+        if key and not cert:
+            settings.fail(f"{name}_tls_cert", "is needed with the key")
+        if cert and not key:
+            settings.fail(f"{name}_tls_key", "is needed with the certificate")
+        if client_ca and not cert:
+            settings.fail(f"{name}_tls_cert", "is needed before clients can show certificates")
+        return cls(host, port, cert, key, client_ca)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The three listeners. `retrieval_url` is how people reach the retrieval door.
+
+    "" means: at the address that it listens on.
+    """
+
+    ingest: Door
+    retrieval: Door
+    operations: Door
+    retrieval_url: str
+
+    @classmethod
+    def from_toml(cls, settings: Settings) -> "Doors":
+        """Read `[doors]`."""
+        names = ("ingest", "retrieval", "operations")
+        ingest, retrieval, operations = (Door.from_toml(settings, name) for name in names)
+        taken: set[tuple[str, int]] = set()
+        for name, door in zip(names, (ingest, retrieval, operations), strict=True):
+            if door.port and (door.host, door.port) in taken:
+                settings.fail(name, "is the address of another door; each has its own")
+            taken.add((door.host, door.port))
+        url = settings.parsed("retrieval_url", values.optional_web_address)
+        if not url and retrieval.host in _EVERYWHERE:
+            settings.fail(
+                "retrieval_url",
+                "say how people reach the retrieval door, since it listens on every address",
+            )
+        return cls(ingest, retrieval, operations, url)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """`url`: `embedded`, or where PostgreSQL is. It may hold a password and is never printed."""
+
+    url: str = field(repr=False)
+
+    @property
+    def embedded(self) -> bool:
+        return self.url == values.EMBEDDED
+
+    @classmethod
+    def from_toml(cls, settings: Settings) -> "Database":
+        """Read `[database]`."""
+        url = settings.text_or_file("url")
+        try:
+            values.check_database_url(url)
+        except ValueError as error:
+            settings.fail("url", str(error))
+        if values.has_password(url) and not settings.from_environment("url"):
+            settings.fail_secret("url")
+        return cls(url)
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The object store. Keys are "" when it is embedded: that one makes its own."""
+
+    endpoint: str
+    bucket: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    ca: Path | None
+    region: str
+    country: str
+
+    @property
+    def embedded(self) -> bool:
+        return self.endpoint == values.EMBEDDED
+
+    @classmethod
+    def from_toml(cls, settings: Settings) -> "Objects":
+        """Read `[objects]`. Refuses a country outside the EU and the EEA, and keys half given."""
+        return cls(
+            endpoint=(endpoint := settings.parsed("endpoint", values.endpoint)),
+            bucket=settings.parsed("bucket", values.bucket),
+            access_key=_store_key(settings, "access_key", endpoint),
+            secret_key=_store_key(settings, "secret_key", endpoint),
+            ca=settings.optional_path("ca", None),
+            region=settings.parsed("region", values.region),
+            country=settings.parsed("country", values.country),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """`store`: the folder of the key ring. `root_file`: the root that seals it."""
+
+    store: Path
+    root_file: Path
+
+    @classmethod
+    def from_toml(cls, settings: Settings, data_dir: Path) -> "Keys":
+        """Read `[keys]`; both paths are relative to `data_dir`."""
+        store = settings.parsed("store", values.key_store)
+        return cls(data_dir / Path(store).expanduser(), settings.path("root_file", data_dir))
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The archive's time zone, and the period of each call type."""
+
+    timezone: ZoneInfo
+    periods: Mapping[str, Period]
+
+    @classmethod
+    def from_toml(cls, settings: Settings, periods: Settings) -> "Retention":
+        """Read `[retention]` and `[retention.period]`, where each call type has its line."""
+        return cls(
+            settings.parsed("timezone", values.zone),
+            {str(name): periods.parsed(name, Period.parse) for name in CallType},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What one upload may be (bytes, seconds, formats), and how many are taken in at once."""
+
+    max_bytes: int
+    max_duration: float
+    max_concurrent: int
+    allowed_formats: frozenset[str]
+
+    @classmethod
+    def from_toml(cls, settings: Settings) -> "Intake":
+        """Read `[intake]`."""
+        return cls(
+            settings.whole("max_bytes", 1, LARGEST),
+            settings.parsed("max_duration", values.seconds),
+            settings.whole("max_concurrent", 1, 10_000),
+            settings.words("allowed_formats", NAMES),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """`nightly`: a cron expression in the archive's time zone."""
+
+    nightly: str
+
+    @classmethod
+    def from_toml(cls, settings: Settings, timezone: ZoneInfo) -> "Jobs":
+        """Read `[jobs]`."""
+        return cls(settings.parsed("nightly", lambda text: values.nightly(text, timezone)))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration; `path` is the file that it was read from."""
+
+    path: Path
+    server: Server
+    doors: Doors
+    database: Database
+    objects: Objects
+    keys: Keys
+    retention: Retention
+    intake: Intake
+    jobs: Jobs
+
+    @classmethod
+    def from_toml(
+        cls, path: Path, document: Mapping[str, object], environ: Mapping[str, str]
+    ) -> "Config":
+        """Turn a parsed file and the environment into values, or raise ConfigError."""
+        sections = _sections(path, document, environ)
+        server = Server.from_toml(sections["server"])
+        retention = Retention.from_toml(sections["retention"], sections["retention.period"])
+        config = cls(
+            path=path,
+            server=server,
+            doors=Doors.from_toml(sections["doors"]),
+            database=Database.from_toml(sections["database"]),
+            objects=Objects.from_toml(sections["objects"]),
+            keys=Keys.from_toml(sections["keys"], server.data_dir),
+            retention=retention,
+            intake=Intake.from_toml(sections["intake"]),
+            jobs=Jobs.from_toml(sections["jobs"], retention.timezone),
+        )
+        for settings in sections.values():
+            settings.finish()
+        return config
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read the configuration from the file that `find` names. Raises ConfigError."""
+    found = find(path)
+    try:
+        document = tomllib.loads(found.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(found), "", None, f"cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(found), "", None, f"is not TOML: {error}") from None
+    return Config.from_toml(found, document, environ)
+
+
+def find(path: Path | None) -> Path:
+    """The file that was named, else `config.toml` here, else the one beside the program."""
+    here = Path.cwd() / "config.toml"
+    if path is not None:
+        return path.expanduser().absolute()
+    return here if here.is_file() else Path(__file__).parent.parent / "config.toml"
+
+
+def _sections(
+    path: Path, document: Mapping[str, object], environ: Mapping[str, str]
+) -> dict[str, Settings]:
+    """One Settings for each section, each with those variables that are its own."""
+    tables = dict(document)
+    outer = tables.get("retention")
+    if isinstance(outer, dict):
+        tables["retention"] = {key: value for key, value in outer.items() if key != "period"}
+        tables["retention.period"] = outer.get("period", {})
+    for name in tables:
+        if name not in SECTIONS:
+            raise ConfigError(str(path), name, None, "is no section; take it out")
+    left = dict(environ)
+    sections = {}
+    for name in SECTIONS:
+        table = tables.get(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(str(path), name, None, "must be a section, not a value")
+        prefix = f"ARCHIVE_{name.replace('.', '_')}_".upper()
+        own = {key: left.pop(key) for key in list(left) if key.startswith(prefix)}
+        sections[name] = Settings(path, name, table, own)
+    return sections
+
+
+def _store_key(settings: Settings, key: str, endpoint: str) -> str:
+    value = settings.secret(key)
+    if endpoint == values.EMBEDDED and value:
+        settings.fail(key, "is not taken: the embedded store makes its own; name an endpoint")
+    if endpoint != values.EMBEDDED and not value:
+        settings.fail(key, f"set {settings.variable(key)} or {settings.variable(key)}_FILE")
+    return value

@@ -1,0 +1,79 @@
+"""Sample calls for a first look: a handful of recordings and one key per level.
+
+They are taken in through the ingest door like any other. The keys are kept in a file of the data
+directory, so that they can be shown again: this is for trial only, and `archive serve` alone never
+does it.
+"""
+
+import json
+import os
+import secrets
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+
+from archive.access import Level
+from storage import credentials
+from storage.database import connection
+from storage.vault import Vault
+
+
+async def offer(folder: Path, data_dir: Path, ingest: str, vault: Vault) -> None:
+    """At the first start make the keys and upload the calls; at each start print the keys."""
+    kept = data_dir / "sample-keys.json"
+    if kept.exists():
+        tokens = json.loads(kept.read_text(encoding="utf-8"))
+    else:
+        tokens = await _make_keys(vault)
+        if not await _upload(folder, ingest, tokens[Level.UPLOADER]):
+            return
+        _write(kept, tokens)
+    print("sample keys, for trial only:")
+    for level, token in tokens.items():
+        print(f"  {level:<11} {token}")
+    print(flush=True, end="")
+
+
+async def _make_keys(vault: Vault) -> dict[str, str]:
+    tokens = {}
+    # A first start that was broken off has taken names already.
+    batch = secrets.token_hex(2)
+    async with connection(vault.pool) as lent:
+        for level in Level:
+            source = "sample-pbx" if level is Level.UPLOADER else None
+            tokens[str(level)] = await credentials.add(
+                lent, f"sample-{level}-{batch}", level, source
+            )
+    return tokens
+
+
+def _write(path: Path, tokens: dict[str, str]) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(tokens, file)
+
+
+async def _upload(folder: Path, ingest: str, token: str) -> bool:
+    """Upload the calls; False, with a line that says so, when one was not taken in."""
+    calls = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    headers = {"Authorization": f"Bearer {token}"}
+    taken = 0
+    async with aiohttp.ClientSession(ingest, headers=headers) as session:
+        for call in calls:
+            name = call.pop("file")
+            ago = timedelta(minutes=call.pop("minutes_ago"))
+            call["started_at"] = (datetime.now(UTC) - ago).isoformat()
+            call_id = call.pop("call_id", Path(name).stem)
+            async with session.put(
+                f"/v1/recordings/{call_id}", params=call, data=(folder / name).read_bytes()
+            ) as answer:
+                # 409: here already, from a first start that was broken off.
+                if answer.status not in (201, 409):
+                    print(
+                        f"sample {name} was refused ({answer.status}); the next start tries again"
+                    )
+                    return False
+                taken += 1
+    print(f"took in {taken} sample calls")
+    return True

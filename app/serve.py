@@ -1,0 +1,203 @@
+"""Starting and stopping: the embedded servers, the vault, the jobs and the three doors, in this
+order.
+
+What was started is stopped in the opposite order, whatever happens in between. SIGTERM finishes
+what is in flight.
+"""
+
+import asyncio
+import logging
+import resource
+import signal
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from app.config import Config, Door
+from app.embedded import Embedded
+from archive.retention import Policy
+from jobs import nightly
+from jobs.schedule import Schedule
+from storage import clocks, database
+from storage.audio.pool import AudioPool
+from storage.database import Pool, connection
+from storage.keyring import KeyRingError, Ring
+from storage.objects import ObjectStore
+from storage.vault import Limits, Vault
+from web import doors, ingest, operations, retrieval
+from web.doors import OpenRoute, Route
+
+log = logging.getLogger("archive")
+
+IN_FLIGHT = 30.0
+"""Seconds that requests in flight are given to finish after SIGTERM."""
+
+CUT = 2.0
+"""Seconds that those are given to end which did not."""
+
+PROBES = 2
+PLAYERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the three doors are, as URLs."""
+
+    ingest: str
+    retrieval: str
+    operations: str
+
+
+@asynccontextmanager
+async def opened(config: Config, *, join: bool = False) -> AsyncIterator[Vault]:
+    """The vault, with the embedded servers if the configuration asks for them.
+
+    `join`: a command may use the servers of a service that runs on the same `data_dir`.
+    """
+    # A core dump would put the keys that the memory holds on a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    async with AsyncExitStack() as stack:
+        servers = await stack.enter_async_context(
+            Embedded(
+                config.server.data_dir,
+                want_postgres=config.database.embedded,
+                want_s3=config.objects.embedded,
+                join=join,
+            )
+        )
+        pool = await database.open_pool(servers.database_url or config.database.url)
+        stack.push_async_callback(pool.close)
+        async with connection(pool) as lent:
+            await database.migrate(lent)
+        objects = await open_store(config, servers)
+        stack.push_async_callback(objects.close)
+        policy = Policy(config.retention.timezone, config.retention.periods)
+        ring = await open_ring(config, pool, policy)
+        probes, players = AudioPool(PROBES), AudioPool(PLAYERS)
+        stack.push_async_callback(probes.close)
+        stack.push_async_callback(players.close)
+        spool = config.server.data_dir / "spool"
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        intake = config.intake
+        yield Vault(
+            pool,
+            objects,
+            ring,
+            probes,
+            players,
+            policy,
+            Limits(intake.max_bytes, intake.max_duration, intake.allowed_formats),
+            spool,
+            asyncio.Semaphore(intake.max_concurrent),
+        )
+
+
+async def open_store(config: Config, servers: Embedded) -> ObjectStore:
+    """Connect to the embedded store or to the one that is configured."""
+    objects = config.objects
+    return await ObjectStore.connect(
+        servers.endpoint or objects.endpoint,
+        objects.bucket,
+        servers.access_key or objects.access_key,
+        servers.secret_key or objects.secret_key,
+        region=objects.region,
+        ca=objects.ca,
+    )
+
+
+async def open_ring(config: Config, pool: Pool, policy: Policy) -> Ring:
+    """The key ring that belongs to this database. A new one is made for a new database only.
+
+    Raises KeyRingError when the ring is not there or another's: without it nothing can be opened.
+    """
+    async with connection(pool) as lent:
+        known = await lent.fetchval("SELECT ring FROM archive")
+    ring = Ring.open(
+        config.keys.store,
+        config.keys.root_file,
+        create=known is None,
+        today=lambda: policy.day_of(clocks.service_now()),
+    )
+    async with connection(pool) as lent:
+        await lent.execute("UPDATE archive SET ring = $1 WHERE ring IS NULL", ring.id)
+        known = await lent.fetchval("SELECT ring FROM archive")
+    if known != ring.id:
+        raise KeyRingError("the key ring in [keys] store is not the one of this database")
+    return ring
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[tuple[Addresses, Vault]]:
+    """The whole service: doors that answer and jobs that run, until the context is left."""
+    async with opened(config) as vault:
+        await asyncio.to_thread(nightly.make_keys, vault, await database.now(vault.pool))
+        async with AsyncExitStack() as stack:
+            addresses = await _open_doors(config, vault, stack)
+            schedule = Schedule(vault, config.jobs.nightly)
+            await schedule.start()
+            stack.push_async_callback(schedule.stop)
+            yield addresses, vault
+
+
+async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Addresses:
+    asked = config.doors
+    runners: list[web.AppRunner] = []
+
+    async def open_one(door: Door, public: str, routes: list[Route | OpenRoute]) -> str:
+        runner = doors.runner(doors.build(vault, public, routes), CUT)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        runners.append(runner)
+        return await _listen(door, runner)
+
+    retrieval_url = await open_one(asked.retrieval, asked.retrieval_url, retrieval.routes())
+    public = asked.retrieval_url or retrieval_url
+    ingest_url = await open_one(asked.ingest, public, ingest.routes())
+    operations_url = await open_one(asked.operations, public, operations.routes())
+    stack.push_async_callback(doors.finish, runners, IN_FLIGHT)
+    return Addresses(ingest_url, retrieval_url, operations_url)
+
+
+async def _listen(door: Door, runner: web.AppRunner) -> str:
+    """Let a door's address be reached; returns it."""
+    site = web.TCPSite(runner, door.host, door.port, ssl_context=_tls(door))
+    try:
+        await site.start()
+    except OSError as error:
+        raise OSError(
+            f"a door cannot listen on {door.host}:{door.port} ({error.strerror}):"
+            " set another address in [doors] or ARCHIVE_DOORS_INGEST, _RETRIEVAL, _OPERATIONS"
+        ) from error
+    host, port = runner.addresses[0][:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if door.tls_cert else 'http'}://{shown}:{port}"
+
+
+def _tls(door: Door) -> ssl.SSLContext | None:
+    if not door.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(door.tls_cert, door.tls_key)
+    if door.tls_client_ca:
+        context.load_verify_locations(door.tls_client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def serve(config: Config, then: Callable[[Addresses, Vault], Awaitable[None]]) -> None:
+    """Run until SIGTERM or SIGINT; `then` is done once the doors are open."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config) as (addresses, vault):
+        print(f"ingest      {addresses.ingest}")
+        print(f"retrieval   {addresses.retrieval}")
+        print(f"operations  {addresses.operations}")
+        print("ready", flush=True)
+        await then(addresses, vault)
+        await stop.wait()
+        log.info("stopping: finishing what is in flight")

@@ -1,0 +1,85 @@
+"""`python -m bench`: measure the figures, or those that are named; print the table. All of them are
+written to build/bench.json as well.
+
+A goal that does not hold is a NO in the table and in the file, and no failure of the run.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from bench import erasure, playback, report, search, stack, uploads
+from bench.report import Figure
+from bench.stack import Service, Stack
+
+OVER_ONE: dict[str, Callable[[Stack, Service], Awaitable[list[Figure]]]] = {
+    "small": uploads.small,
+    "large": uploads.large,
+    "plays": playback.plays,
+    "first-byte": playback.first_byte,
+    "memory": uploads.memory,
+}
+"""Figures over one service with an archive that only they fill."""
+
+OWN: dict[str, Callable[[Stack], Awaitable[list[Figure]]]] = {
+    "erasure": erasure.measure,
+    "search": search.measure,
+}
+"""Figures with databases of their own."""
+
+
+async def measure(wanted: list[str], folder: Path) -> list[Figure]:
+    """Measure the figures of these names."""
+    figures: list[Figure] = []
+    async with stack.opened(folder) as opened:
+        for name in OVER_ONE:
+            if name in wanted:
+                # A new process for each, so that no figure stands on what another left in memory.
+                database = await opened.database(_sql(name))
+                async with opened.service(name, database) as service:
+                    figures += await _timed(opened, name, OVER_ONE[name](opened, service))
+        for name in OWN:
+            if name in wanted:
+                figures += await _timed(opened, name, OWN[name](opened))
+    return figures
+
+
+def _sql(name: str) -> str:
+    return "over_" + name.replace("-", "_")
+
+
+async def _timed(opened: Stack, name: str, work: Awaitable[list[Figure]]) -> list[Figure]:
+    began = time.perf_counter()
+    print(f"{name} ... (load {os.getloadavg()[0]:.1f})", flush=True)
+    figures = await work
+    print(report.table(figures))
+    print("\n".join(opened.client.meter.lines()))
+    print(f"  took {time.perf_counter() - began:.0f} s (load {os.getloadavg()[0]:.1f})", flush=True)
+    return figures
+
+
+def main() -> int:
+    """The entry point."""
+    names = [*OVER_ONE, *OWN]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("figure", nargs="*", help=f"of: {', '.join(names)} (default: all)")
+    parser.add_argument("--folder", help="where the servers keep their data (default: a temporary)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.figure) - set(names):
+        parser.error(f"no such figure: {', '.join(sorted(unknown))}")
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=arguments.folder))
+    figures = uvloop.run(measure(arguments.figure or names, folder))
+    if not arguments.figure:
+        report.write(figures, stack.ROOT / "build" / "bench.json")
+    print(f"\n{report.machine()}\n\n{report.table(figures)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

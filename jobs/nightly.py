@@ -1,0 +1,79 @@
+"""The night's work: catch whatever is left, close the days that are over, and write down what was
+done.
+
+It may run twice, late, or on two services at once: each part asks the database what is left to do.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jobs import expiry
+from storage import clocks, days, ledger, nights, removal
+from storage.database import connection, now
+from storage.days import Closing
+from storage.vault import Vault
+
+log = logging.getLogger("archive.nightly")
+
+SPARE = timedelta(days=5)
+"""How much further ahead day keys are made than a call of today needs, for nights that are missed.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """The report of one run."""
+
+    ran_at: datetime
+    expiry: expiry.Report
+    collected: int
+    closings: list[Closing]
+
+    def as_json(self) -> dict[str, object]:
+        """The report as it is kept and shown."""
+        return {
+            "ran_at": self.ran_at.isoformat(),
+            "erased": self.expiry.erased,
+            "still_there": self.expiry.still_there,
+            "could_not_ask": self.expiry.unknown,
+            "stopped": self.expiry.stopped or None,
+            "unfinished_uploads_collected": self.collected,
+            "days": [
+                {
+                    "day": closing.day.isoformat(),
+                    "closed": closing.closed,
+                    "strays": closing.strays,
+                    "why": closing.why,
+                }
+                for closing in self.closings
+            ],
+        }
+
+
+async def run(vault: Vault) -> Night:
+    """Do the night's work. Raises UnavailableError when the database or the store is away."""
+    ran_at = await now(vault.pool)
+    today = vault.policy.day_of(ran_at)
+    make_keys(vault, ran_at)
+    collected = await removal.sweep(vault)
+    report = await expiry.run(vault)
+    verdict = await clocks.fuse(vault)
+    # Keys go only while the clocks are trusted: as far as a person released, or up to yesterday.
+    through = today - timedelta(days=1) if verdict.whole else verdict.released_through
+    closings = await days.close_through(vault, through, today) if through else []
+    night = Night(ran_at, report, collected, closings)
+    async with connection(vault.pool) as lent, lent.transaction():
+        await nights.record(lent, ran_at, night.as_json())
+        facts = {"erased": report.erased, "failed": report.failed}
+        await ledger.record(lent, ledger.SYSTEM, "night.done", facts=facts)
+    for closing in closings:
+        log.info("day %s: %s", closing.day, closing.why)
+    return night
+
+
+def make_keys(vault: Vault, now: datetime) -> None:
+    """Make the keys of all days that a call of these days may be filed under."""
+    policy = vault.policy
+    last = max(policy.expiry(call_type, now).on for call_type in policy.periods)
+    vault.ring.ensure(policy.day_of(now), last + SPARE)

@@ -1,0 +1,136 @@
+"""When things happen: erasing at once, tidying every minute, the night's work by its cron.
+
+APScheduler decides only *when*. Its defaults would lose a night (a job that starts a second late is
+skipped): here nothing is ever too late, what piled up runs once, and a night that was missed while
+the service was down is made up at its start. What to do each job asks the database.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from archive.errors import UnavailableError
+from jobs import expiry, nightly
+from storage import database, nights, removal
+from storage.database import connection
+from storage.keyring import KeyRingError
+from storage.vault import Vault
+
+log = logging.getLogger("archive.jobs")
+
+PULSE = 0.5
+"""Seconds between two looks at what is due: the most that an erasure starts late."""
+
+REST = 10.0
+"""Seconds that the pulse rests after it could not erase what was due."""
+
+RETRY = timedelta(minutes=1)
+"""How long until a night that failed is tried again."""
+
+
+class Schedule:
+    """The running service's clock: started once, stopped once."""
+
+    def __init__(self, vault: Vault, nightly_cron: str) -> None:
+        self._vault = vault
+        self._nightly = CronTrigger.from_crontab(nightly_cron, timezone=vault.policy.zone)
+        self._night = asyncio.Lock()
+        self._running: set[asyncio.Future[bool]] = set()
+        self._rest_until = 0.0
+        # A pulse that finds the last one still at work is not news.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._scheduler = AsyncIOScheduler(
+            timezone=vault.policy.zone,
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+
+    async def start(self) -> None:
+        """Begin; a night that was missed is made up in the background."""
+        pulse, minute = IntervalTrigger(seconds=PULSE), IntervalTrigger(minutes=1)
+        self._add("expiry", self._pulse, pulse)
+        self._add("tidy", self._tidy, minute)
+        self._add("nightly", self._run_night, self._nightly)
+        self._scheduler.start()
+        if await self._missed():
+            self._scheduler.add_job(self._run_night, name="missed night")
+
+    async def stop(self) -> None:
+        """Start nothing more, and wait for what is running."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _add(
+        self, name: str, act: Callable[[], Awaitable[None]], trigger: CronTrigger | IntervalTrigger
+    ) -> None:
+        self._scheduler.add_job(act, trigger, id=name, name=name)
+
+    async def _pulse(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._rest_until:
+            return
+        if not await self._guarded("expiry", expiry.run_if_due(self._vault)):
+            self._rest_until = now + REST
+
+    async def _tidy(self) -> None:
+        await self._guarded("tidy", tidy(self._vault))
+
+    async def _run_night(self) -> None:
+        async with self._night:
+            done = await self._guarded("nightly", self._one_night())
+        if not done:
+            later = datetime.now(UTC) + RETRY
+            self._scheduler.add_job(self._run_night, "date", run_date=later, name="retried night")
+
+    async def _one_night(self) -> bool:
+        await nightly.run(self._vault)
+        return True
+
+    async def _guarded(self, name: str, work: Awaitable[bool]) -> bool:
+        """Do a job's work. False when it failed: whatever it was, it is logged and tried again."""
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        try:
+            # A scheduler that shuts down cancels its jobs; the work itself is let finish.
+            return await asyncio.shield(task)
+        except UnavailableError as error:
+            log.warning("%s: %s", name, error.detail)
+            return False
+        except KeyRingError as error:
+            log.error("%s: %s", name, error)  # noqa: TRY400 (it says what to do)
+            return False
+        except Exception as error:  # the one boundary of the jobs; messages of drivers hold values
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("%s: %s\n%s", name, type(error).__name__, where)  # noqa: TRY400
+            return False
+        finally:
+            task.add_done_callback(self._running.discard)
+
+    async def _missed(self) -> bool:
+        async with connection(self._vault.pool) as lent:
+            last = await nights.last(lent)
+        return missed(self._nightly, last, await database.now(self._vault.pool))
+
+
+def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -> bool:
+    """Whether a night was due since the last one that ran; one that never ran is due."""
+    if last is None:
+        return True
+    due = nightly_trigger.get_next_fire_time(None, last + timedelta(seconds=1))
+    return due is not None and due <= now
+
+
+async def tidy(vault: Vault) -> bool:
+    """Every minute: keys ahead, unfinished uploads collected, what failed retried, the clock
+    marked.
+    """
+    nightly.make_keys(vault, await database.now(vault.pool))
+    await removal.sweep(vault)
+    await expiry.run(vault)
+    return True

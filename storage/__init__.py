@@ -1,0 +1,1 @@
+"""What touches the outside: Postgres, S3, keys, audio; and the few verbs that move a recording."""

@@ -1,0 +1,209 @@
+"""One attempt to store one recording: intent, put, commit; and how it is given up.
+
+What holds after each step stands in `storage.intake`. An attempt whose outcome is in doubt is never
+taken for a success and its object's key never used again; what it may have left, the sweep
+collects.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from archive.access import Caller
+from archive.errors import GoneError, UnavailableError
+from archive.recording import Recording
+from storage import database, recordings, steps
+from storage.database import Connection, connection
+from storage.sealing import sealed_length
+from storage.spool import Spool
+from storage.vault import Vault
+
+SLOWEST = 1_000_000
+"""Bytes a second that a store must take, at the least, before a put is given up."""
+
+SETTLE = 10.0
+"""Seconds for which a commit whose reply was lost is asked after."""
+
+GRACE = timedelta(seconds=60)
+"""How long after a put was given up its object may still land and be looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to store one recording: the object's key, its head, and the time it is given."""
+
+    recording: Recording
+    attempt: UUID
+    call_hash: bytes
+    digest: bytes
+    terms: list[int]
+    header: bytes
+    details: bytes
+    timeout: float
+
+
+def prepare(vault: Vault, recording: Recording, spool: Spool) -> Attempt:
+    """Seal what is known of the recording, and hash what it is to be found by."""
+    details = spool.seal.seal_details(recordings.to_details(recording))
+    day_key = vault.ring.day_key(recording.call.expiry.on)
+    return Attempt(
+        recording,
+        spool.seal.identity.attempt,
+        recordings.call_hash(vault.ring, recording.source, recording.call.call_id),
+        recordings.digest_hash(vault.ring, spool.sha256),
+        recordings.terms(vault.ring, recording.call),
+        spool.seal.header(day_key, len(details)),
+        details,
+        20 + recording.audio.bytes / SLOWEST,
+    )
+
+
+async def store(vault: Vault, caller: Caller, attempt: Attempt, spool: Spool) -> bool:
+    """Store the recording. False when another upload of the same call was quicker.
+
+    Raises UnavailableError when it is not stored, GoneError when its year ended meanwhile.
+    """
+    try:
+        if not await _intend(vault, attempt):
+            return False
+        await _put(vault, attempt, spool)
+    except BaseException:
+        # Also after an intent whose reply was lost: it would hold the call until its lease ends.
+        await asyncio.shield(_give_up(vault, attempt.recording.id, attempt.attempt))
+        raise
+    await _commit(vault, caller, attempt)
+    return True
+
+
+async def _intend(vault: Vault, attempt: Attempt) -> bool:
+    """Name the object before it exists. False when another upload of the call was quicker."""
+    recording, call, audio = attempt.recording, attempt.recording.call, attempt.recording.audio
+    async with connection(vault.pool) as lent:
+        named = await lent.fetchval(
+            "INSERT INTO recording (id, source, call_type, expires_on, state, lease_until, attempt,"
+            " call_hash, digest, started_at, expires_at, rule, received_at, direction, duration,"
+            " bytes, channels, sample_rate, codec, container, flaws, header, details)"
+            " VALUES ($1, $2, $3, $4, 'receiving', archive_now() + $5, $6, $7, $8, $9, $10, $11,"
+            " $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+            " ON CONFLICT (source, call_hash) DO NOTHING RETURNING id",
+            recording.id,
+            recording.source,
+            call.call_type,
+            call.expiry.on,
+            timedelta(seconds=attempt.timeout) + GRACE,
+            attempt.attempt,
+            attempt.call_hash,
+            attempt.digest,
+            call.started_at,
+            call.expiry.at,
+            call.expiry.rule,
+            recording.received_at,
+            call.direction,
+            audio.duration,
+            audio.bytes,
+            audio.channels,
+            audio.sample_rate,
+            audio.codec,
+            audio.container,
+            list(audio.flaws),
+            attempt.header,
+            attempt.details,
+        )
+    steps.reached("intended")
+    return named is not None
+
+
+async def _put(vault: Vault, attempt: Attempt, spool: Spool) -> None:
+    """Send the sealed object, once. Raises UnavailableError on any doubt that it arrived whole."""
+    identity = spool.seal.identity
+    head = attempt.header + attempt.details
+    await vault.objects.put(
+        recordings.object_key(identity.expires_on, identity.recording, identity.attempt),
+        spool.pieces(head),
+        len(head) + sealed_length(spool.size),
+        await asyncio.to_thread(spool.md5, head),
+        attempt.timeout,
+    )
+    steps.reached("put")
+
+
+async def _commit(vault: Vault, caller: Caller, attempt: Attempt) -> None:
+    """Make the recording exist. UnavailableError when it does not, GoneError past its year."""
+    try:
+        async with connection(vault.pool) as lent:
+            kept = await _make_stored(lent, caller, attempt)
+    except UnavailableError:
+        # The reply was lost, and the commit may have landed or be about to: ask, never assume.
+        kept = await _settle(vault, attempt)
+    if not kept:
+        await _give_up(vault, attempt.recording.id, attempt.attempt)
+        if await database.now(vault.pool) >= attempt.recording.call.expiry.at:
+            raise GoneError("The call's period ended while it was being taken in.")
+        raise UnavailableError("The upload took too long and was given up; try again.")
+    steps.reached("committed")
+
+
+async def _make_stored(lent: Connection, caller: Caller, attempt: Attempt) -> bool:
+    return bool(
+        await lent.fetchval(
+            "WITH kept AS (UPDATE recording SET state = 'stored', lease_until = NULL"
+            " WHERE id = $1 AND attempt = $2 AND state = 'receiving'"
+            " AND expires_at > archive_now() RETURNING id, started_at, expires_on),"
+            " terms AS (INSERT INTO term (expires_on, hash, started_at, recording)"
+            " SELECT expires_on, hash, started_at, id FROM kept, unnest($3::bigint[]) hash),"
+            " days AS (INSERT INTO filed SELECT (started_at AT TIME ZONE 'UTC')::date, expires_on"
+            " FROM kept ON CONFLICT DO NOTHING),"
+            " entry AS (INSERT INTO ledger (actor, act, recording)"
+            " SELECT $4, 'stored', id FROM kept)"
+            " SELECT true FROM kept",
+            attempt.recording.id,
+            attempt.attempt,
+            attempt.terms,
+            caller.id,
+        )
+    )
+
+
+async def _settle(vault: Vault, attempt: Attempt) -> bool:
+    """Find out whether a commit whose reply was lost has landed; if it has not, it never will."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        try:
+            # Abandoning waits for a commit that is under way on another connection, and fails to
+            # find the row if it lands. Afterwards there is only one answer.
+            if await abandon(vault, attempt.recording.id, attempt.attempt):
+                return False
+            async with connection(vault.pool) as lent:
+                return bool(
+                    await lent.fetchval(
+                        "SELECT state = 'stored' FROM recording WHERE id = $1 AND attempt = $2",
+                        attempt.recording.id,
+                        attempt.attempt,
+                    )
+                )
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)
+
+
+async def _give_up(vault: Vault, recording: UUID, attempt: UUID) -> None:
+    """Abandon an attempt at once if the database answers; if not, its lease ends by itself."""
+    with suppress(UnavailableError):
+        await abandon(vault, recording, attempt)
+
+
+async def abandon(vault: Vault, recording: UUID, attempt: UUID) -> bool:
+    """Fence an attempt: it can never become stored. The sweep collects what it left."""
+    async with connection(vault.pool) as lent:
+        abandoned = await lent.fetchval(
+            "UPDATE recording SET state = 'abandoned', call_hash = NULL, digest = NULL,"
+            " header = NULL, details = NULL WHERE id = $1 AND attempt = $2 AND state = 'receiving'"
+            " RETURNING id",
+            recording,
+            attempt,
+        )
+    return abandoned is not None

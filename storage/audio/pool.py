@@ -1,0 +1,241 @@
+"""The parent's side of the processes that decode: started when needed, kept, replaced when dead.
+
+A worker has one job at a time. Whoever leaves before the answer is there (a listener who hangs up,
+an upload that is cancelled) costs the worker its life, for nothing else stops a decoder at once;
+the next job starts another, in about 0.3 s. A copy is handed on packet by packet over a socket that
+holds a few of them, so that a slow listener slows the encoder and memory stays bounded.
+
+A file on which a worker dies is tried once more in a new one, because the death may have had other
+reasons; if that dies as well, or a limit was passed, the file is refused. Messages of decoders are
+never passed on.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from archive.errors import NotAudioError, TooLargeError, UnavailableError
+from storage.audio.facts import AudioFacts, SealedSource
+from storage.sealing import DamagedError
+
+__all__ = ["AudioFacts", "AudioPool", "SealedSource"]
+
+Format = Literal["wav", "mp3", "ogg"]
+
+_UNSAFE = "The audio could not be decoded safely."
+_ANSWER = 1 << 18  # bytes of one packet, at most: 64 KiB of a copy, or the peaks of a waveform
+_START = 30.0  # s until a worker must be ready
+_STALL = 60.0  # s that an encoder may take for its next packet
+_COMMAND = (sys.executable, "-m", "storage.audio.worker")
+_ROOT = Path(__file__).parents[2]
+
+
+class _DeadError(Exception):
+    """The worker ended without an answer; `overran`: it was for taking too much time."""
+
+    def __init__(self, *, overran: bool) -> None:
+        super().__init__()
+        self.overran = overran
+
+
+class _Worker:
+    """One process and the socket to it. `idle` while it has no job."""
+
+    def __init__(self) -> None:
+        self.idle = False
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                [*_COMMAND, str(theirs.fileno()), str(os.getpid())],
+                cwd=_ROOT,
+                env={"PYTHONPATH": str(_ROOT), "LC_ALL": "C.UTF-8", "PATH": ""},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # A Ctrl-C is for the service, which lets what is in flight finish first.
+                start_new_session=True,
+            )
+
+    async def receive(self, seconds: float) -> tuple[bytes, bytes]:
+        """The next packet as kind and content. TimeoutError after `seconds`; _DeadError."""
+        async with asyncio.timeout(seconds):
+            try:
+                packet = await asyncio.get_running_loop().sock_recv(self._socket, _ANSWER)
+            except ConnectionError:
+                packet = b""
+        if not packet:
+            self.kill()
+            raise _DeadError(overran=self.process.returncode == -signal.SIGXCPU)
+        return packet[:1], packet[1:]
+
+    async def ready(self) -> None:
+        """Wait until it can take a job."""
+        try:
+            kind, _ = await self.receive(_START)
+        except (_DeadError, TimeoutError) as error:
+            raise UnavailableError("No process for audio could be started.") from error
+        self.idle = kind == b"R"
+
+    def send(self, job: Mapping[str, object], source: SealedSource) -> None:
+        """Hand a job over. It fits into the empty socket, so this never waits."""
+        self.idle = False
+        try:
+            socket.send_fds(self._socket, [json.dumps(job).encode()], [source.fd])
+        except ConnectionError:
+            self.kill()
+            raise _DeadError(overran=False) from None
+
+    def kill(self) -> None:
+        """End it now."""
+        self.process.kill()
+        self.process.wait()
+        self._socket.close()
+
+
+class AudioPool:
+    """Up to `workers` processes that probe, draw and copy recordings."""
+
+    def __init__(self, workers: int) -> None:
+        self._slots = asyncio.Semaphore(workers)
+        self._all: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+        self._closed = False
+
+    async def close(self) -> None:
+        """End all workers; those who wait for one that is at work get UnavailableError."""
+        self._closed = True
+        for worker in self._idle:
+            self._all.remove(worker)
+            worker.kill()
+        self._idle.clear()
+        for worker in self._all:
+            worker.process.kill()  # its socket stays open for whoever waits there to notice
+
+    async def probe(
+        self,
+        source: SealedSource,
+        content_type: str | None,
+        allowed: frozenset[str],
+        max_duration: float,
+    ) -> AudioFacts:
+        """Tell what the audio is and measure it; `max_duration` in seconds.
+
+        Raises NotAudioError for what is not audio, not in `allowed`, or could not be decoded
+        safely, and TooLargeError as soon as it is found to be longer than `max_duration`.
+        """
+        cpu = _probe_seconds(source.size, max_duration)
+        job = {
+            "do": "probe",
+            "media": content_type,
+            "allowed": sorted(allowed),
+            "max_duration": max_duration,
+        }
+        container, codec, channels, rate, duration, flaws = await self._ask(job, source, cpu)
+        return AudioFacts(container, codec, channels, rate, duration, tuple(flaws))
+
+    async def waveform(self, source: SealedSource, points: int) -> list[list[int]]:
+        """The highest absolute sample in each of `points` parts, per channel: 0 to 127."""
+        if not 1 <= points <= 2000:
+            raise ValueError("points: 1 to 2000")
+        job = {"do": "waveform", "media": source.media, "allowed": None, "points": points}
+        result: list[list[int]] = await self._ask(job, source, 900)
+        return result
+
+    @asynccontextmanager
+    async def transcode(
+        self, source: SealedSource, to: Format
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A copy in another format, piece by piece, while it is made; see `render.transcode`.
+
+        Leaving the context ends the work at once. Raises NotAudioError if there is nothing to
+        decode, UnavailableError if the worker fails on the way.
+        """
+        job = {"do": "transcode", "media": source.media, "allowed": None, "to": to}
+        async with self._worker() as worker:
+            yield _pieces(worker, _complete(job, source, 3600), source)
+
+    async def _ask(self, job: Mapping[str, object], source: SealedSource, cpu: float) -> Any:
+        for _ in range(2):
+            async with self._worker() as worker:
+                try:
+                    worker.send(_complete(job, source, cpu), source)
+                    _, answer = await worker.receive(_wall_seconds(cpu))
+                    worker.idle = True
+                except TimeoutError:
+                    break
+                except _DeadError as death:
+                    if death.overran:
+                        break
+                    continue
+            return _result(answer)
+        raise NotAudioError(_UNSAFE)
+
+    @asynccontextmanager
+    async def _worker(self) -> AsyncIterator[_Worker]:
+        async with self._slots:
+            if self._closed:
+                raise UnavailableError("The archive is being stopped.")
+            worker = self._idle.pop() if self._idle else _Worker()
+            self._all.add(worker)
+            try:
+                if not worker.idle:
+                    await worker.ready()
+                yield worker
+            finally:
+                if worker.idle and not self._closed:
+                    self._idle.append(worker)
+                else:
+                    self._all.remove(worker)
+                    worker.kill()
+
+
+async def _pieces(
+    worker: _Worker, job: Mapping[str, object], source: SealedSource
+) -> AsyncIterator[bytes]:
+    try:
+        worker.send(job, source)
+        while (packet := await worker.receive(_STALL))[0] == b"D":
+            yield packet[1]
+    except (_DeadError, TimeoutError) as error:
+        raise UnavailableError("The copy could not be made.") from error
+    worker.idle = True
+    _result(packet[1])
+
+
+def _probe_seconds(size: int, max_duration: float) -> float:
+    """Processor time for measuring: twice what the slowest codec (G.729) needs, or so."""
+    return min(30 + max_duration / 100, 20 + size / 20_000)
+
+
+def _wall_seconds(cpu: float) -> float:
+    return 30 + 2 * cpu
+
+
+def _complete(job: Mapping[str, object], source: SealedSource, cpu: float) -> dict[str, object]:
+    place = {"offset": source.offset, "size": source.size, "keys": source.keys.hex()}
+    return {**job, **place, "cpu": cpu}
+
+
+def _result(answer: bytes) -> Any:
+    """What the worker found, or the error that it met."""
+    told = json.loads(answer)
+    match told.get("error"):
+        case None:
+            return told["result"]
+        case "not-audio":
+            raise NotAudioError(told["detail"])
+        case "too-large":
+            raise TooLargeError(told["detail"])
+        case "damaged":
+            raise DamagedError(told["detail"])
+        case _:
+            raise NotAudioError(_UNSAFE)

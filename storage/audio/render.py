@@ -1,0 +1,213 @@
+"""Decoded audio turned into something else: peaks for a picture, or a copy that plays anywhere.
+
+All of it streams: a frame is decoded, used and forgotten, so twelve hours need no more memory than
+a minute. pydub sees only PCM that is already decoded; its own ways of opening and exporting files
+(temporary files, whole calls in memory, programs from PATH) are never used.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+
+from storage.audio.decode import Track
+from storage.audio.wave import pcm_header
+
+with warnings.catch_warnings():
+    # pydub warns that audioop will leave the standard library, and that it finds no ffmpeg.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", RuntimeWarning)
+    warnings.simplefilter("ignore", SyntaxWarning)
+    from pydub import AudioSegment
+
+Format = Literal["wav", "mp3", "ogg"]
+Encoded = Literal["mp3", "ogg"]
+Write = Callable[[bytes], object]
+
+PEAK = 127  # what full scale becomes
+_FULL_SCALE = 32768
+_BLOCKS_PER_SECOND = 200
+_BATCH = 1 << 16  # bytes of PCM that pydub, or the reader of a WAV, gets at once
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+
+
+def _pcm(track: Track, rate: int, channels: int, layout: str) -> Iterator[AudioFrame]:
+    """Interleaved 16-bit frames of one shape, whatever shapes the source goes through."""
+    resampler, shape = None, None
+    for frame in track.frames():
+        now = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
+        if now == (rate, channels, "s16"):
+            yield frame
+            continue
+        if resampler is None or now != shape:
+            if resampler is not None:
+                yield from resampler.resample(None)
+            resampler, shape = AudioResampler(format="s16", layout=layout, rate=rate), now
+        frame.pts = None  # a source's timestamps may jump; its samples follow each other
+        yield from resampler.resample(frame)
+    if resampler is not None:
+        yield from resampler.resample(None)
+
+
+def _bytes(frame: AudioFrame) -> memoryview:
+    return memoryview(frame.planes[0])[: frame.samples * frame.layout.nb_channels * 2]
+
+
+class Peaks:
+    """The highest absolute sample of each block, per channel; blocks double when they are many."""
+
+    def __init__(self, points: int, rate: int, channels: int) -> None:
+        self._most = 4 * points
+        self._rate, self._channels = rate, channels
+        self._block = max(1, rate // _BLOCKS_PER_SECOND)  # samples
+        self._peaks: list[list[int]] = [[] for _ in range(channels)]
+        self._rest = b""
+
+    def add(self, pcm: bytes, *, final: bool = False) -> None:
+        """Take interleaved 16-bit samples; what fills no block waits for the next ones."""
+        pcm = self._rest + pcm
+        width = 2 * self._channels
+        whole = len(pcm) - (0 if final else len(pcm) % (self._block * width))
+        self._rest = pcm[whole:]
+        if not whole:
+            return
+        segment = AudioSegment(
+            data=pcm[:whole], sample_width=2, frame_rate=self._rate, channels=self._channels
+        )
+        for peaks, mono in zip(self._peaks, segment.split_to_mono(), strict=True):
+            samples = int(mono.frame_count())
+            for start in range(0, samples, self._block):
+                peaks.append(mono.get_sample_slice(start, start + self._block).max)
+        while len(self._peaks[0]) > self._most:
+            self._double()
+
+    def _double(self) -> None:
+        # A last odd block stands for a whole one: it is as long as a fraction of a point.
+        self._peaks = [
+            [max(peaks[at : at + 2]) for at in range(0, len(peaks), 2)] for peaks in self._peaks
+        ]
+        self._block *= 2
+
+    def points(self, count: int) -> list[list[int]]:
+        """`count` peaks per channel, 0 to PEAK."""
+        return [_spread(peaks, count) for peaks in self._peaks]
+
+
+def _spread(peaks: list[int], count: int) -> list[int]:
+    scaled = [min(PEAK, peak * (PEAK + 1) // _FULL_SCALE) for peak in peaks] or [0]
+    size = len(scaled)
+    edges = [at * size // count for at in range(count + 1)]
+    return [max(scaled[start : max(stop, start + 1)]) for start, stop in pairwise(edges)]
+
+
+def waveform(track: Track, points: int) -> list[list[int]]:
+    """The peaks of each channel, `points` of them, each 0 to 127 (full scale)."""
+    rate, layout = track.stream.rate, track.stream.layout
+    peaks = Peaks(points, rate, layout.nb_channels)
+    batch = io.BytesIO()
+    for frame in _pcm(track, rate, layout.nb_channels, layout.name):
+        batch.write(_bytes(frame))
+        if batch.tell() >= _BATCH:
+            peaks.add(batch.getvalue())
+            batch = io.BytesIO()
+    peaks.add(batch.getvalue(), final=True)
+    return peaks.points(points)
+
+
+def transcode(track: Track, to: Format, write: Write) -> None:
+    """Send a copy in another format to `write`, piece by piece.
+
+    A WAV keeps rate and channels, and its header says the exact length where the source's samples
+    can be computed (PCM, G.711, GSM, G.729); elsewhere it says 0xFFFFFFFF. MP3 and Ogg Opus have
+    one channel or two.
+    """
+    if to == "wav":
+        _to_wav(track, write)
+    else:
+        _encode(track, to, write)
+
+
+def _to_wav(track: Track, write: Write) -> None:
+    rate, layout = track.stream.rate, track.stream.layout
+    block = 2 * layout.nb_channels
+    left = None if track.samples is None else track.samples * block
+    batch = io.BytesIO()
+    batch.write(pcm_header(rate, layout.nb_channels, track.samples))
+    for frame in _pcm(track, rate, layout.nb_channels, layout.name):
+        piece = _bytes(frame)
+        if left is not None:
+            piece = piece[:left]
+            left -= len(piece)
+        batch.write(piece)
+        if batch.tell() >= _BATCH:
+            write(batch.getvalue())
+            batch = io.BytesIO()
+    write(batch.getvalue())
+    while left:  # damaged frames gave nothing; the header's promise is kept with silence
+        write(bytes(min(left, _BATCH)))
+        left -= min(left, _BATCH)
+
+
+class _Sink(io.RawIOBase):
+    """Where an encoder writes: not seekable, so that no format tries to mend its beginning."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def write(self, piece: bytes, /) -> int:  # type: ignore[override]
+        self._write(bytes(piece))
+        return len(piece)
+
+
+def _encode(track: Track, to: Encoded, write: Write) -> None:
+    layout = "mono" if track.stream.layout.nb_channels == 1 else "stereo"
+    channels = 1 if layout == "mono" else 2
+    rates = _MP3_RATES if to == "mp3" else _OPUS_RATES
+    rate = next((one for one in rates if one >= track.stream.rate), rates[-1])
+    options = {"write_xing": "0"} if to == "mp3" else {"page_duration": "200000"}
+    with av.open(_Sink(write), "w", format=to, buffer_size=1 << 14, options=options) as output:
+        stream = _encoder(output, to, rate, layout)
+        encoder = AudioResampler(
+            format=stream.codec_context.format,
+            layout=layout,
+            rate=rate,
+            frame_size=stream.codec_context.frame_size or 1152,
+        )
+        at = 0
+        for frame in _pcm(track, rate, channels, layout):
+            frame.pts, frame.time_base = at, Fraction(1, rate)
+            at += frame.samples
+            for ready in encoder.resample(frame):
+                output.mux(stream.encode(ready))
+        for ready in encoder.resample(None):
+            output.mux(stream.encode(ready))
+        output.mux(stream.encode(None))
+
+
+def _encoder(output: OutputContainer, to: Encoded, rate: int, layout: str) -> AudioStream:
+    channels, wide = 1 if layout == "mono" else 2, rate > 16000
+    if to == "mp3":
+        stream = output.add_stream(
+            "libmp3lame", rate=rate, layout=layout, options={"compression_level": "7"}
+        )
+        stream.bit_rate = (48000 if wide else 32000) * channels
+    else:
+        options = {"application": "voip", "compression_level": "5"}
+        stream = output.add_stream("libopus", rate=rate, layout=layout, options=options)
+        stream.bit_rate = (32000 if wide else 20000) * channels
+    return stream

@@ -1,0 +1,102 @@
+"""Closing an expiry day: when nothing of it is left, its key is destroyed.
+
+From then on every copy of that day's recordings, in old versions, replicas and backups of bucket
+and database, is noise, whoever holds it. A day is closed when it is over by the database's clock
+and by the key holder's own, when no recording of it is left in any state but erased, and when the
+store was seen to hold nothing under its prefix: what lies there without a row is removed first,
+since its day in the name says that it is due.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import date
+
+from archive.errors import UnavailableError
+from storage import ledger, steps
+from storage.database import Connection, connection
+from storage.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What became of one day: closed, or why it is still open; `strays` had no row."""
+
+    day: date
+    closed: bool
+    strays: int
+    why: str
+
+
+async def close_through(vault: Vault, last: date, today: date) -> list[Closing]:
+    """Close every day up to `last` whose key is alive and that is over, oldest first."""
+    due = sorted(day for day in vault.ring.days() if day <= last and day < today)
+    return [*await _note_destroyed(vault), *[await _close(vault, day) for day in due]]
+
+
+async def _note_destroyed(vault: Vault) -> list[Closing]:
+    """Tell of days whose key went just before a crash: destroyed by the ring, not in the ledger."""
+    destroyed = vault.ring.destroyed()
+    async with connection(vault.pool) as lent:
+        rows = await lent.fetch("SELECT expires_on FROM day WHERE closed_at IS NOT NULL")
+        noted = {row["expires_on"] for row in rows}
+        untold = sorted(destroyed.keys() - noted)
+        for day in untold:
+            async with lent.transaction():
+                await _note(lent, day, 0)
+    return [Closing(day, True, 0, "its key was destroyed before a crash") for day in untold]
+
+
+async def _close(vault: Vault, day: date) -> Closing:
+    async with connection(vault.pool) as lent:
+        open_rows = await _open_rows(lent, day)
+    if open_rows:
+        return Closing(day, False, 0, f"{open_rows} recordings of it are not erased yet")
+    try:
+        strays = await _sweep(vault, day)
+    except UnavailableError:
+        return Closing(day, False, 0, "the object store could not be asked")
+    if strays is None:
+        return Closing(day, False, 0, "the object store still holds objects of it")
+    steps.reached("swept")
+    await asyncio.to_thread(vault.ring.destroy, day)
+    steps.reached("destroyed")
+    async with connection(vault.pool) as lent, lent.transaction():
+        await _note(lent, day, strays)
+    steps.reached("closed")
+    return Closing(day, True, strays, "every recording of it is erased and its key is destroyed")
+
+
+async def _open_rows(lent: Connection, day: date) -> int:
+    """Recordings of the day that are not erased; a finished upload's leftovers do not count."""
+    return int(
+        await lent.fetchval(
+            "SELECT count(*) FROM recording WHERE expires_on = $1"
+            " AND (state IN ('receiving', 'stored', 'erasing')"
+            " OR state = 'abandoned' AND epoch = 0)",
+            day,
+        )
+    )
+
+
+async def _sweep(vault: Vault, day: date) -> int | None:
+    """Remove what lies under the day's prefix; None when something is still there afterwards."""
+    prefix = f"{day.isoformat()}/"
+    strays = await vault.objects.holdings(prefix)
+    await vault.objects.remove(strays)
+    return None if strays and await vault.objects.holdings(prefix) else len(strays)
+
+
+async def _note(lent: Connection, day: date, strays: int) -> None:
+    await lent.execute(
+        "INSERT INTO day (expires_on, closed_at) VALUES ($1, archive_now())"
+        " ON CONFLICT (expires_on) DO UPDATE SET closed_at = archive_now()",
+        day,
+    )
+    # Nothing can be found by these any more: the keys of their hashes are gone.
+    await lent.execute("DELETE FROM term WHERE expires_on = $1", day)
+    await lent.execute("DELETE FROM filed WHERE expires_on = $1", day)
+    await lent.execute(
+        "UPDATE recording SET call_hash = NULL WHERE expires_on = $1 AND call_hash IS NOT NULL", day
+    )
+    facts = {"day": day.isoformat(), "strays": strays, "key": "destroyed"}
+    await ledger.record(lent, ledger.SYSTEM, "day.closed", facts=facts)

@@ -1,0 +1,233 @@
+"""Taking a recording in: nothing that was acknowledged is lost, nothing else is kept.
+
+The way of an upload, and what holds after each step:
+
+1. The caller may, the metadata is right, the call is not here. *Nothing is stored.* 2. **receive**:
+one pass over the body, for its size and digests, into an unnamed file that is sealed
+   already. *A crash leaves nothing.*
+3. **probe**: it is audio, and so long. *Still nothing is stored.* 4. **intent**: a row names the
+object's key before its first byte leaves. *Every object that can ever
+   exist is known to the database; nobody can see the recording.*
+5. **put**: one request, at a key that was never used, checked by the store against its MD5. *An
+   unknown outcome is a failed one: its key is never used again, and the sweep collects it.*
+6. **commit**: the row becomes `stored`, with its ledger entry, in one statement. *The recording
+exists.* 7. The receipt. *Whoever has it can rely on it.*
+"""
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from archive import access
+from archive.access import Caller, Level
+from archive.errors import (
+    ConflictError,
+    DigestMismatchError,
+    GoneError,
+    UnavailableError,
+)
+from archive.lifecycle import State
+from archive.recording import Audio, Call, Recording
+from storage import attempts, recordings, steps
+from storage.audio.pool import SealedSource
+from storage.database import connection
+from storage.sealing import Identity, Seal
+from storage.spool import Spool
+from storage.vault import Vault
+
+NO_DAY = date.min
+"""The expiry day of a body whose call is not known yet: no key of the ring is ever for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the sender says of the body, besides the call: its type and its digests, if any."""
+
+    content_type: str | None = None
+    sha256: bytes | None = None
+    md5: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of an upload: the recording, and whether it is new."""
+
+    recording: Recording
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that may be taken in, whatever its body is; `known`: it is here, and only compared."""
+
+    call: Call
+    source: str
+    known: bool
+
+
+async def admit(vault: Vault, caller: Caller, call: Call, now: datetime) -> Admitted:
+    """Refuse, before the body is read, what would be refused whatever the body is."""
+    access.require(caller, frozenset({Level.UPLOADER}))
+    if caller.source is None:
+        raise ValueError("an uploader's key has a source")
+    known = await _known(vault, caller.source, call)
+    if known is None:
+        return Admitted(call, caller.source, known=False)
+    _compare(known, call, now)
+    return Admitted(call, caller.source, known=known["state"] == State.STORED)
+
+
+async def take_in(
+    vault: Vault,
+    caller: Caller,
+    admitted: Admitted,
+    offer: Offer,
+    body: AsyncIterable[bytes],
+    now: datetime,
+) -> Taken:
+    """Take one recording in; returns once it is durable. Raises what the contract's table names."""
+    async with slot(vault):
+        with await receive(vault, admitted, offer, body, now) as spool:
+            return await keep(vault, caller, admitted, offer, spool, now)
+
+
+class slot:  # noqa: N801 - reads as a verb where it is used
+    """A place among the uploads that are taken in at once; UnavailableError when all are taken."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._places = vault.intakes
+
+    async def __aenter__(self) -> None:
+        if self._places.locked():
+            raise UnavailableError("Too many uploads are being taken in at once; try again.")
+        await self._places.acquire()
+
+    async def __aexit__(self, *error: object) -> None:
+        self._places.release()
+
+
+async def receive(
+    vault: Vault,
+    admitted: Admitted | None,
+    offer: Offer,
+    body: AsyncIterable[bytes],
+    now: datetime,
+) -> Spool:
+    """Hold a body in an unnamed file, sealed for the call or, before that is known, for nobody."""
+    nobody = Identity(NO_DAY, uuid4(), uuid4())
+    seal = _seal_for(admitted.call, now) if admitted else Seal.new(nobody)
+    return await Spool.receive(
+        vault.spool, seal, body, vault.limits.max_bytes, md5=offer.md5 is not None
+    )
+
+
+async def sealed_for(vault: Vault, spool: Spool, call: Call, now: datetime) -> Spool:
+    """The same body, sealed for this call; the one sealed for nobody is closed."""
+    if spool.seal.identity.expires_on == call.expiry.on:
+        return spool
+    with spool:
+        return await asyncio.to_thread(spool.reseal, vault.spool, _seal_for(call, now))
+
+
+def _seal_for(call: Call, now: datetime) -> Seal:
+    """Fresh keys for one attempt to take this call in, under a recording id of its own."""
+    return Seal.new(Identity(call.expiry.on, uuid7(now), uuid4()))
+
+
+async def keep(
+    vault: Vault, caller: Caller, admitted: Admitted, offer: Offer, spool: Spool, now: datetime
+) -> Taken:
+    """Keep a body that was received for this call: steps 3 to 6."""
+    _check_digests(offer, spool)
+    if admitted.known:
+        return await _again(vault, admitted, spool, now)
+    steps.reached("received")
+    audio = await _probe(vault, offer, spool)
+    call = recordings.normalized(admitted.call)
+    recording = Recording(spool.seal.identity.recording, admitted.source, now, call, audio)
+    if not await attempts.store(vault, caller, attempts.prepare(vault, recording, spool), spool):
+        return await _again(vault, admitted, spool, now)
+    return Taken(recording, new=True)
+
+
+async def _again(vault: Vault, admitted: Admitted, spool: Spool, now: datetime) -> Taken:
+    """The call is here, or is being taken in: the same bytes get the same answer."""
+    known = await _known(vault, admitted.source, admitted.call)
+    if known is not None and known["state"] != State.RECEIVING:
+        return Taken(_same(vault, known, admitted.call, spool.sha256, now), new=False)
+    if known is not None:
+        _compare(known, admitted.call, now)
+        await attempts.abandon(vault, known["id"], known["attempt"])
+    raise UnavailableError("An earlier upload of the call was just given up; try again.", 1)
+
+
+async def _probe(vault: Vault, offer: Offer, spool: Spool) -> Audio:
+    source = SealedSource(spool.fd, 0, spool.size, spool.seal.reader_keys())
+    limits = vault.limits
+    facts = await vault.probes.probe(
+        source, offer.content_type, limits.allowed_formats, limits.max_duration
+    )
+    return Audio(
+        bytes=spool.size,
+        sha256=spool.sha256.hex(),
+        duration=round(facts.duration, 3),
+        channels=facts.channels,
+        sample_rate=facts.sample_rate,
+        codec=facts.codec,
+        container=facts.container,
+        flaws=facts.flaws,
+    )
+
+
+def _check_digests(offer: Offer, spool: Spool) -> None:
+    if offer.sha256 is not None and not hmac.compare_digest(offer.sha256, spool.sha256):
+        raise DigestMismatchError("The SHA-256 of the body is another; send it again.")
+    if offer.md5 is not None and not hmac.compare_digest(offer.md5, spool.plain_md5):
+        raise DigestMismatchError("The MD5 of the body is another; send it again.")
+
+
+async def _known(vault: Vault, source: str, call: Call) -> asyncpg.Record | None:
+    async with connection(vault.pool) as lent:
+        return await lent.fetchrow(
+            f"SELECT {recordings.COLUMNS}, r.digest, r.started_at,"  # noqa: S608 - our own words
+            " r.lease_until > archive_now() AS held"
+            " FROM recording r WHERE r.source = $1 AND r.call_hash = $2",
+            source,
+            recordings.call_hash(vault.ring, source, call.call_id),
+        )
+
+
+def _compare(known: asyncpg.Record, call: Call, now: datetime) -> None:
+    """Refuse a call that is here already and is another, or is gone, or is just coming in."""
+    if known["state"] == State.RECEIVING:
+        if known["held"]:
+            raise UnavailableError("The same call is just being taken in; try again.")
+        return
+    if known["state"] != State.STORED or now >= known["expires_at"]:
+        raise GoneError("This call was here and was erased. It is not taken in again.")
+    if known["started_at"] != call.started_at or known["call_type"] != call.call_type:
+        raise ConflictError("The call is here with another start or another type.")
+
+
+def _same(
+    vault: Vault, known: asyncpg.Record, call: Call, sha256: bytes, now: datetime
+) -> Recording:
+    """The recording that is here already, if it is this one."""
+    _compare(known, call, now)
+    digest = recordings.digest_hash(vault.ring, sha256)
+    if not hmac.compare_digest(known["digest"], digest):
+        raise ConflictError("The call is here with other audio. A call is never overwritten.")
+    return recordings.from_row(vault.ring, known).recording
+
+
+def uuid7(now: datetime) -> UUID:
+    """A UUIDv7 (RFC 9562, 5.7): 48 bits of milliseconds, 74 random bits."""
+    milliseconds = int(now.timestamp() * 1000) & (2**48 - 1)
+    value = milliseconds << 80 | secrets.randbits(80)
+    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

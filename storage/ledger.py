@@ -1,0 +1,87 @@
+"""The ledger: who did what, when. Rows are only ever added.
+
+An entry holds no personal data: the actor is a key's id, the recording its random id. What would
+tell of people (the terms of a search) is sealed under a key of the month. An entry is written in
+the transaction of the act that it tells of, or, for a read, before the first byte leaves.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from storage.database import Connection
+from storage.keyring import Ring
+
+SYSTEM = "system"
+"""The actor of what the clock starts."""
+
+_NONCE = 12
+
+
+async def record(
+    connection: Connection,
+    actor: str,
+    act: str,
+    *,
+    recording: UUID | None = None,
+    facts: Mapping[str, object] | None = None,
+    sealed: tuple[str, bytes] | None = None,
+) -> None:
+    """Add one entry. `facts` must hold nothing personal; `sealed` comes from `seal`."""
+    month, details = sealed or (None, None)
+    await connection.execute(
+        "INSERT INTO ledger (actor, act, recording, facts, month, details)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        actor,
+        act,
+        recording,
+        dict(facts or {}),
+        month,
+        details,
+    )
+
+
+def seal(ring: Ring, now: datetime, details: Mapping[str, object]) -> tuple[str, bytes]:
+    """Seal what would tell of people under the key of the month.
+
+    Returns the month and nonce | ciphertext | tag, for `record`.
+    """
+    month = f"{now:%Y-%m}"
+    plain = json.dumps(details, ensure_ascii=False, sort_keys=True).encode()
+    nonce = secrets.token_bytes(_NONCE)
+    return month, nonce + AESGCM(ring.month_key(month)).encrypt(nonce, plain, month.encode())
+
+
+def unseal(ring: Ring, month: str, details: bytes) -> dict[str, object]:
+    """Open what `seal` sealed. Raises InvalidTag when it was changed, KeyError without the key."""
+    nonce, sealed = details[:_NONCE], details[_NONCE:]
+    opened = json.loads(AESGCM(ring.month_key(month)).decrypt(nonce, sealed, month.encode()))
+    return dict(opened)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry, without its sealed part."""
+
+    position: int
+    at: datetime
+    actor: str
+    act: str
+    recording: UUID | None
+    facts: Mapping[str, object]
+
+
+async def page(lent: Connection, after: int, limit: int) -> list[Entry]:
+    """Entries behind position `after`, oldest first."""
+    rows = await lent.fetch(
+        "SELECT position, at, actor, act, recording, facts FROM ledger"
+        " WHERE position > $1 ORDER BY position LIMIT $2",
+        after,
+        limit,
+    )
+    return [Entry(**dict(row)) for row in rows]

@@ -1,0 +1,140 @@
+-- The archive's only "now". A function of its own, so that a test can turn the clock.
+CREATE FUNCTION archive_now() RETURNS timestamptz
+    LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()';
+
+-- One row: which key ring belongs to this database, and how far its clock was seen to go.
+CREATE TABLE archive (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    ring text,
+    clock_mark timestamptz,
+    released_through date
+);
+INSERT INTO archive DEFAULT VALUES;
+
+-- Bearer keys. The secret is random (256 bit), so that its plain SHA-256 cannot be guessed back.
+CREATE TABLE access_key (
+    id text PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    level text NOT NULL CHECK (level IN ('uploader', 'supervisor', 'privacy', 'auditor', 'admin')),
+    source text,
+    call_types text[],
+    secret_sha256 bytea NOT NULL CHECK (length(secret_sha256) = 32),
+    created_at timestamptz NOT NULL DEFAULT archive_now(),
+    revoked_at timestamptz,
+    CHECK ((source IS NOT NULL) = (level = 'uploader')),
+    CHECK (call_types IS NULL OR level IN ('supervisor', 'privacy'))
+);
+
+-- A recording, from its intent to its tombstone. What identifies people stands in `details` alone,
+-- sealed; `call_hash` and `digest` are HMACs under keys of the ring.
+CREATE TABLE recording (
+    id uuid PRIMARY KEY,
+    source text NOT NULL,
+    call_type text NOT NULL,
+    expires_on date NOT NULL,
+    state text NOT NULL
+        CHECK (state IN ('receiving', 'stored', 'erasing', 'erased', 'abandoned')),
+    epoch integer NOT NULL DEFAULT 0,
+    lease_until timestamptz,
+    attempt uuid,
+    call_hash bytea,
+    digest bytea,
+    started_at timestamptz,
+    expires_at timestamptz,
+    rule text,
+    received_at timestamptz,
+    direction text,
+    duration double precision,
+    bytes bigint,
+    channels smallint,
+    sample_rate integer,
+    codec text,
+    container text,
+    flaws text[],
+    header bytea,
+    details bytea,
+    -- Somebody holds it, until a named time, or it is at rest.
+    CHECK ((lease_until IS NOT NULL) = (state IN ('receiving', 'erasing', 'abandoned'))),
+    -- A recording that exists has all that is needed to open it.
+    CHECK (state NOT IN ('receiving', 'stored') OR num_nulls(attempt, call_hash, digest, started_at,
+        expires_at, rule, received_at, duration, bytes, channels, sample_rate, codec, container,
+        flaws, header, details) = 0),
+    -- A tombstone has nothing but its id, source, type and day (and the hash, until its year ends).
+    CHECK (state <> 'erased' OR num_nonnulls(attempt, digest, started_at, expires_at, rule,
+        received_at, direction, duration, bytes, channels, sample_rate, codec, container, flaws,
+        header, details) = 0),
+    CHECK (state <> 'abandoned' OR num_nonnulls(call_hash, digest, header, details) = 0)
+);
+CREATE UNIQUE INDEX recording_call ON recording (source, call_hash);
+CREATE INDEX recording_due ON recording (expires_at) WHERE state IN ('stored', 'erasing');
+CREATE INDEX recording_day ON recording (expires_on);
+CREATE INDEX recording_held ON recording (lease_until)
+    WHERE state IN ('receiving', 'erasing', 'abandoned');
+CREATE INDEX recording_newest ON recording (started_at, id) WHERE state = 'stored';
+CREATE INDEX recording_type ON recording (call_type, started_at, id) WHERE state = 'stored';
+CREATE INDEX recording_source ON recording (source, started_at, id) WHERE state = 'stored';
+CREATE INDEX recording_direction ON recording (direction, started_at, id) WHERE state = 'stored';
+-- Long calls are rare: without a fine histogram the planner takes a search for them for a wide one.
+ALTER TABLE recording ALTER COLUMN duration SET STATISTICS 1000;
+CREATE INDEX recording_duration ON recording (duration) WHERE state = 'stored';
+
+-- The steps of archive/lifecycle.py and no others.
+CREATE FUNCTION refuse_step() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a recording cannot go from % to %', OLD.state, NEW.state;
+END $$;
+CREATE TRIGGER recording_step BEFORE UPDATE OF state ON recording FOR EACH ROW
+    WHEN ((OLD.state, NEW.state) NOT IN (('receiving', 'stored'), ('receiving', 'abandoned'),
+        ('stored', 'erasing'), ('erasing', 'erasing'), ('erasing', 'erased')))
+    EXECUTE FUNCTION refuse_step();
+
+-- What a sealed detail can be found by: an HMAC under the expiry day's key, cut to 64 bits.
+CREATE TABLE term (
+    expires_on date NOT NULL,
+    hash bigint NOT NULL,
+    started_at timestamptz NOT NULL,
+    recording uuid NOT NULL,
+    PRIMARY KEY (expires_on, hash, started_at, recording)
+);
+
+-- Which expiry days the calls of a (UTC) day are filed under: a search by a keyed hash goes through
+-- these newest first, and stops as soon as its page is full.
+CREATE TABLE filed (
+    started_on date NOT NULL,
+    expires_on date NOT NULL,
+    PRIMARY KEY (started_on, expires_on)
+);
+CREATE INDEX filed_day ON filed (expires_on);
+
+-- Every act: who, what, when. Nothing personal; `details` are sealed under a key of the month.
+CREATE TABLE ledger (
+    position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT archive_now(),
+    actor text NOT NULL,
+    act text NOT NULL,
+    recording uuid,
+    facts jsonb NOT NULL DEFAULT '{}',
+    month text,
+    details bytea,
+    CHECK ((month IS NULL) = (details IS NULL))
+);
+CREATE INDEX ledger_recording ON ledger (recording) WHERE recording IS NOT NULL;
+CREATE FUNCTION refuse_rewriting() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the ledger is only ever added to';
+END $$;
+CREATE TRIGGER ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewriting();
+
+-- One row an expiry day: what was due, what was erased, and when the day's key went.
+CREATE TABLE day (
+    expires_on date PRIMARY KEY,
+    erased bigint NOT NULL DEFAULT 0,
+    closed_at timestamptz
+);
+
+-- One row a run of the nightly job.
+CREATE TABLE night (
+    ran_at timestamptz PRIMARY KEY,
+    report jsonb NOT NULL
+);

@@ -1,0 +1,90 @@
+"""Hearing a recording: ranges of the sealed object, and copies that play anywhere.
+
+A range fetches only the chunks that it needs, and a chunk is let out only after its tag was
+verified. A copy in another format, or the peaks of a waveform, are made from the sealed object in
+an unnamed file, in a process of their own, and kept nowhere.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from storage.audio.pool import SealedSource
+from storage.recordings import Opened
+from storage.sealing import CHUNK, Seal, chunk_span, sealed_length
+from storage.spool import SealedFile
+from storage.vault import Vault
+
+Format = Literal["wav", "mp3", "ogg"]
+
+_SEALED = sealed_length(CHUNK)
+
+
+async def read(vault: Vault, opened: Opened, start: int, stop: int) -> AsyncIterator[bytes]:
+    """The bytes `start` to `stop` (exclusive) as they were sent, verified chunk by chunk.
+
+    Raises UnavailableError when the store is away, DamagedError when a chunk is not what was
+    stored.
+    """
+    size = opened.recording.audio.bytes
+    index, _, begin, end, skip = chunk_span(start, stop, size)
+    left = stop - start
+    buffer = bytearray()
+    async with vault.objects.get(
+        opened.object_key, opened.offset + begin, opened.offset + end
+    ) as pieces:
+        async for piece in pieces:
+            buffer += piece
+            # Whole chunks, and with the last bytes also the last chunk, which may be shorter.
+            whole = len(buffer) if len(buffer) == end - begin else _whole(len(buffer))
+            if not whole:
+                continue
+            with memoryview(buffer)[:whole] as sealed:
+                plain = _opened(opened.seal, index, size, sealed)
+            del buffer[:whole]
+            begin += whole
+            index += whole // _SEALED
+            plain = plain[skip : skip + left]
+            skip, left = 0, left - len(plain)
+            yield plain
+
+
+def _whole(length: int) -> int:
+    return length // _SEALED * _SEALED
+
+
+def _opened(seal: Seal, index: int, size: int, sealed: memoryview) -> bytes:
+    """Open the chunks that stand in `sealed`, from number `index` on."""
+    final = (size - 1) // CHUNK
+    starts = range(0, len(sealed), _SEALED)
+    return b"".join(
+        seal.open_chunk(number, number == final, sealed[start : start + _SEALED])
+        for number, start in enumerate(starts, index)
+    )
+
+
+@asynccontextmanager
+async def copied(vault: Vault, opened: Opened, to: Format) -> AsyncIterator[AsyncIterator[bytes]]:
+    """A copy in a format that plays anywhere, streamed while it is made."""
+    async with _at_hand(vault, opened) as source, vault.players.transcode(source, to) as pieces:
+        yield pieces
+
+
+async def waveform(vault: Vault, opened: Opened, points: int) -> list[list[int]]:
+    """The peaks of each channel, `points` of them, as the audio workers measure them."""
+    async with _at_hand(vault, opened) as source:
+        return await vault.players.waveform(source, points)
+
+
+@asynccontextmanager
+async def _at_hand(vault: Vault, opened: Opened) -> AsyncIterator[SealedSource]:
+    """The sealed object in an unnamed file, for a worker that has to seek in it."""
+    size = opened.recording.audio.bytes
+    length = sealed_length(size)
+    async with vault.objects.get(
+        opened.object_key, opened.offset, opened.offset + length
+    ) as pieces:
+        with await SealedFile.copy(vault.spool, pieces) as held:
+            yield SealedSource(
+                held.fd, 0, size, opened.seal.reader_keys(), opened.recording.audio.container
+            )

@@ -1,0 +1,215 @@
+"""Rows of recordings: how what is known of a call is sealed into one, found again, and read.
+
+What identifies people stands in the row as one sealed block (`details`), under the recording's own
+key. It is found through keyed hashes: an HMAC under the key of the expiry day, so that a search
+computes one hash for each living day and asks for any of them. When the day's key goes, so does
+every trace.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from uuid import UUID
+
+import asyncpg
+
+from archive import access
+from archive.access import Caller
+from archive.errors import GoneError, NotFoundError
+from archive.lifecycle import State
+from archive.recording import TEXT_FIELDS, Audio, Call, CallType, Direction, Recording
+from archive.retention import Expiry
+from storage import numbers
+from storage.database import connection
+from storage.keyring import Ring
+from storage.sealing import DamagedError, Identity, Seal
+from storage.vault import Vault
+
+COLUMNS = (
+    "r.id, r.source, r.call_type, r.state, r.expires_on, r.expires_at, r.received_at, r.rule,"
+    " r.attempt, r.header, r.details"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A recording that may be read, with the keys that open its object.
+
+    `offset` is where the sealed chunks begin in the object, in bytes.
+    """
+
+    recording: Recording
+    seal: Seal
+    object_key: str
+    offset: int
+
+
+def object_key(expires_on: date, recording: UUID, attempt: UUID) -> str:
+    """The name of an object: nothing in it comes from the caller, and it is never used again."""
+    return f"{prefix(expires_on, recording)}{attempt}"
+
+
+def prefix(expires_on: date, recording: UUID) -> str:
+    """What the names of all objects of one recording begin with."""
+    return f"{expires_on.isoformat()}/{recording}/"
+
+
+def normalized(call: Call) -> Call:
+    """The call with its telephone numbers as they are stored: E.164 where they can be parsed."""
+    return replace(
+        call,
+        caller=call.caller and numbers.as_stored(call.caller),
+        callee=call.callee and numbers.as_stored(call.callee),
+    )
+
+
+def call_hash(ring: Ring, source: str, call_id: str) -> bytes:
+    """What makes a call unique without telling its id: an HMAC under one lookup key of the ring."""
+    return _hmac(ring.lookup_key("call-id"), source, call_id)
+
+
+def digest_hash(ring: Ring, sha256: bytes) -> bytes:
+    """What two uploads of the same bytes share; a plain digest would be a lasting identifier."""
+    return hmac.digest(ring.lookup_key("digest"), sha256, "sha256")
+
+
+def terms(ring: Ring, call: Call) -> list[int]:
+    """Everything that this call is to be found by, as keyed hashes of its expiry day."""
+    key = ring.index_key(call.expiry.on)
+    found = {term(key, "call_id", call.call_id)}
+    for number in (call.caller, call.callee):
+        if number:
+            found |= {term(key, "number", text) for text in numbers.stored_terms(number)}
+    for field in ("agent", "queue", "customer", "contract"):
+        if value := getattr(call, field):
+            found.add(term(key, field, value))
+    return sorted(found)
+
+
+def term(key: bytes, field: str, value: str) -> int:
+    """The keyed hash of one value, cut to the 64 bits of a column; case does not count."""
+    return int.from_bytes(_hmac(key, field, value.casefold())[:8], "big", signed=True)
+
+
+def _hmac(key: bytes, *parts: str) -> bytes:
+    return hmac.digest(key, b"\0".join(part.encode() for part in parts), hashlib.sha256)
+
+
+def to_details(recording: Recording) -> bytes:
+    """All that is known of a recording, as it is sealed into its row and into its object's head."""
+    call, audio = recording.call, recording.audio
+    known = {
+        "v": 1,
+        "source": recording.source,
+        "received_at": recording.received_at.isoformat(),
+        "call_id": call.call_id,
+        "call_type": call.call_type,
+        "started_at": call.started_at.isoformat(),
+        "expires_at": call.expiry.at.isoformat(),
+        "rule": call.expiry.rule,
+        "direction": call.direction,
+        **{field: getattr(call, field) for field in TEXT_FIELDS},
+        "bytes": audio.bytes,
+        "sha256": audio.sha256,
+        "duration": audio.duration,
+        "channels": audio.channels,
+        "sample_rate": audio.sample_rate,
+        "codec": audio.codec,
+        "container": audio.container,
+        "flaws": list(audio.flaws),
+    }
+    return json.dumps(known, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def from_details(identifier: UUID, expires_on: date, plain: bytes) -> Recording:
+    """Read what `to_details` wrote."""
+    known = json.loads(plain)
+    expiry = Expiry(datetime.fromisoformat(known["expires_at"]), expires_on, known["rule"])
+    direction = known["direction"] and Direction(known["direction"])
+    call = Call(
+        known["call_id"],
+        CallType(known["call_type"]),
+        datetime.fromisoformat(known["started_at"]),
+        expiry,
+        direction,
+        **{field: known[field] for field in TEXT_FIELDS},
+    )
+    measured = {name: known[name] for name in Audio.__dataclass_fields__}
+    audio = Audio(**{**measured, "flaws": tuple(measured["flaws"])})
+    received_at = datetime.fromisoformat(known["received_at"])
+    return Recording(identifier, known["source"], received_at, call, audio)
+
+
+def from_row(ring: Ring, row: asyncpg.Record) -> Opened:
+    """Open a stored row. Raises DamagedError when it was tampered with.
+
+    What access and expiry are decided by stands in plain columns: it has to be what was sealed, or
+    who can write to the database could show one recording under another's rules.
+    """
+    seal = Seal.unwrap(row["header"], ring.day_key(row["expires_on"]))
+    if seal.identity != Identity(row["expires_on"], row["id"], row["attempt"]):
+        raise DamagedError("the row holds the header of another recording")
+    details = row["details"]
+    recording = from_details(row["id"], row["expires_on"], seal.open_details(details))
+    plain = (row["source"], row["call_type"], row["expires_at"])
+    if plain != (recording.source, recording.call.call_type, recording.call.expiry.at):
+        raise DamagedError("the row's source, type or expiry is not what was sealed")
+    key = object_key(row["expires_on"], row["id"], row["attempt"])
+    return Opened(recording, seal, key, len(row["header"]) + len(details))
+
+
+async def get(
+    vault: Vault,
+    caller: Caller,
+    identifier: UUID,
+    now: datetime,
+    *,
+    act: str | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> Opened:
+    """The recording of this id; with an `act`, the ledger tells of it before this returns.
+
+    Raises NotFoundError for one that never was or that the caller may not know of, GoneError from
+    the instant of its expiry; neither is in the ledger.
+    """
+    access.require(caller, access.READERS)
+    row = await _told(vault, caller, identifier, now, act, facts)
+    unseen = (State.RECEIVING, State.ABANDONED)
+    if row is None or row["state"] in unseen or not caller.may_know(row["call_type"]):
+        raise NotFoundError("There is no recording of this id that you may know of.")
+    if row["state"] != State.STORED or now >= row["expires_at"]:
+        raise GoneError("Its period is over, or it was erased before. It cannot be brought back.")
+    return from_row(vault.ring, row)
+
+
+async def _told(
+    vault: Vault,
+    caller: Caller,
+    identifier: UUID,
+    now: datetime,
+    act: str | None,
+    facts: Mapping[str, object] | None,
+) -> asyncpg.Record | None:
+    """The row, and in the same statement the entry of an act on it, if the caller may do that."""
+    async with connection(vault.pool) as lent:
+        if act is None:
+            return await lent.fetchrow(
+                f"SELECT {COLUMNS} FROM recording r WHERE r.id = $1",  # noqa: S608 - our own words
+                identifier,
+            )
+        return await lent.fetchrow(
+            f"WITH r AS (SELECT {COLUMNS} FROM recording r WHERE r.id = $1),"  # noqa: S608
+            " entry AS (INSERT INTO ledger (actor, act, recording, facts)"
+            " SELECT $2, $3, r.id, $4 FROM r WHERE r.state = 'stored' AND r.expires_at > $5"
+            " AND ($6::text[] IS NULL OR r.call_type = ANY($6)))"
+            " SELECT * FROM r",
+            identifier,
+            caller.id,
+            act,
+            dict(facts or {}),
+            now,
+            None if caller.call_types is None else sorted(caller.call_types),
+        )

@@ -1,0 +1,315 @@
+"""Erasing recordings, and collecting what unfinished uploads left behind.
+
+The way of an expiry, and what holds after each step:
+
+1. **claim**: what is due becomes `erasing`, for one worker and for a time. *No reader is let in;
+reads were
+   barred already from the instant of expiry.*
+2. **decide** again, in the subject's own words, on the full facts. *Nothing is erased early.* 3.
+**remove**: every object, version, delete marker and unfinished upload under the recording's prefix.
+   *Each refusal is seen.*
+4. **read back**: list again. Three answers: gone, still there, could not ask. *At this moment the
+store
+   shows no copy.*
+5. **finish**: the details, the keys and the terms go, the tombstone and the ledger's entry come, in
+one
+   transaction. *Exactly one entry tells of each erasure.*
+
+The store's word is an observation and not a proof; what makes every other copy noise is the end of
+the expiry day's key (`storage.days`).
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from itertools import groupby
+from uuid import UUID
+
+from archive import retention
+from archive.errors import UnavailableError
+from storage import ledger, steps
+from storage.database import Connection, connection
+from storage.objects import Holding
+from storage.recordings import object_key, prefix
+from storage.vault import Vault
+
+LEASE = timedelta(minutes=10)
+"""How long a claimed batch is left to the worker who claimed it."""
+
+BATCH = 5000
+"""Recordings that are claimed at once."""
+
+AGAIN = timedelta(hours=24)
+"""How long after its first sweep an abandoned attempt is looked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A recording that this worker may erase, until its lease ends; every write names the epoch."""
+
+    id: UUID
+    attempt: UUID
+    expires_on: date
+    expires_at: datetime
+    rule: str
+    epoch: int
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all its objects begin with."""
+        return prefix(self.expires_on, self.id)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch: erased, still there, and could not be asked after."""
+
+    erased: list[Claim] = field(default_factory=list)
+    still_there: list[Claim] = field(default_factory=list)
+    unknown: list[Claim] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """How many are not erased and will be claimed again."""
+        return len(self.still_there) + len(self.unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A recording that is due, or will be, and the reason in words."""
+
+    id: UUID
+    call_type: str
+    expires_at: datetime
+    why: str
+
+
+async def any_due(vault: Vault) -> bool:
+    """Whether there is anything that may be claimed now."""
+    async with connection(vault.pool) as lent:
+        return bool(
+            await lent.fetchval(
+                # The first in the order of the index, and one comparison: a look at nothing else.
+                "SELECT expires_at <= (SELECT archive_now()) FROM recording"
+                " WHERE state IN ('stored', 'erasing')"
+                " AND (state = 'stored' OR lease_until < (SELECT archive_now()))"
+                " ORDER BY expires_at LIMIT 1"
+            )
+        )
+
+
+async def due(vault: Vault, at: datetime) -> list[Due]:
+    """What is or will be due at an instant, oldest first: a look ahead that changes nothing."""
+    async with connection(vault.pool) as lent:
+        rows = await lent.fetch(
+            "SELECT id, call_type, expires_at, rule FROM recording"
+            " WHERE state IN ('stored', 'erasing') AND expires_at <= $1 ORDER BY expires_at",
+            at,
+        )
+    return [
+        Due(
+            row["id"],
+            row["call_type"],
+            row["expires_at"],
+            retention.decide(row["expires_at"], row["rule"], at).why,
+        )
+        for row in rows
+    ]
+
+
+async def claim(vault: Vault, through: date | None = None, limit: int = BATCH) -> list[Claim]:
+    """Claim what is due by the database's clock (`through`: no later expiry day than this)."""
+    async with connection(vault.pool) as lent:
+        rows = await lent.fetch(
+            # The clock is read once, ahead of the rows, so that they are found by their index.
+            "WITH due AS (SELECT id FROM recording WHERE expires_at <= (SELECT archive_now())"
+            " AND state IN ('stored', 'erasing')"
+            " AND (state = 'stored' OR lease_until < (SELECT archive_now()))"
+            " AND ($1::date IS NULL OR expires_on <= $1)"
+            " ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            " UPDATE recording r SET state = 'erasing', epoch = epoch + 1,"
+            " lease_until = archive_now() + $3, call_hash = NULL FROM due WHERE r.id = due.id"
+            " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch,"
+            " archive_now() AS now",
+            through,
+            limit,
+            LEASE,
+        )
+    claims = []
+    for row in rows:
+        decision = retention.decide(row["expires_at"], row["rule"], row["now"])
+        if not decision.due:
+            raise AssertionError(f"claimed a recording that is not due: {decision.why}")
+        facts = {name: row[name] for name in Claim.__dataclass_fields__}
+        claims.append(Claim(**facts))
+    if claims:
+        steps.reached("claimed")
+    return sorted(claims, key=lambda claim: claim.prefix)
+
+
+async def erase(vault: Vault, claims: Sequence[Claim]) -> Outcome:
+    """Erase what was claimed: steps 3 to 5. What the store keeps stays claimed for a while."""
+    outcome = Outcome()
+    for _, group in groupby(claims, key=lambda claim: claim.expires_on):
+        await _erase_day(vault, list(group), outcome)
+    return outcome
+
+
+async def _erase_day(vault: Vault, claims: list[Claim], outcome: Outcome) -> None:
+    keys = [object_key(claim.expires_on, claim.id, claim.attempt) for claim in claims]
+    try:
+        left = await _emptied(vault, [claim.prefix for claim in claims], keys)
+    except UnavailableError:
+        outcome.unknown += claims
+        await _let_go(vault, claims)
+        return
+    steps.reached("absent")
+    gone = [claim for claim in claims if claim.prefix not in left]
+    outcome.still_there += [claim for claim in claims if claim.prefix in left]
+    async with connection(vault.pool) as lent, lent.transaction():
+        outcome.erased += await _finish(lent, gone)
+    steps.reached("erased")
+
+
+async def _let_go(vault: Vault, claims: Sequence[Claim]) -> None:
+    """End the lease of what the store could not be asked about: it is to be tried again soon."""
+    with suppress(UnavailableError):
+        async with connection(vault.pool) as lent:
+            await lent.execute(
+                "UPDATE recording r SET lease_until = archive_now()"
+                " FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)"
+                " WHERE r.id = c.id AND r.epoch = c.epoch AND r.state = 'erasing'",
+                [claim.id for claim in claims],
+                [claim.epoch for claim in claims],
+            )
+
+
+async def _emptied(vault: Vault, prefixes: Sequence[str], keys: Sequence[str] = ()) -> set[str]:
+    """Remove all that the store holds under these prefixes, which are sorted and of one day.
+
+    Returns those under which it shows something all the same. `keys` are the objects that are known
+    of. Raises UnavailableError when the store cannot be asked.
+    """
+    if keys and not vault.objects.versions:
+        # What the rows name goes without a look; the look afterwards is the read-back, and finds
+        # whatever else is there.
+        await vault.objects.remove([Holding(key, "object") for key in keys])
+        steps.reached("removed")
+    left = await _under(vault, prefixes)
+    if left:
+        await vault.objects.remove(left)
+        steps.reached("removed")
+        left = await _under(vault, prefixes)
+    return {_owner(holding) for holding in left}
+
+
+async def _under(vault: Vault, prefixes: Sequence[str]) -> list[Holding]:
+    wanted = set(prefixes)
+    holdings = await vault.objects.holdings(*_span(prefixes))
+    return [holding for holding in holdings if _owner(holding) in wanted]
+
+
+def _span(prefixes: Sequence[str]) -> tuple[str, str, str]:
+    """The day's prefix, and the range of keys that these prefixes of one day lie in."""
+    day = prefixes[0].split("/", 1)[0] + "/"
+    return day, prefixes[0], prefixes[-1]
+
+
+def _owner(holding: Holding) -> str:
+    """The prefix of the recording that a key belongs to."""
+    return holding.key.rsplit("/", 1)[0] + "/"
+
+
+async def _finish(lent: Connection, claims: Sequence[Claim]) -> list[Claim]:
+    """Make tombstones of what the store was seen to hold no more; a stolen claim is left alone."""
+    if not claims:
+        return []
+    day = claims[0].expires_on
+    rows = await lent.fetch(
+        "WITH gone AS (UPDATE recording r SET state = 'erased', lease_until = NULL, attempt = NULL,"
+        " digest = NULL, started_at = NULL, expires_at = NULL, rule = NULL,"
+        " received_at = NULL, direction = NULL, duration = NULL, bytes = NULL, channels = NULL,"
+        " sample_rate = NULL, codec = NULL, container = NULL, flaws = NULL, header = NULL,"
+        " details = NULL FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)"
+        " WHERE r.id = c.id AND r.epoch = c.epoch AND r.state = 'erasing' RETURNING r.id)"
+        " SELECT id FROM gone",
+        [claim.id for claim in claims],
+        [claim.epoch for claim in claims],
+    )
+    finished = {row["id"] for row in rows}
+    erased = [claim for claim in claims if claim.id in finished]
+    await lent.execute(
+        "DELETE FROM term t USING unnest($2::uuid[]) AS c(id)"
+        " WHERE t.expires_on = $1 AND t.recording = c.id",
+        day,
+        [claim.id for claim in erased],
+    )
+    await lent.execute(
+        "INSERT INTO ledger (actor, act, recording, facts) SELECT $1, 'erased', c.id,"
+        " jsonb_build_object('expires_at', c.expires_at, 'rule', c.rule, 'read_back', 'absent')"
+        " FROM unnest($2::uuid[], $3::timestamptz[], $4::text[]) AS c(id, expires_at, rule)",
+        ledger.SYSTEM,
+        [claim.id for claim in erased],
+        [claim.expires_at for claim in erased],
+        [claim.rule for claim in erased],
+    )
+    await lent.execute(
+        "INSERT INTO day (expires_on, erased) VALUES ($1, $2)"
+        " ON CONFLICT (expires_on) DO UPDATE SET erased = day.erased + EXCLUDED.erased",
+        day,
+        len(erased),
+    )
+    return erased
+
+
+async def sweep(vault: Vault, limit: int = BATCH) -> int:
+    """Collect what unfinished uploads left; returns how many attempts are wholly gone.
+
+    An upload whose lease is over is fenced first. Its object is removed once the time of its put is
+    over, and looked for a second time a day later, since a write that timed out can land late.
+    """
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "UPDATE recording SET state = 'abandoned', call_hash = NULL, digest = NULL,"
+            " header = NULL, details = NULL"
+            " WHERE state = 'receiving' AND lease_until < (SELECT archive_now())"
+        )
+        rows = await lent.fetch(
+            "WITH held AS (SELECT id FROM recording WHERE state = 'abandoned'"
+            " AND lease_until < (SELECT archive_now())"
+            " ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED)"
+            " UPDATE recording r SET lease_until = archive_now() + $2 FROM held"
+            " WHERE r.id = held.id RETURNING r.id, r.expires_on, r.epoch",
+            limit,
+            LEASE,
+        )
+    swept = sorted((prefix(row["expires_on"], row["id"]), row["id"], row["epoch"]) for row in rows)
+    collected = 0
+    for _, group in groupby(swept, key=lambda row: row[0].split("/", 1)[0]):
+        collected += await _collect(vault, list(group))
+    return collected
+
+
+async def _collect(vault: Vault, attempts: list[tuple[str, UUID, int]]) -> int:
+    prefixes = [attempt[0] for attempt in attempts]
+    try:
+        left = await _emptied(vault, prefixes)
+    except UnavailableError:
+        return 0
+    gone = [(identifier, epoch) for name, identifier, epoch in attempts if name not in left]
+    async with connection(vault.pool) as lent, lent.transaction():
+        await lent.execute(
+            "UPDATE recording SET epoch = 1, lease_until = archive_now() + $2"
+            " WHERE id = ANY($1) AND state = 'abandoned'",
+            _ids(gone, 0),
+            AGAIN,
+        )
+        await lent.execute(
+            "DELETE FROM recording WHERE id = ANY($1) AND state = 'abandoned'", _ids(gone, 1)
+        )
+    return len(_ids(gone, 1))
+
+
+def _ids(attempts: Iterable[tuple[UUID, int]], epoch: int) -> list[UUID]:
+    return [identifier for identifier, seen in attempts if seen == epoch]

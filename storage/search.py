@@ -1,0 +1,184 @@
+"""Finding recordings: plain columns through their indexes, sealed details through keyed hashes.
+
+A keyed hash is made under the key of an expiry day, so the same agent has another hash on each day.
+A search for an agent therefore walks the days, newest first, a few at first and more as it goes on,
+and stops as soon as its page is full: a frequent value is found on the first days, a rare one costs
+one look per living day.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import groupby
+
+import asyncpg
+
+from archive import access
+from archive.access import Caller
+from archive.recording import Recording
+from archive.search import Place, Query
+from storage import ledger, numbers
+from storage.database import Connection, connection
+from storage.keyring import Ring
+from storage.recordings import COLUMNS, from_row, term
+from storage.vault import Vault
+
+_STRIDES = (4, 16, 64)
+"""Days of calls that are looked at first, then next; the last stride is all the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a search found, newest first, and where the next page starts (None: there is none)."""
+
+    items: list[Recording]
+    next: Place | None
+
+
+async def find(vault: Vault, caller: Caller, query: Query, now: datetime) -> Page:
+    """What the caller may know of and asks for; the search is in the ledger before its answer."""
+    access.require(caller, access.READERS)
+    asked = ledger.seal(vault.ring, now, _asked(query))
+    narrowed = query.within(caller)
+    async with connection(vault.pool) as lent, lent.transaction():
+        # Planned for its own values: a rare one and a frequent one differ.
+        await lent.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        await ledger.record(lent, caller.id, "searched", sealed=asked)
+        rows = await _rows(lent, vault.ring, narrowed, now)
+    items = [from_row(vault.ring, row).recording for row in rows[: query.limit]]
+    more = len(rows) > query.limit
+    last = items[-1] if items else None
+    return Page(items, Place(last.call.started_at, last.id) if more and last else None)
+
+
+def _asked(query: Query) -> dict[str, object]:
+    """The search as it was asked, for the ledger's sealed part."""
+    return {
+        "call_types": sorted(query.call_types or ()),
+        "from": query.since and query.since.isoformat(),
+        "to": query.until and query.until.isoformat(),
+        "source": query.source,
+        "direction": query.direction,
+        "min_duration": query.min_duration,
+        "max_duration": query.max_duration,
+        "sealed": dict(query.sealed),
+        "further_page": query.after is not None,
+    }
+
+
+async def _rows(lent: Connection, ring: Ring, query: Query, now: datetime) -> list[asyncpg.Record]:
+    """The rows of one page and one more, which tells that there is a next page."""
+    if not query.sealed:
+        conditions = _Conditions(query, now)
+        return await lent.fetch(
+            f"SELECT {COLUMNS} FROM recording r WHERE {conditions.text}"  # noqa: S608
+            f" ORDER BY r.started_at DESC, r.id DESC LIMIT {query.limit + 1}",
+            *conditions.values,
+        )
+    rows: list[asyncpg.Record] = []
+    async for days in _strides(lent, query, now):
+        rows += await _rows_of(lent, ring, query, now, days)
+        if len(rows) > query.limit:
+            break
+    return rows[: query.limit + 1]
+
+
+async def _rows_of(
+    lent: Connection, ring: Ring, query: Query, now: datetime, days: Sequence[tuple[date, date]]
+) -> list[asyncpg.Record]:
+    """The newest rows of some days of calls, each day looked up under its own keyed hashes."""
+    keys = ring.index_keys({end for _, end in days})
+    days = [day for day in days if day[1] in keys]
+    conditions = _Conditions(query, now)
+    on = conditions.value([start for start, _ in days])
+    expires_on = conditions.value([end for _, end in days])
+    joins = []
+    for number, (field, text) in enumerate(query.sealed):
+        wanted = numbers.query_term(text) if field == "number" else text
+        hashes = [term(keys[end], field, wanted) for _, end in days]
+        joins.append((conditions.value(hashes), number))
+    arrays = "".join(f", {parameter}::bigint[]" for parameter, _ in joins)
+    names = "".join(f", hash{number}" for _, number in joins)
+    others = "".join(
+        f" AND EXISTS (SELECT FROM term o WHERE o.expires_on = d.expires_on"
+        f" AND o.hash = d.hash{number} AND o.started_at = t.started_at"
+        f" AND o.recording = t.recording)"
+        for _, number in joins[1:]
+    )
+    return await lent.fetch(
+        f"SELECT found.* FROM unnest({on}::date[], {expires_on}::date[]{arrays})"  # noqa: S608
+        f" AS d(started_on, expires_on{names}) CROSS JOIN LATERAL ("
+        f"SELECT {COLUMNS}, r.started_at FROM term t JOIN recording r ON r.id = t.recording"
+        f" WHERE t.expires_on = d.expires_on AND t.hash = d.hash0"
+        f" AND t.started_at >= d.started_on::timestamp AT TIME ZONE 'UTC'"
+        f" AND t.started_at < (d.started_on + 1)::timestamp AT TIME ZONE 'UTC'"
+        f"{others} AND {conditions.text}"
+        f" ORDER BY t.started_at DESC, t.recording DESC LIMIT {query.limit + 1}) found"
+        f" ORDER BY found.started_at DESC, found.id DESC LIMIT {query.limit + 1}",
+        *conditions.values,
+    )
+
+
+async def _strides(
+    lent: Connection, query: Query, now: datetime
+) -> AsyncIterator[list[tuple[date, date]]]:
+    """The days on which calls started, newest first, each with the days that they expire on."""
+    latest = min(
+        (moment for moment in (query.until, query.after and query.after.started_at) if moment),
+        default=now + timedelta(days=1),
+    )
+    rows = await lent.fetch(
+        "SELECT started_on, expires_on FROM filed WHERE started_on <= $1"
+        " AND ($2::date IS NULL OR started_on >= $2) ORDER BY started_on DESC",
+        _utc_day(latest),
+        query.since and _utc_day(query.since),
+    )
+    # The days of one start stay together: their rows have to be put in one order.
+    starts = [list(group) for _, group in groupby(rows, key=lambda row: row["started_on"])]
+    for stride in (*_STRIDES, len(starts)):
+        taken, starts = starts[:stride], starts[stride:]
+        if taken:
+            yield [(row["started_on"], row["expires_on"]) for group in taken for row in group]
+
+
+def _utc_day(moment: datetime) -> date:
+    return (moment - (moment.utcoffset() or timedelta())).date()
+
+
+class _Conditions:
+    """The plain part of a search as SQL: a text, and the values of its `$n`."""
+
+    def __init__(self, query: Query, now: datetime) -> None:
+        self.values: list[object] = []
+        self._parts = ["r.state = 'stored'", f"r.expires_at > {self.value(now)}"]
+        if query.call_types is not None:
+            self._types(sorted(query.call_types))
+        self._where("r.started_at >= {}", query.since)
+        self._where("r.started_at < {}", query.until)
+        self._where("r.source = {}", query.source)
+        self._where("r.direction = {}", query.direction)
+        self._where("r.duration >= {}", query.min_duration)
+        self._where("r.duration <= {}", query.max_duration)
+        if query.after:
+            started_at, last = self.value(query.after.started_at), self.value(query.after.id)
+            self._parts.append(f"(r.started_at, r.id) < ({started_at}, {last})")
+
+    @property
+    def text(self) -> str:
+        return " AND ".join(self._parts)
+
+    def value(self, value: object) -> str:
+        """Add a value; returns the `$n` that stands for it."""
+        self.values.append(value)
+        return f"${len(self.values)}"
+
+    def _where(self, condition: str, value: object) -> None:
+        if value is not None:
+            self._parts.append(condition.format(self.value(value)))
+
+    def _types(self, types: list[str]) -> None:
+        # One type reads its own index in order; several are a filter on the newest.
+        if len(types) == 1:
+            self._parts.append(f"r.call_type = {self.value(types[0])}")
+        else:
+            self._parts.append(f"r.call_type = ANY({self.value(types)})")

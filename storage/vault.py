@@ -1,0 +1,42 @@
+"""The vault: everything that the verbs need to move a recording, in one hand.
+
+It is made once, by `app.serve` or a command, and passed to every verb as its first argument.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from archive.retention import Policy
+from storage.audio.pool import AudioPool
+from storage.database import Pool
+from storage.keyring import Ring
+from storage.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one upload may be. `max_bytes` in bytes, `max_duration` in seconds."""
+
+    max_bytes: int
+    max_duration: float
+    allowed_formats: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """Database, object store, key ring and the processes that decode; and the rules they serve.
+
+    `probes` tell what arrived, `players` encode for listeners: a long listen never holds up an
+    upload. `spool` is the directory of the unnamed files that hold a body while it is taken in.
+    """
+
+    pool: Pool
+    objects: ObjectStore
+    ring: Ring
+    probes: AudioPool
+    players: AudioPool
+    policy: Policy
+    limits: Limits
+    spool: Path
+    intakes: asyncio.Semaphore

@@ -1,0 +1,456 @@
+"""The configuration: the example works, each key can be overridden, each mistake is named."""
+
+import re
+import shutil
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from app import values
+from app.config import Config, ConfigError, find, load
+from archive.recording import CallType
+from archive.retention import Period
+from storage.audio.formats import NAMES
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLE = ROOT / "config.toml"
+
+S3 = {
+    "ARCHIVE_OBJECTS_ENDPOINT": "https://s3.example.fi",
+    "ARCHIVE_OBJECTS_ACCESS_KEY": "access",
+    "ARCHIVE_OBJECTS_SECRET_KEY": "secret",
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return Path(shutil.copy(EXAMPLE, tmp_path / "config.toml"))
+
+
+def edit(file: Path, pattern: str, new: str) -> None:
+    text, count = re.subn(pattern, new, file.read_text(), flags=re.MULTILINE)
+    assert count == 1, f"{pattern} stands {count} times in the example"
+    file.write_text(text)
+
+
+def every_key() -> list[tuple[str, str]]:
+    document = tomllib.loads(EXAMPLE.read_text())
+    document["retention.period"] = document["retention"].pop("period")
+    return [(section, key) for section, table in document.items() for key in table]
+
+
+def variable(section: str, key: str) -> str:
+    return f"ARCHIVE_{section.replace('.', '_')}_{key}".upper()
+
+
+def test_the_example_works_as_it_is() -> None:
+    config = load(EXAMPLE, {})
+    doors = config.doors
+    assert [(door.host, door.port) for door in (doors.ingest, doors.retrieval)] == [
+        ("127.0.0.1", 8081),
+        ("127.0.0.1", 8080),
+    ]
+    assert (doors.operations.host, doors.operations.port) == ("127.0.0.1", 8082)
+    assert config.path == EXAMPLE
+    assert config.server.data_dir == ROOT / "var"
+    assert config.keys.store == ROOT / "var" / "keys"
+    assert config.database.embedded
+    assert config.objects.embedded
+    assert config.retention.timezone.key == "Europe/Helsinki"
+    assert config.retention.periods == {str(name): Period(years=1) for name in CallType}
+    assert config.intake.max_bytes == 512 * 1024 * 1024
+    assert config.intake.max_duration == 12 * 3600
+    assert config.intake.allowed_formats == NAMES
+
+
+def test_every_key_of_the_example_has_a_comment_above_it_or_above_its_group() -> None:
+    commented = False
+    for line in EXAMPLE.read_text().splitlines():
+        if line.startswith("#"):
+            commented = True
+        elif not line:
+            commented = False
+        elif line.startswith("["):
+            commented = commented or "period" in line
+        else:
+            assert commented or "=" not in line, f"no comment says what this is: {line}"
+    assert commented
+
+
+OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
+    ("server", "data_dir"): ("/srv/x", lambda c: c.server.data_dir == Path("/srv/x")),
+    ("doors", "ingest"): ("[::1]:0", lambda c: (c.doors.ingest.host, c.doors.ingest.port)),
+    ("doors", "retrieval"): ("localhost:9001", lambda c: c.doors.retrieval.port == 9001),
+    ("doors", "operations"): ("10.0.0.1:9002", lambda c: c.doors.operations.host == "10.0.0.1"),
+    ("doors", "retrieval_url"): (
+        "https://calls.example.fi/",
+        lambda c: c.doors.retrieval_url == "https://calls.example.fi",
+    ),
+    ("database", "url"): (
+        "postgresql://a:b@db/calls",
+        lambda c: c.database.url == "postgresql://a:b@db/calls" and not c.database.embedded,
+    ),
+    ("objects", "endpoint"): (
+        "http://10.0.0.9:7480",
+        lambda c: c.objects.endpoint == "http://10.0.0.9:7480" and not c.objects.embedded,
+    ),
+    ("objects", "bucket"): ("other-calls", lambda c: c.objects.bucket == "other-calls"),
+    ("objects", "access_key"): ("mine", lambda c: c.objects.access_key == "mine"),
+    ("objects", "secret_key"): ("hidden", lambda c: c.objects.secret_key == "hidden"),
+    ("objects", "ca"): ("/etc/ca.pem", lambda c: c.objects.ca == Path("/etc/ca.pem")),
+    ("objects", "region"): ("eu-north-1", lambda c: c.objects.region == "eu-north-1"),
+    ("objects", "country"): ("NO", lambda c: c.objects.country == "NO"),
+    ("keys", "store"): ("file:/mnt/ring", lambda c: c.keys.store == Path("/mnt/ring")),
+    ("keys", "root_file"): ("/mnt/root", lambda c: c.keys.root_file == Path("/mnt/root")),
+    ("retention", "timezone"): ("UTC", lambda c: c.retention.timezone.key == "UTC"),
+    ("intake", "max_bytes"): ("1000", lambda c: c.intake.max_bytes == 1000),
+    ("intake", "max_duration"): ("PT1H30M5S", lambda c: c.intake.max_duration == 5405),
+    ("intake", "max_concurrent"): ("3", lambda c: c.intake.max_concurrent == 3),
+    ("intake", "allowed_formats"): (
+        "wav, mp3",
+        lambda c: c.intake.allowed_formats == frozenset({"wav", "mp3"}),
+    ),
+    ("jobs", "nightly"): ("15 2 * * *", lambda c: c.jobs.nightly == "15 2 * * *"),
+    **{
+        ("retention.period", str(name)): (
+            "P2Y6M",
+            lambda c, name=name: c.retention.periods[name] == Period(years=2, months=6),
+        )
+        for name in CallType
+    },
+}
+for _door in ("ingest", "retrieval", "operations"):
+    for _part in ("tls_cert", "tls_key", "tls_client_ca"):
+        OVERRIDES["doors", f"{_door}_{_part}"] = (
+            "/etc/a.pem",
+            lambda c, d=_door, p=_part: getattr(getattr(c.doors, d), p) == Path("/etc/a.pem"),
+        )
+
+
+@pytest.mark.parametrize(("section", "key"), every_key())
+def test_each_key_can_be_overridden_by_the_environment(section: str, key: str) -> None:
+    value, holds = OVERRIDES[section, key]
+    environ = dict(S3) if section == "objects" else {}
+    if "_tls_" in key:  # a certificate and its key come together
+        door = key.split("_")[0]
+        environ |= {variable(section, f"{door}_tls_{part}"): value for part in ("cert", "key")}
+    config = load(EXAMPLE, environ | {variable(section, key): value})
+    assert holds(config)
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    others = {"ARCHIVE_URL": "x", "ARCHIVE_TOKEN": "y", "HOME": "/", "ARCHIVE": "z"}
+    assert load(EXAMPLE, others) == load(EXAMPLE, {})
+
+
+def refused(file: Path, environ: dict[str, str] | None = None) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ or {})
+    return caught.value
+
+
+_OPTIONAL = {"access_key", "secret_key"} | {key for _, key in every_key() if "_tls_" in key}
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [each for each in every_key() if each[1] not in _OPTIONAL]
+)
+def test_a_missing_key_is_named_with_file_and_section(file: Path, section: str, key: str) -> None:
+    edit(file, rf"^{key} = .*\n", "")
+    assert str(refused(file)) == f"{file}: [{section}] {key}: is missing"
+
+
+@pytest.mark.parametrize("key", sorted(_OPTIONAL))
+def test_secrets_and_tls_may_be_left_out(file: Path, key: str) -> None:
+    edit(file, rf"^{key} = .*\n", "")
+    assert load(file, {}).doors == load(EXAMPLE, {}).doors
+
+
+def test_a_key_that_the_environment_gives_is_not_missing(file: Path) -> None:
+    edit(file, r"^nightly = .*\n", "")
+    assert load(file, {"ARCHIVE_JOBS_NIGHTLY": "0 1 * * *"}).jobs.nightly == "0 1 * * *"
+
+
+def test_a_missing_section_is_named(file: Path) -> None:
+    text = file.read_text()
+    file.write_text(text[: text.index("[jobs]")])
+    assert str(refused(file)) == f"{file}: [jobs] nightly: is missing"
+
+
+@pytest.mark.parametrize("section", sorted({section for section, _ in every_key()}))
+def test_an_unknown_key_is_named_with_file_and_section(file: Path, section: str) -> None:
+    edit(file, rf"^\[{section}\]$", f"[{section}]\nnovelty = 1")
+    assert str(refused(file)).startswith(f"{file}: [{section}] novelty: is no key")
+
+
+@pytest.mark.parametrize("section", sorted({section for section, _ in every_key()}))
+def test_an_unknown_key_of_the_environment_is_named(section: str) -> None:
+    name = variable(section, "novelty")
+    found = str(refused(EXAMPLE, {name: "1"}))
+    assert found.startswith(f"environment, {name}: [{section}] novelty: is no key")
+
+
+def test_an_unknown_section_is_named(file: Path) -> None:
+    file.write_text(file.read_text() + "\n[cache]\nsize = 1\n")
+    assert str(refused(file)) == f"{file}: [cache]: is no section; take it out"
+
+
+def test_a_value_in_place_of_a_section_is_refused(file: Path) -> None:
+    file.write_text("jobs = 1\n")
+    assert str(refused(file)) == f"{file}: [jobs]: must be a section, not a value"
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_named(file: Path) -> None:
+    assert str(refused(file.parent / "none.toml")).startswith(f"{file.parent}/none.toml: cannot be")
+    file.write_text("[server\n")
+    assert str(refused(file)).startswith(f"{file}: is not TOML")
+    file.write_bytes(b"\xff\xfe")
+    assert str(refused(file)).startswith(f"{file}: is not TOML")
+
+
+WRONG = [
+    ("server", "data_dir", '""'),
+    ("server", "data_dir", "1"),
+    ("doors", "ingest", '"8081"'),
+    ("doors", "ingest", '"127.0.0.1"'),
+    ("doors", "ingest", '"127.0.0.1:70000"'),
+    ("doors", "ingest", '"::1:8081"'),
+    ("doors", "ingest", '"http://127.0.0.1:8081"'),
+    ("doors", "retrieval", '"127.0.0.1:8081"'),
+    ("doors", "retrieval_url", '"calls.example.fi"'),
+    ("doors", "retrieval_url", '"ftp://calls.example.fi"'),
+    ("doors", "retrieval_url", '"https://calls.example.fi/path"'),
+    ("doors", "retrieval_url", '"https://me@calls.example.fi"'),
+    ("doors", "retrieval_url", '"https://calls.example.fi:port"'),
+    ("doors", "retrieval_url", '"https://[calls"'),
+    ("database", "url", '"mysql://db/calls"'),
+    ("database", "url", '""'),
+    ("database", "url", '"postgresql://[db"'),
+    ("objects", "endpoint", '"s3.example.fi"'),
+    ("objects", "endpoint", '"https://s3.example.fi/bucket"'),
+    ("objects", "bucket", '"ab"'),
+    ("objects", "bucket", '"Calls"'),
+    ("objects", "bucket", '"calls/x"'),
+    ("objects", "region", '""'),
+    ("objects", "country", '"US"'),
+    ("objects", "country", '"GB"'),
+    ("objects", "country", '"fi"'),
+    ("objects", "country", '""'),
+    ("keys", "store", '"keys"'),
+    ("keys", "store", '"file:"'),
+    ("keys", "store", '"vault:https://example.fi"'),
+    ("keys", "root_file", '""'),
+    ("retention", "timezone", '"Europe/Nowhere"'),
+    ("retention", "timezone", '"../../etc/passwd"'),
+    ("retention", "timezone", '""'),
+    ("retention.period", "contract", '"1Y"'),
+    ("retention.period", "contract", '"P0Y"'),
+    ("retention.period", "contract", "365"),
+    ("intake", "max_bytes", "0"),
+    ("intake", "max_bytes", "-1"),
+    ("intake", "max_bytes", "5_000_000_001"),
+    ("intake", "max_bytes", "true"),
+    ("intake", "max_bytes", '"512 MiB"'),
+    ("intake", "max_bytes", '"512"'),
+    ("intake", "max_duration", '"12H"'),
+    ("intake", "max_duration", '"PT0S"'),
+    ("intake", "max_duration", '"PT"'),
+    ("intake", "max_duration", '"P1D"'),
+    ("intake", "max_concurrent", "0"),
+    ("intake", "allowed_formats", "[]"),
+    ("intake", "allowed_formats", '["wav", "wma"]'),
+    ("intake", "allowed_formats", '"wav"'),
+    ("intake", "allowed_formats", "[1]"),
+    ("jobs", "nightly", '"1:30"'),
+    ("jobs", "nightly", '"99 1 * * *"'),
+    ("jobs", "nightly", '"30 3 * * *"'),
+    ("jobs", "nightly", '"0 * * * *"'),
+    ("jobs", "nightly", '"0 1-4 * * *"'),
+    ("jobs", "nightly", '"0 */3 * * *"'),
+    ("jobs", "nightly", '"30 1 30 2 *"'),
+    ("jobs", "nightly", '"30 1 * * 0"'),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "value"), WRONG)
+def test_a_wrong_value_is_named_and_not_repeated(
+    file: Path, section: str, key: str, value: str
+) -> None:
+    edit(file, rf"^{key} = .*", f"{key} = {value}")
+    error = refused(file)
+    assert (error.where, error.section, error.key) == (str(file), section, key)
+    assert error.problem.startswith(("must", "is", "falls", "a period"))
+    assert value not in error.problem or value in {"1", "0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ARCHIVE_INTAKE_MAX_BYTES", "many"),
+        ("ARCHIVE_INTAKE_MAX_BYTES", "\u0661\u0662"),
+        ("ARCHIVE_INTAKE_ALLOWED_FORMATS", " , "),
+        ("ARCHIVE_DOORS_INGEST", ""),
+        ("ARCHIVE_RETENTION_PERIOD_OTHER", "forever"),
+    ],
+)
+def test_a_wrong_value_of_the_environment_is_named(name: str, value: str) -> None:
+    assert refused(EXAMPLE, {name: value}).where == f"environment, {name}"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_a_door_on_every_address_must_say_how_people_reach_it(host: str) -> None:
+    everywhere = {"ARCHIVE_DOORS_RETRIEVAL": f"{host}:8080"}
+    assert refused(EXAMPLE, everywhere).key == "retrieval_url"
+    named = everywhere | {"ARCHIVE_DOORS_RETRIEVAL_URL": "https://calls.example.fi"}
+    assert load(EXAMPLE, named).doors.retrieval_url == "https://calls.example.fi"
+
+
+def test_doors_may_all_let_the_system_choose_a_port() -> None:
+    chosen = {variable("doors", name): "127.0.0.1:0" for name in ("ingest", "retrieval")}
+    assert load(EXAMPLE, chosen).doors.retrieval.port == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [("cert", "key"), ("key", "cert"), ("client_ca", "cert")]
+)
+def test_half_of_tls_is_refused(given: str, missing: str) -> None:
+    error = refused(EXAMPLE, {f"ARCHIVE_DOORS_INGEST_TLS_{given.upper()}": "/etc/a.pem"})
+    assert error.key == f"ingest_tls_{missing}"
+
+
+@pytest.mark.parametrize("key", ["access_key", "secret_key"])
+def test_a_secret_in_the_file_is_refused(file: Path, key: str) -> None:
+    edit(file, rf"^{key} = .*", f'{key} = "s3cr3t-value"')
+    error = refused(file)
+    assert (error.where, error.section, error.key) == (str(file), "objects", key)
+    assert f"ARCHIVE_OBJECTS_{key.upper()}_FILE" in str(error)
+    assert "s3cr3t" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://a:s3cr3t@db/calls", "postgresql://db/calls?user=a&password=s3cr3t"]
+)
+def test_a_password_in_the_file_is_refused(file: Path, url: str) -> None:
+    edit(file, r"^url = .*", f'url = "{url}"')
+    error = refused(file)
+    assert error.key == "url"
+    assert "ARCHIVE_DATABASE_URL_FILE" in str(error)
+    assert "s3cr3t" not in str(error)
+
+
+def test_a_database_without_a_password_may_stand_in_the_file(file: Path) -> None:
+    edit(file, r"^url = .*", 'url = "postgresql://archive@db/calls?sslmode=verify-full"')
+    assert load(file, {}).database.url.endswith("verify-full")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ARCHIVE_DATABASE_URL", "postgresql://a:b@db/calls"),
+        ("ARCHIVE_OBJECTS_ACCESS_KEY", "mine"),
+        ("ARCHIVE_OBJECTS_SECRET_KEY", "hidden"),
+    ],
+)
+def test_a_secret_may_come_from_a_file(tmp_path: Path, name: str, value: str) -> None:
+    held = tmp_path / "held"
+    held.write_text(value + "\n")
+    environ = {key: text for key, text in S3.items() if key != name}
+    config = load(EXAMPLE, environ | {f"{name}_FILE": str(held)})
+    kept = {config.database.url, config.objects.access_key, config.objects.secret_key}
+    assert value in kept
+
+    both = refused(EXAMPLE, S3 | {name: value, f"{name}_FILE": str(held)})
+    assert "not both" in str(both)
+    held.write_text("\n")
+    assert "is empty" in str(refused(EXAMPLE, environ | {f"{name}_FILE": str(held)}))
+    held.unlink()
+    error = refused(EXAMPLE, environ | {f"{name}_FILE": str(held)})
+    assert error.where == f"environment, {name}_FILE"
+    assert "cannot be read" in str(error)
+
+
+def test_what_is_no_secret_has_no_file() -> None:
+    assert refused(EXAMPLE, {"ARCHIVE_JOBS_NIGHTLY_FILE": "/etc/cron"}).key == "nightly_file"
+
+
+@pytest.mark.parametrize("key", ["ACCESS_KEY", "SECRET_KEY"])
+def test_a_store_of_ones_own_needs_both_keys_and_the_embedded_one_none(key: str) -> None:
+    name = f"ARCHIVE_OBJECTS_{key}"
+    without = {other: text for other, text in S3.items() if other != name}
+    assert f"set {name} or {name}_FILE" in str(refused(EXAMPLE, without))
+    assert "makes its own" in str(refused(EXAMPLE, {name: "mine"}))
+
+
+def test_secrets_are_not_printed() -> None:
+    secrets = {"ARCHIVE_DATABASE_URL": "postgresql://a:s3cr3t@db/calls"}
+    secrets |= S3 | {"ARCHIVE_OBJECTS_SECRET_KEY": "s3cr3t"}
+    assert "s3cr3t" not in repr(load(EXAMPLE, secrets))
+
+
+def test_relative_paths_start_at_the_file_and_keys_at_the_data(file: Path) -> None:
+    here = file.parent
+    environ = {"ARCHIVE_OBJECTS_CA": "ca.pem", "ARCHIVE_KEYS_STORE": "file:ring"} | S3
+    config = load(file, environ | {"ARCHIVE_SERVER_DATA_DIR": "data"})
+    assert config.server.data_dir == here / "data"
+    assert config.objects.ca == here / "ca.pem"
+    assert config.keys.store == here / "data" / "ring"
+    assert config.keys.root_file == here / "data" / "root.key"
+
+
+def test_the_file_is_the_named_one_or_the_one_here_or_the_example(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    assert find(None) == file
+    assert find(EXAMPLE) == EXAMPLE
+    assert find(Path("config.toml")) == file
+    file.unlink()
+    assert find(None) == EXAMPLE
+
+
+def test_reading_makes_nothing(file: Path) -> None:
+    load(file, {})
+    assert list(file.parent.iterdir()) == [file]
+
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [
+        ("UTC", set()),
+        ("Asia/Tokyo", set()),
+        ("Europe/Helsinki", {3}),
+        ("Europe/Dublin", {1}),
+        ("Atlantic/Azores", {0}),
+        ("America/New_York", {1, 2}),
+        ("Australia/Lord_Howe", {1, 2}),
+        ("America/Nuuk", {23}),
+        ("Africa/Cairo", {0, 23}),
+    ],
+)
+def test_the_hours_that_clock_changes_touch(name: str, hours: set[int]) -> None:
+    assert values.changed_hours(ZoneInfo(name), NOW) == hours
+
+
+def test_no_night_in_an_accepted_hour_is_skipped_or_doubled() -> None:
+    zone = ZoneInfo("Europe/Helsinki")
+    for hour in set(range(24)) - values.changed_hours(zone, NOW):
+        wall = NOW.replace(hour=hour, minute=30, tzinfo=None)
+        for _ in range(366):
+            wall += timedelta(days=1)
+            first = wall.replace(tzinfo=zone).astimezone(UTC)
+            second = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
+            assert first == second
+            assert first.astimezone(zone).replace(tzinfo=None) == wall
+
+
+def test_the_nightly_job_may_run_in_an_hour_that_the_zone_of_the_archive_leaves_alone() -> None:
+    environ = {"ARCHIVE_RETENTION_TIMEZONE": "UTC", "ARCHIVE_JOBS_NIGHTLY": "30 3 * * mon-fri"}
+    config: Config = load(EXAMPLE, environ)
+    assert config.jobs.nightly == "30 3 * * mon-fri"

@@ -1,0 +1,246 @@
+"""Erasing at the instant: what is gone, what is left, and what stops it."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import md5
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from archive.errors import UnavailableError
+from storage import clocks, removal
+from storage.clocks import Reading, ReleaseRefusedError, judge
+from storage.database import connection
+from storage.keyring import NoDayKeyError
+from storage.sealing import Seal
+from tests.services import Faulty, Service
+from tests.sounds import tone
+from tests.web.test_listen import found, upload
+from tests.web.test_upload import problem
+
+TOMBSTONE = {"id", "source", "call_type", "expires_on", "state", "epoch"}
+
+
+def a_year_ago(**later: float) -> str:
+    """A moment whose year ends that much from now, on the calendar of Helsinki."""
+    end = datetime.now(ZoneInfo("Europe/Helsinki")) + timedelta(**later)
+    return end.replace(year=end.year - 1).isoformat()
+
+
+async def test_at_the_instant_the_recording_is_gone_everywhere(service: Service) -> None:
+    kept = await upload(service, "kept", agent="Bo")
+    gone = await upload(service, "gone", agent="Anna", started_at=a_year_ago(seconds=40))
+    path = f"/v1/recordings/{gone}"
+    assert (await service.get(path + "/audio")).status == 200
+    await service.turn_clock(timedelta(seconds=30))
+    assert (await service.erase()).erased == 0
+    assert (await service.get(path)).status == 200
+    await service.turn_clock(timedelta(seconds=41))
+    # Reads are barred by the clock alone, before any job has run.
+    for part in ("", "/audio", "/waveform", "/audio?format=mp3"):
+        await problem(await service.get(path + part), 410, "gone")
+    assert await found(service) == ["kept"]
+    assert await found(service, agent="Anna") == []
+    report = await service.erase()
+    assert (report.erased, report.failed, report.stopped) == (1, 0, "")
+    await problem(await service.get(path), 410, "gone")
+    rows = {str(row["id"]): row for row in await service.rows()}
+    assert rows[kept]["state"] == "stored"
+    assert {name for name, value in rows[gone].items() if value is not None} == TOMBSTONE
+    assert all(kept in holding.key for holding in await service.holdings())
+    async with connection(service.vault.pool) as lent:
+        owners = await lent.fetch("SELECT DISTINCT recording::text FROM term")
+    assert [row["recording"] for row in owners] == [kept]
+    acts = [act for act, recording in await service.acts() if recording == gone]
+    assert acts == ["stored", "listened", "viewed", "erased"]
+
+
+async def test_erasing_again_erases_nothing_twice(service: Service) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    await service.turn_clock(timedelta(seconds=30))
+    assert (await service.erase()).erased == 1
+    assert (await service.erase()).erased == 0
+    assert [act for act, _ in await service.acts()].count("erased") == 1
+
+
+async def test_a_call_that_was_erased_is_not_taken_in_again(service: Service) -> None:
+    moment = a_year_ago(seconds=20)
+    await upload(service, "gone", started_at=moment)
+    await service.turn_clock(timedelta(seconds=30))
+    params = {"call_type": "fault_report", "started_at": moment}
+    await problem(await service.put("gone", tone(), params), 422, "invalid")
+    await service.erase()
+    await problem(await service.put("gone", tone(), params), 422, "invalid")
+
+
+async def _nothing(*_: object) -> list[object]:
+    return []
+
+
+async def _away(*_: object) -> None:
+    raise UnavailableError("The object store is away.")
+
+
+@pytest.mark.parametrize(
+    ("fault", "still_there", "unknown"),
+    [({"remove": _nothing}, 1, 0), ({"holdings": _away}, 0, 1), ({"remove": _away}, 0, 1)],
+)
+async def test_what_the_store_does_not_erase_is_never_called_erased(
+    service: Service, fault: dict[str, Any], still_there: int, unknown: int
+) -> None:
+    gone = await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    await service.turn_clock(timedelta(seconds=30))
+    vault = service.vault
+    broken: Any = Faulty(vault.objects, **fault)
+    service.vault = replace(vault, objects=broken)
+    report = await service.erase()
+    assert (report.erased, report.still_there, report.unknown) == (0, still_there, unknown)
+    assert "erased" not in [act for act, _ in await service.acts()]
+    await problem(await service.get(f"/v1/recordings/{gone}"), 410, "gone")
+    service.vault = vault
+    if still_there:
+        # What the store would not erase is left alone until the lease is over.
+        assert (await service.erase()).erased == 0
+        await service.end_leases()
+    assert (await service.erase()).erased == 1
+    assert not await service.holdings()
+
+
+async def test_a_worker_whose_lease_is_over_cannot_finish(service: Service) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    await service.turn_clock(timedelta(seconds=30))
+    slow = await removal.claim(service.vault)
+    await service.end_leases()
+    quick = await removal.claim(service.vault)
+    assert [claim.id for claim in slow] == [claim.id for claim in quick]
+    assert (await removal.erase(service.vault, slow)).erased == []
+    assert len((await removal.erase(service.vault, quick)).erased) == 1
+    assert [act for act, _ in await service.acts()].count("erased") == 1
+
+
+async def test_two_workers_share_the_work_and_never_the_same_recording(service: Service) -> None:
+    for index in range(6):
+        await upload(service, f"c{index}", started_at=a_year_ago(seconds=20))
+    await service.turn_clock(timedelta(seconds=30))
+    reports = await asyncio.gather(service.erase(), service.erase())
+    assert sum(report.erased for report in reports) == 6
+    assert [act for act, _ in await service.acts()].count("erased") == 6
+
+
+async def test_the_night_closes_the_day_and_destroys_its_key(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    row = (await service.rows())[0]
+    day, header = row["expires_on"], row["header"]
+    await service.vault.objects.put(f"{day}/stray/1", [b"x"], 1, md5(b"x").digest(), 10)
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    night = await service.night()
+    assert night.expiry.erased == 1
+    assert night.closings == []
+    assert Seal.unwrap(header, service.vault.ring.day_key(day))
+    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    night = await service.night()
+    assert [(closing.day, closing.closed, closing.strays) for closing in night.closings] == [
+        (day, True, 1)
+    ]
+    # Whoever kept a copy of the row and of the object has noise from now on.
+    with pytest.raises(NoDayKeyError):
+        service.vault.ring.day_key(day)
+    assert not await service.holdings()
+    acts = [act for act, recording in await service.acts() if recording in (gone, None)]
+    assert acts[-3:] == ["night.done", "day.closed", "night.done"]
+    assert (await service.night()).closings == []
+    page = await (await service.operate("/v1/expiry")).json()
+    assert [(one["day"], one["due"], one["erased"]) for one in page["days"]] == [
+        (day.isoformat(), 0, 1)
+    ]
+    assert page["days"][0]["closed_at"]
+    assert (page["overdue"], page["oldest_overdue"]) == (0, None)
+
+
+async def test_a_day_with_anything_left_is_not_closed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    day = (await service.rows())[0]["expires_on"]
+    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    working = service.vault
+    broken: Any = Faulty(working.objects, remove=_nothing)
+    service.vault = replace(working, objects=broken)
+    closing = (await service.night()).closings[0]
+    assert (closing.closed, closing.why) == (False, "1 recordings of it are not erased yet")
+    assert service.vault.ring.day_key(day)
+    service.vault = working
+    await service.end_leases()
+    assert (await service.night()).closings[0].closed
+
+
+async def test_the_fuse_stops_erasing_and_a_person_lets_it_go_on(service: Service) -> None:
+    gone = await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    assert (await service.erase()).stopped == ""
+    await service.turn_clock(timedelta(hours=49))
+    report = await service.erase()
+    assert report.erased == 0
+    assert "past its last mark" in report.stopped
+    assert "apart" in report.stopped
+    await problem(await service.get(f"/v1/recordings/{gone}"), 410, "gone")
+    assert await service.holdings()
+    ready = await service.operate("/readyz", token=None)
+    assert ready.status == 503
+    assert "apart" in (await ready.json())["checks"]["fuse"]
+    async with connection(service.vault.pool) as lent:
+        today = service.vault.policy.day_of((await clocks.read(lent)).database)
+    with pytest.raises(ReleaseRefusedError, match="today"):
+        await clocks.release(service.vault, today + timedelta(days=1))
+    # A release of an earlier day does not reach this recording's.
+    await clocks.release(service.vault, today - timedelta(days=30))
+    assert (await service.erase()).erased == 0
+    await clocks.release(service.vault, today)
+    assert (await service.erase()).erased == 1
+    assert not await service.holdings()
+
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("service_off", "store_off", "mark_off", "whole"),
+    [
+        (0, 0, None, True),
+        (60, -60, -48 * 3600, True),
+        (61, 0, None, False),
+        (-61, 0, None, False),
+        (0, 61, None, False),
+        (0, -61, None, False),
+        (0, 0, -48 * 3600 - 1, False),
+        (0, 0, 3600, True),
+        (31_536_000, 31_536_000, None, False),
+        (0, 0, -31_536_000, False),
+    ],
+)
+def test_the_fuse_judges_the_clocks(
+    service_off: int, store_off: int, mark_off: int | None, whole: bool
+) -> None:
+    mark = None if mark_off is None else NOW + timedelta(seconds=mark_off)
+    verdict = judge(
+        NOW + timedelta(seconds=service_off),
+        NOW + timedelta(seconds=store_off),
+        Reading(NOW, mark, None),
+    )
+    assert verdict.whole is whole
+    assert verdict.stops is not whole
+
+
+async def test_what_is_or_will_be_due_is_named_with_its_reason(service: Service) -> None:
+    soon = await upload(service, "soon", started_at=a_year_ago(days=2))
+    later = await upload(service, "later")
+    now = datetime.now(UTC)
+    assert await removal.due(service.vault, now) == []
+    due = await removal.due(service.vault, now + timedelta(days=3))
+    assert [str(one.id) for one in due] == [soon]
+    assert "P1Y Europe/Helsinki v1" in due[0].why
+    everything = await removal.due(service.vault, now + timedelta(days=400))
+    assert [str(one.id) for one in everything] == [soon, later]

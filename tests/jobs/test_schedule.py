@@ -1,0 +1,334 @@
+"""When things happen: no night is lost, nothing due waits, nothing spins, and an end is an end."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from apscheduler.triggers.cron import CronTrigger
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archive.errors import UnavailableError
+from jobs import expiry, nightly, schedule
+from jobs.schedule import Schedule, missed
+from storage import database, nights
+from storage.database import connection
+from storage.keyring import KeyRingError
+from storage.vault import Vault
+from tests.jobs.test_expiry import a_year_ago
+from tests.services import Faulty, Service
+from tests.web.test_listen import upload
+
+CRON = "30 1 * * *"
+HELSINKI = ZoneInfo("Europe/Helsinki")
+TRIGGER = CronTrigger.from_crontab(CRON, timezone=HELSINKI)
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def night_of(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, 1, 30, tzinfo=HELSINKI).astimezone(UTC)
+
+
+@asynccontextmanager
+async def running(vault: Vault) -> AsyncIterator[Schedule]:
+    """A schedule whose nights come only when they are made up: today's is noted as done."""
+    started = Schedule(vault, CRON)
+    await started.start()
+    try:
+        yield started
+    finally:
+        await started.stop()
+
+
+async def note_night(vault: Vault) -> None:
+    async with connection(vault.pool) as lent:
+        await nights.record(lent, await database.now(vault.pool), {})
+
+
+async def count_nights(vault: Vault) -> int:
+    async with connection(vault.pool) as lent:
+        return int(await lent.fetchval("SELECT count(*) FROM night"))
+
+
+async def until(
+    true: Callable[[], Awaitable[bool]] | Callable[[], bool], seconds: float = 20
+) -> None:
+    end = time.monotonic() + seconds
+    while not await as_bool(true()):
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.02)
+
+
+async def as_bool(value: Any) -> bool:
+    return bool(await value) if isinstance(value, Awaitable) else bool(value)
+
+
+moments = st.integers(0, 4 * 366 * 86400).map(lambda later: LONG_AGO + timedelta(seconds=later))
+
+
+@given(moments, st.integers(0, 5 * 86400 * 1000))
+def test_a_night_is_missed_exactly_when_one_was_due_since_the_last(last: datetime, ms: int) -> None:
+    now = last + timedelta(milliseconds=ms)
+    days = (last.astimezone(HELSINKI).date() + timedelta(days=more) for more in range(7))
+    due = any(last + timedelta(seconds=1) <= night_of(day) <= now for day in days)
+    assert missed(TRIGGER, last, now) is due
+
+
+@given(moments, st.lists(st.tuples(st.integers(1, 200_000), st.integers(1, 200_000)), max_size=20))
+def test_no_service_that_starts_late_skips_a_night(
+    begin: datetime, lives: list[tuple[int, int]]
+) -> None:
+    """A service that comes and goes: at each of its starts every night before is made up."""
+    ran = [begin]
+    now = begin
+    for down, up in lives:
+        now += timedelta(seconds=down)
+        if missed(TRIGGER, ran[-1], now):
+            ran.append(now)
+        end = now + timedelta(seconds=up)
+        days = (now.astimezone(HELSINKI).date() + timedelta(days=more) for more in range(5))
+        ran += [fire for fire in map(night_of, days) if now < fire <= end]
+        start, now = now, end
+        due = [fire for day in range(3) for fire in [night_of(start.date() - timedelta(days=day))]]
+        latest = max(fire for fire in due if fire <= start)
+        assert latest < begin + timedelta(seconds=1) or ran[-1] >= latest - timedelta(seconds=1)
+
+
+def test_a_night_that_never_ran_is_missed() -> None:
+    assert missed(TRIGGER, None, LONG_AGO)
+
+
+def test_every_date_has_one_night_also_where_the_clock_changes() -> None:
+    fired = []
+    at: datetime | None = None
+    now = datetime(2024, 12, 31, 22, 0, tzinfo=UTC)
+    while (at := TRIGGER.get_next_fire_time(at, now)) and at.year < 2032:
+        fired.append(at)
+        now = at + timedelta(microseconds=1)
+    days = [date(2025, 1, 1) + timedelta(days=count) for count in range(len(fired))]
+    assert days[-1] == date(2031, 12, 31)
+    assert [one.date() for one in fired] == days
+    assert {(one.hour, one.minute) for one in fired} == {(1, 30)}
+    instants = [one.astimezone(UTC) for one in fired]
+    lengths = {after - before for before, after in pairwise(instants)}
+    assert lengths == {timedelta(hours=hours) for hours in (23, 24, 25)}
+
+
+async def test_a_first_start_and_a_missed_night_are_made_up_and_a_done_one_is_not(
+    vault: Vault,
+) -> None:
+    expected = 0
+
+    async def ran() -> bool:
+        return await count_nights(vault) == expected
+
+    for _ in range(2):
+        expected += 1
+        async with running(vault):
+            await until(ran)
+        # As if it had been two days ago.
+        async with connection(vault.pool) as lent:
+            await lent.execute("UPDATE night SET ran_at = ran_at - interval '2 days'")
+    await note_night(vault)
+    async with running(vault):
+        await asyncio.sleep(0.5)
+    assert await count_nights(vault) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError("away"), KeyRingError("no ring"), ValueError("unforeseen")]
+)
+async def test_a_night_that_could_not_be_is_tried_again(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real, tries = nightly.run, []
+
+    async def failing(given: Vault) -> nightly.Night:
+        tries.append(time.monotonic())
+        if len(tries) < 3:
+            raise error
+        return await real(given)
+
+    monkeypatch.setattr(nightly, "run", failing)
+    monkeypatch.setattr(schedule, "RETRY", timedelta(seconds=0.3))
+
+    async def ran() -> bool:
+        return await count_nights(vault) == 1
+
+    async with running(vault):
+        await until(ran)
+        await asyncio.sleep(0.8)
+    assert len(tries) == 3
+    assert all(after - before >= 0.29 for before, after in pairwise(tries))
+
+
+async def test_what_is_due_is_erased_at_its_instant(service: Service) -> None:
+    await note_night(service.vault)
+    moment = a_year_ago(seconds=4)
+    await upload(service, "gone", started_at=moment)
+    end = (await service.rows())[0]["expires_at"]
+
+    async def erased() -> bool:
+        return [row["state"] for row in await service.rows()] == ["erased"]
+
+    async with running(service.vault):
+        await until(erased)
+        late = datetime.now(UTC) - end
+    assert timedelta(0) <= late < timedelta(seconds=2.5)
+    assert not await service.holdings()
+    async with connection(service.vault.pool) as lent:
+        at = await lent.fetchval("SELECT at FROM ledger WHERE act = 'erased'")
+    assert timedelta(0) <= at - end < timedelta(seconds=1.5)
+
+
+async def test_the_end_waits_for_what_is_running_and_lets_nothing_more_begin(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await note_night(vault)
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), []
+    started = 0
+
+    async def slow(_: Vault) -> bool:
+        nonlocal started
+        started += 1
+        begun.set()
+        await may_end.wait()
+        ended.append(time.monotonic())
+        return True
+
+    monkeypatch.setattr(expiry, "run_if_due", slow)
+    monkeypatch.setattr(schedule, "PULSE", 0.02)
+    running_one = Schedule(vault, CRON)
+    await running_one.start()
+    await asyncio.wait_for(begun.wait(), 10)
+    stopping = asyncio.create_task(running_one.stop())
+    await asyncio.sleep(0.2)
+    assert not stopping.done()
+    may_end.set()
+    await asyncio.wait_for(stopping, 5)
+    assert len(ended) == started == 1
+    await asyncio.sleep(0.2)
+    assert started == 1
+
+
+async def test_a_stop_before_the_start_and_a_second_one_are_harmless(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await note_night(vault)
+    looks = 0
+
+    async def look(_: Vault) -> bool:
+        nonlocal looks
+        looks += 1
+        return True
+
+    monkeypatch.setattr(schedule, "PULSE", 0.02)
+    monkeypatch.setattr(schedule.expiry, "run_if_due", look)
+    idle = Schedule(vault, CRON)
+    await idle.stop()
+    await idle.start()
+    async with asyncio.timeout(5):
+        while not looks:
+            await asyncio.sleep(0.02)
+    await idle.stop()
+    await idle.stop()
+    seen = looks
+    await asyncio.sleep(0.2)
+    assert looks == seen
+
+
+async def test_while_the_store_is_away_the_pulse_rests_and_then_goes_on(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await note_night(service.vault)
+    await upload(service, "gone", started_at=a_year_ago(seconds=2))
+    await service.turn_clock(timedelta(seconds=3))
+    asked = 0
+    real = service.vault.objects
+    away = True
+
+    async def clock() -> datetime:
+        nonlocal asked
+        asked += 1
+        if away:
+            raise UnavailableError("The object store is away.")
+        return await real.clock()
+
+    flaky: Any = Faulty(real, clock=clock)
+    monkeypatch.setattr(schedule, "PULSE", 0.02)
+    monkeypatch.setattr(schedule, "REST", 0.5)
+
+    async def erased() -> bool:
+        return [row["state"] for row in await service.rows()] == ["erased"]
+
+    async with running(replace(service.vault, objects=flaky)):
+        await asyncio.sleep(1.3)
+        assert 1 <= asked <= 3
+        away = False
+        await until(erased)
+    assert not await service.holdings()
+
+
+async def test_while_the_store_keeps_what_it_should_erase_the_pulse_rests(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await note_night(service.vault)
+    await upload(service, "gone", started_at=a_year_ago(seconds=2))
+    await service.turn_clock(timedelta(seconds=3))
+    removals = 0
+
+    async def refuse(held: list[Any]) -> list[Any]:
+        nonlocal removals
+        removals += 1
+        return held
+
+    stubborn: Any = Faulty(service.vault.objects, remove=refuse)
+    monkeypatch.setattr(schedule, "PULSE", 0.02)
+
+    async with running(replace(service.vault, objects=stubborn)):
+        await asyncio.sleep(1)
+    # Once by the name in the row, once what the list still shows.
+    assert removals == 2
+    assert [row["state"] for row in await service.rows()] == ["erasing"]
+
+
+async def test_a_pulse_that_fails_as_nobody_foresaw_goes_on_and_does_not_spin(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await note_night(vault)
+    tries, number = 0, "".join(["040", "1234567"])
+
+    async def broken(_: Vault) -> bool:
+        nonlocal tries
+        tries += 1
+        raise ValueError(number)
+
+    monkeypatch.setattr(expiry, "run_if_due", broken)
+    monkeypatch.setattr(schedule, "PULSE", 0.02)
+    monkeypatch.setattr(schedule, "REST", 0.4)
+    async with running(vault):
+        await asyncio.sleep(1)
+    assert 2 <= tries <= 4
+    assert "ValueError" in caplog.text
+    assert number not in caplog.text  # drivers repeat values in their messages
+
+
+async def test_the_tidying_makes_keys_collects_and_erases(service: Service) -> None:
+    vault = service.vault
+    await upload(service, "gone", started_at=a_year_ago(seconds=2))
+    await upload(service, "kept")
+    async with connection(vault.pool) as lent:
+        await lent.execute("UPDATE archive SET clock_mark = archive_now() - interval '47 hours'")
+        before = await lent.fetchval("SELECT clock_mark FROM archive")
+    await service.turn_clock(timedelta(seconds=3))
+    assert await schedule.tidy(vault)
+    assert sorted(row["state"] for row in await service.rows()) == ["erased", "stored"]
+    async with connection(vault.pool) as lent:
+        assert await lent.fetchval("SELECT clock_mark FROM archive") - before > timedelta(hours=46)

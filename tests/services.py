@@ -1,0 +1,252 @@
+"""A whole archive for a test, in this process: three doors, a real Postgres, a real S3 server."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+import aiohttp
+import pytest
+import yarl
+from aiohttp import web
+
+from archive.access import Level
+from archive.recording import CallType
+from archive.retention import Period, Policy
+from jobs import expiry, nightly
+from storage import clocks, credentials, database, removal
+from storage.audio.pool import AudioPool
+from storage.database import connection
+from storage.holdings import Holding
+from storage.keyring import Ring
+from storage.objects import ObjectStore
+from storage.vault import Limits, Vault
+from web import doors, ingest, operations, retrieval
+
+MAX_BYTES = 20_000_000
+MAX_DURATION = 1500.0
+FORMATS = frozenset({"wav", "mp3", "ogg", "flac", "m4a", "webm", "amr", "g729", "raw"})
+
+
+@dataclass(slots=True)
+class Service:
+    """The doors' addresses, a token for each level, and what a test needs to look behind them."""
+
+    vault: Vault
+    session: aiohttp.ClientSession
+    ingest: str
+    retrieval: str
+    operations: str
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        return self.vault.limits
+
+    async def put(
+        self,
+        call_id: str,
+        audio: Any,
+        params: dict[str, str],
+        *,
+        headers: dict[str, str] | None = None,
+        token: str | None = "uploader",
+        content_type: str = "audio/x-wav",
+    ) -> aiohttp.ClientResponse:
+        """PUT a recording, as a telephony system does."""
+        url = yarl.URL(
+            f"{self.ingest}/v1/recordings/{quote(call_id, safe='')}", encoded=True
+        ).update_query(params)
+        sent = {"Content-Type": content_type, **self._login(token), **(headers or {})}
+        data = io.BytesIO(audio) if isinstance(audio, bytes) else audio
+        return await self.session.put(url, data=data, headers=sent)
+
+    async def raw_put(self, path: str, audio: bytes) -> aiohttp.ClientResponse:
+        """PUT to an address exactly as it is written."""
+        url = yarl.URL(self.ingest + path, encoded=True)
+        return await self.session.put(url, data=audio, headers=self._login("uploader"))
+
+    async def post(self, path: str, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        return await self.session.post(
+            self.ingest + path, data=body, headers={**self._login("uploader"), **headers}
+        )
+
+    async def form(self, parts: Sequence[tuple[str, str | bytes]]) -> aiohttp.ClientResponse:
+        """POST a form whose parts come in this order."""
+        with aiohttp.MultipartWriter("form-data") as form:
+            for name, content in parts:
+                part = form.append(content)
+                part.set_content_disposition("form-data", name=name)
+        return await self.session.post(
+            self.ingest + "/v1/recordings", data=form, headers=self._login("uploader")
+        )
+
+    async def get(
+        self, path: str, token: str = "supervisor", **headers: str
+    ) -> aiohttp.ClientResponse:
+        """GET from the retrieval door; `path` may be a whole address."""
+        url = path if path.startswith("http") else self.retrieval + path
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.session.get(url, headers={**self._login(token), **sent})
+
+    async def operate(self, path: str, token: str | None = "auditor") -> aiohttp.ClientResponse:
+        """GET from the operations door."""
+        return await self.session.get(self.operations + path, headers=self._login(token))
+
+    async def ask(self, method: str, url: str, token: str | None) -> aiohttp.ClientResponse:
+        """Any method to any address."""
+        return await self.session.request(method, url, headers=self._login(token))
+
+    def _login(self, token: str | None) -> dict[str, str]:
+        if token is None:
+            return {}
+        return {"Authorization": f"Bearer {self.tokens.get(token, token)}"}
+
+    async def key(self, level: str, name: str, call_types: list[str] | None = None) -> str:
+        """Make one more key."""
+        async with connection(self.vault.pool) as lent:
+            return await credentials.add(lent, name, Level(level), call_types=call_types)
+
+    async def revoke(self, level: str) -> None:
+        async with connection(self.vault.pool) as lent:
+            await credentials.revoke(lent, f"test-{level}")
+
+    async def turn_clock(self, by: timedelta) -> None:
+        """Set the archive's clock ahead (or back) of the machine's."""
+        await set_clock(self.vault, by)
+
+    async def turn_all_clocks(self, by: timedelta, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Set every clock ahead alike: of database, machine, key holder and store."""
+        await set_clock(self.vault, by)
+        monkeypatch.setattr(clocks, "service_now", lambda: datetime.now(UTC) + by)
+        real = self.vault.objects
+
+        async def ahead() -> datetime:
+            return await real.clock() + by
+
+        turned: Any = Faulty(real, clock=ahead)
+        self.vault = replace(self.vault, objects=turned)
+
+    async def end_leases(self) -> None:
+        """Let the time of everybody who holds a recording be over."""
+        async with connection(self.vault.pool) as lent:
+            await lent.execute(
+                "UPDATE recording SET lease_until = archive_now() - interval '1 second'"
+                " WHERE lease_until IS NOT NULL"
+            )
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """Every row of a recording, but those of uploads that were given up."""
+        async with connection(self.vault.pool) as lent:
+            rows = await lent.fetch("SELECT * FROM recording WHERE state <> 'abandoned'")
+        return [dict(row) for row in rows]
+
+    async def holdings(self) -> list[Holding]:
+        """Everything that the store holds, in every version."""
+        return await self.vault.objects.holdings("")
+
+    async def acts(self) -> list[tuple[str, str | None]]:
+        """The ledger: each act and the recording it is about, in their order."""
+        async with connection(self.vault.pool) as lent:
+            rows = await lent.fetch("SELECT act, recording FROM ledger ORDER BY position")
+        return [(row["act"], row["recording"] and str(row["recording"])) for row in rows]
+
+    async def erase(self) -> expiry.Report:
+        """What the running service does several times a second."""
+        return await expiry.run(self.vault)
+
+    async def night(self) -> nightly.Night:
+        return await nightly.run(self.vault)
+
+    async def sweep_everything(self) -> None:
+        """Sweep as if all leases were over, twice."""
+        for _ in range(2):
+            await self.end_leases()
+            await removal.sweep(self.vault)
+
+
+class Faulty:
+    """A real part with some of its methods replaced: where a fault is put."""
+
+    def __init__(self, real: object, **faults: object) -> None:
+        self._real = real
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        return self._faults.get(name) or getattr(self._real, name)
+
+
+async def set_clock(vault: Vault, by: timedelta) -> None:
+    """Turn the database's `archive_now()`."""
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
+            f" AS $$SELECT clock_timestamp() + interval '{by.total_seconds()} seconds'$$"
+        )
+
+
+@asynccontextmanager
+async def open_vault(
+    database_url: str, objects: ObjectStore, folder: Path, limits: Limits | None = None
+) -> AsyncIterator[Vault]:
+    """A vault over a fresh database and bucket; both are the caller's to end."""
+    policy = Policy(ZoneInfo("Europe/Helsinki"), {kind: Period(years=1) for kind in CallType})
+    async with AsyncExitStack() as stack:
+        pool = await database.open_pool(database_url)
+        stack.push_async_callback(pool.close)
+        ring = Ring.open(
+            folder / "ring",
+            folder / "root.key",
+            create=True,
+            today=lambda: policy.day_of(clocks.service_now()),
+        )
+        probes, players = AudioPool(2), AudioPool(2)
+        stack.push_async_callback(probes.close)
+        stack.push_async_callback(players.close)
+        spool = folder / "spool"
+        spool.mkdir(mode=0o700, exist_ok=True)
+        vault = Vault(
+            pool,
+            objects,
+            ring,
+            probes,
+            players,
+            policy,
+            limits or Limits(MAX_BYTES, MAX_DURATION, FORMATS),
+            spool,
+            asyncio.Semaphore(64),
+        )
+        nightly.make_keys(vault, await database.now(pool))
+        yield vault
+
+
+@asynccontextmanager
+async def open_service(vault: Vault) -> AsyncIterator[Service]:
+    """The three doors over a vault, on free ports, and a key of each level."""
+    async with AsyncExitStack() as stack:
+        retrieval_url = await _door(stack, vault, "", retrieval.routes())
+        ingest_url = await _door(stack, vault, retrieval_url, ingest.routes())
+        operations_url = await _door(stack, vault, retrieval_url, operations.routes())
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        service = Service(vault, session, ingest_url, retrieval_url, operations_url)
+        async with connection(vault.pool) as lent:
+            for level in Level:
+                source = "pbx" if level is Level.UPLOADER else None
+                token = await credentials.add(lent, f"test-{level}", level, source)
+                service.tokens[str(level)] = token
+        yield service
+
+
+async def _door(stack: AsyncExitStack, vault: Vault, public: str, routes: Any) -> str:
+    runner = doors.runner(doors.build(vault, public, routes), 5)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    return f"http://127.0.0.1:{runner.addresses[0][1]}"

@@ -1,0 +1,244 @@
+"""The schema holds by itself what the code promises: steps, ledger, and what each state has."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from archive.lifecycle import STEPS, State
+from storage import database, ledger
+from storage.database import connection
+from storage.vault import Vault
+from tests.postgres import Postgres
+
+Link: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture
+async def link(database_url: str) -> AsyncIterator[Link]:
+    opened = await asyncpg.connect(database_url)
+    yield opened
+    await opened.close()
+
+
+def full(state: State, **other: Any) -> dict[str, Any]:
+    """A row as it has to be in a state."""
+    now = datetime.now(UTC)
+    held = state in (State.RECEIVING, State.ERASING, State.ABANDONED)
+    always = {
+        "id": uuid4(),
+        "source": "pbx",
+        "call_type": "other",
+        "expires_on": date(2027, 11, 24),
+        "state": str(state),
+        "lease_until": now if held else None,
+    }
+    known = {
+        "attempt": uuid4(),
+        "call_hash": uuid4().bytes,
+        "digest": b"d",
+        "started_at": now,
+        "expires_at": now,
+        "rule": "P1Y",
+        "received_at": now,
+        "duration": 1.0,
+        "bytes": 1,
+        "channels": 1,
+        "sample_rate": 8000,
+        "codec": "pcm_s16le",
+        "container": "wav",
+        "flaws": [],
+        "header": b"h",
+        "details": b"s",
+    }
+    sealed = ("call_hash", "digest", "header", "details")
+    if state is State.ERASED:
+        known = {}
+    if state is State.ABANDONED:
+        known = {name: value for name, value in known.items() if name not in sealed}
+    return {**always, **known, **other}
+
+
+async def insert(link: Link, row: dict[str, Any]) -> None:
+    names = ", ".join(row)
+    places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+    await link.execute(f"INSERT INTO recording ({names}) VALUES ({places})", *row.values())
+
+
+async def tables(link: Link) -> set[str]:
+    rows = await link.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return {row["tablename"] for row in rows}
+
+
+@pytest.fixture
+async def bare_url(postgres: Postgres) -> AsyncIterator[str]:
+    """A database of its own, without the schema."""
+    await postgres.fresh_database(database.migrate)  # it is up then
+    name = f"bare_{uuid4().hex}"
+    maintenance = await asyncpg.connect(postgres.url("postgres"))
+    await maintenance.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    await maintenance.close()
+    yield postgres.url(name)
+
+
+async def test_the_schema_is_made_once(bare_url: str) -> None:
+    links = [await asyncpg.connect(bare_url) for _ in range(4)]
+    try:
+        await asyncio.gather(*(database.migrate(each) for each in links))
+        made = await tables(links[0])
+        assert {"recording", "ledger", "term", "day", "night", "migration"} <= made
+        done = await links[0].fetch("SELECT * FROM migration ORDER BY number")
+        assert [row["number"] for row in done] == list(range(1, len(done) + 1))
+        await database.migrate(links[1])
+        assert await links[1].fetch("SELECT * FROM migration ORDER BY number") == done
+        assert await links[1].fetchval("SELECT count(*) FROM archive") == 1
+        assert (
+            await links[1].fetchval("SELECT count(*) FROM pg_locks WHERE locktype='advisory'") == 0
+        )
+    finally:
+        for each in links:
+            await each.close()
+
+
+async def test_a_migration_that_breaks_leaves_nothing_and_lets_go(
+    bare_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, other = [await asyncpg.connect(bare_url) for _ in range(2)]
+    try:
+        with monkeypatch.context() as patch:
+            broken = {1: "CREATE TABLE half (x int); SELECT 1/0"}
+            patch.setattr(database, "_migrations", lambda: broken)
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await database.migrate(link)
+        assert await tables(other) == {"migration"}
+        await asyncio.wait_for(database.migrate(other), 20)
+        assert "recording" in await tables(link)
+    finally:
+        await link.close()
+        await other.close()
+
+
+async def test_a_newer_schema_is_refused(link: Link) -> None:
+    await link.execute("INSERT INTO migration (number) VALUES (9999)")
+    with pytest.raises(RuntimeError, match="newer"):
+        await database.migrate(link)
+
+
+async def test_an_older_server_is_refused(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "OLDEST", 990000)
+    with pytest.raises(RuntimeError, match="too old"):
+        await database.migrate(link)
+
+
+@pytest.mark.parametrize("before", State)
+async def test_the_database_takes_the_steps_of_the_lifecycle_and_no_others(
+    link: Link, before: State
+) -> None:
+    for after in State:
+        await step(link, before, after)
+
+
+async def step(link: Link, before: State, after: State) -> None:
+    """Try to take a new row from one state to another."""
+    row = full(before)
+    await insert(link, row)
+    target = full(after, id=row["id"])
+    for name in full(State.STORED):
+        target.setdefault(name, None)
+    names = ", ".join(f"{name} = ${number}" for number, name in enumerate(target, 1))
+    change = link.execute(f"UPDATE recording SET {names} WHERE id = $1", *target.values())
+    allowed = {(start, end) for (start, _), end in STEPS.items()}
+    if (before, after) in allowed:
+        await change
+        expected = after
+    else:
+        with pytest.raises(asyncpg.RaiseError, match=f"from {before} to {after}"):
+            await change
+        expected = before
+    seen = await link.fetchval("SELECT state FROM recording WHERE id = $1", row["id"])
+    assert seen == expected
+
+
+async def test_there_is_no_other_state(link: Link) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert(link, {**full(State.STORED), "state": "lost"})
+
+
+@pytest.mark.parametrize("state", State)
+async def test_who_holds_a_recording_holds_it_until_a_time(link: Link, state: State) -> None:
+    await insert(link, full(state))
+    held = full(state)["lease_until"] is not None
+    turned = None if held else datetime.now(UTC)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert(link, full(state, lease_until=turned))
+
+
+KNOWN = sorted(set(full(State.STORED)) - set(full(State.ERASED)))
+
+
+async def test_what_a_state_must_have_and_must_not_have(link: Link) -> None:
+    for name in KNOWN:
+        await must(link, name)
+
+
+async def must(link: Link, name: str) -> None:
+    for state in (State.RECEIVING, State.STORED):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await insert(link, full(state, **{name: None}))
+    value = full(State.STORED)[name]
+    if name != "call_hash":  # it stays, so that the call is not taken in again
+        with pytest.raises(asyncpg.CheckViolationError):
+            await insert(link, full(State.ERASED, **{name: value}))
+    if name in ("call_hash", "digest", "header", "details"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await insert(link, full(State.ABANDONED, **{name: value}))
+
+
+async def test_a_call_is_there_once(link: Link) -> None:
+    row = full(State.STORED)
+    await insert(link, row)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await insert(link, {**row, "id": uuid4()})
+    await insert(link, {**row, "id": uuid4(), "source": "other-pbx"})
+
+
+REWRITES = (
+    "UPDATE ledger SET actor = 'nobody'",
+    "UPDATE ledger SET actor = 'nobody' WHERE false",
+    "DELETE FROM ledger",
+    "TRUNCATE ledger",
+    "TRUNCATE ledger CASCADE",
+    "INSERT INTO ledger (position, actor, act) VALUES (1, 'a', 'b')",
+)
+
+
+async def test_the_ledger_is_only_ever_added_to(link: Link) -> None:
+    await link.execute("INSERT INTO ledger (actor, act) VALUES ('system', 'stored')")
+    before = await link.fetch("SELECT * FROM ledger")
+    for rewrite in REWRITES:
+        with pytest.raises((asyncpg.RaiseError, asyncpg.GeneratedAlwaysError)):
+            await link.execute(rewrite)
+        assert await link.fetch("SELECT * FROM ledger") == before
+
+
+async def test_an_entry_is_sealed_with_its_month_or_not_at_all(link: Link) -> None:
+    for month, details in (("2026-11", None), (None, b"x")):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await link.execute(
+                "INSERT INTO ledger (actor, act, month, details) VALUES ('a', 'b', $1, $2)",
+                month,
+                details,
+            )
+
+
+async def test_entries_come_in_their_order(vault: Vault) -> None:
+    async with connection(vault.pool) as lent:
+        for act in ("one", "two", "three"):
+            await ledger.record(lent, ledger.SYSTEM, act)
+        page = await ledger.page(lent, 0, 2)
+        rest = await ledger.page(lent, page[-1].position, 2)
+    assert [entry.act for entry in page + rest] == ["one", "two", "three"]

@@ -1,0 +1,33 @@
+"""What the documents point at is there, and what they say of the files is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
+
+_LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    dead = [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^ {4})make ([a-z]+)", page.read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+def test_the_image_holds_every_package_of_the_program() -> None:
+    copied = set(
+        re.findall(r"^COPY (\w+)/ ", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
+    )
+    project = (ROOT / "pyproject.toml").read_text()
+    packages = set(re.findall(r'"(\w+)\*"', project))
+    assert packages == copied == {"archive", "storage", "jobs", "web", "app"}

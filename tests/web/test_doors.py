@@ -1,0 +1,41 @@
+"""A permission cannot be forgotten."""
+
+import pytest
+from aiohttp import web
+
+from archive.access import Level
+from storage.vault import Vault
+from tests.services import Service
+from web import ingest, operations, retrieval
+from web.doors import ANYBODY, OpenRoute, Route, Visit, build
+
+
+async def act(request: web.Request, visit: Visit) -> web.Response:
+    return web.Response()
+
+
+def test_a_route_without_a_level_does_not_start(vault: Vault) -> None:
+    with pytest.raises(ValueError, match="GET /v1/secret says no level"):
+        build(vault, "", [Route("GET", "/v1/secret", ANYBODY, act)])
+
+
+def test_only_what_is_meant_for_anybody_is_open() -> None:
+    doors = [ingest.routes(), retrieval.routes(), operations.routes()]
+    for routes in doors:
+        opened = {route.path for route in routes if isinstance(route, OpenRoute)}
+        assert opened <= {"/openapi.json", "/healthz", "/readyz"}
+    uploads = {
+        route.path
+        for routes in doors[1:]
+        for route in routes
+        if isinstance(route, Route) and Level.UPLOADER in route.levels
+    }
+    assert uploads == set()
+
+
+async def test_only_the_ingest_door_offers_basic_authentication(service: Service) -> None:
+    path = "/v1/recordings"
+    put = await service.ask("POST", service.ingest + path, None)
+    assert "Basic" in put.headers["WWW-Authenticate"]
+    get = await service.ask("GET", service.retrieval + path, None)
+    assert get.headers["WWW-Authenticate"] == 'Bearer realm="call archive"'

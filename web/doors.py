@@ -1,0 +1,253 @@
+"""Doors: which routes a listener has, and who may use each.
+
+A route says which levels may use it, or, in so many words, that anybody may. One that says neither
+cannot be built, so that a permission cannot be forgotten. A route exists on one door only.
+"""
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from archive import access
+from archive.access import Caller, Level
+from archive.errors import ArchiveError, MalformedError, UnauthenticatedError
+from storage import credentials
+from storage.database import connection
+from storage.vault import Vault
+from web import problems
+
+VAULT: web.AppKey[Vault] = web.AppKey("vault", Vault)
+RETRIEVAL_URL: web.AppKey[str] = web.AppKey("retrieval_url", str)
+
+ANYBODY: frozenset[Level] = frozenset()
+"""For the few routes that need no key."""
+
+_READ_BUFFER = 2**18
+"""Bytes that a connection may hold unread before its sender is told to wait; twice this at most."""
+
+
+_LINE = 65536
+"""Bytes of a request line or a header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request that was let in: who asks, and when.
+
+    `now` is the archive's clock; `seen` the moment on the loop's own clock just before it was read,
+    in seconds, so that an instant of the archive's clock can be waited for without asking again.
+    """
+
+    vault: Vault
+    caller: Caller
+    now: datetime
+    seen: float
+
+
+_VISIT = web.RequestKey("visit", Visit)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """How many requests a door is answering, and whether its connections end after them.
+
+    `landed` is set while there are none.
+    """
+
+    count: int = 0
+    last: bool = False
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+_FLIGHT = web.AppKey("flight", _Flight)
+
+Act = Callable[[web.Request, Visit], Awaitable[web.StreamResponse]]
+Plain = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An address of a door and who may use it.
+
+    `first` is what has to hold before a body is sent (it is also asked before `100 Continue`).
+    """
+
+    method: str
+    path: str
+    levels: frozenset[Level]
+    act: Act
+    first: Callable[[web.Request, Visit], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRoute:
+    """An address that anybody may ask."""
+
+    method: str
+    path: str
+    act: Plain
+
+
+def build(vault: Vault, retrieval_url: str, routes: Sequence[Route | OpenRoute]) -> web.Application:
+    """Make the application of one door. Raises ValueError for a route without a level."""
+    app = web.Application(
+        middlewares=[_counted, problems.middleware], handler_args={"read_bufsize": _READ_BUFFER}
+    )
+    app[VAULT] = vault
+    app[_FLIGHT] = _Flight()
+    app[RETRIEVAL_URL] = retrieval_url
+    for route in routes:
+        if isinstance(route, OpenRoute):
+            app.router.add_route(route.method, route.path, route.act)
+            continue
+        if not route.levels:
+            raise ValueError(f"{route.method} {route.path} says no level: who may use it?")
+        app.router.add_route(
+            route.method, route.path, _handler(route), expect_handler=_expect_handler(route)
+        )
+    return app
+
+
+@web.middleware
+async def _counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    flight = request.app[_FLIGHT]
+    flight.count += 1
+    flight.landed.clear()
+    try:
+        response = await handler(request)
+    finally:
+        flight.count -= 1
+        if not flight.count:
+            flight.landed.set()
+    if flight.last:
+        response.force_close()
+    return response
+
+
+async def finish(runners: Sequence[web.AppRunner], seconds: float) -> None:
+    """Let nobody new in, and give the requests in flight so long to come to their end.
+
+    To be done before `cleanup`: aiohttp's own end reads no more of a body, so that an upload which
+    is still arriving could only fail.
+    """
+    flights = [runner.app[_FLIGHT] for runner in runners]
+    for runner in runners:
+        for site in runner.sites:
+            await site.stop()
+    for flight in flights:
+        flight.last = True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            for flight in flights:
+                if flight.count:
+                    await flight.landed.wait()
+
+
+def _unsaid(record: logging.LogRecord) -> bool:
+    """Let no log line of aiohttp's say what was sent: its errors quote addresses and tokens."""
+    kind = record.exc_info and record.exc_info[0]
+    if kind:
+        record.msg, record.args = "a request could not be read: %s", (kind.__name__,)
+        record.exc_info = None
+    return True
+
+
+_log = logging.getLogger("archive.http")
+_log.addFilter(_unsaid)
+
+
+def runner(app: web.Application, shutdown_timeout: float) -> web.AppRunner:
+    """What serves one door: bodies as they were sent, and room for metadata to be judged by us.
+
+    A line of 64 KiB is far more than all fields may hold: what is too long gets a clear answer, not
+    a broken connection. `shutdown_timeout` in seconds is what answers are given at the end; what is
+    still to be read needs `finish` before.
+    """
+    return web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=shutdown_timeout,
+        logger=_log,
+        max_line_size=_LINE,
+        max_field_size=_LINE,
+    )
+
+
+def _handler(route: Route) -> Plain:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        # A client that asked before it sent has been let in already.
+        visit = request.get(_VISIT)
+        if visit is None:
+            visit = await _let_in(route, request)
+        return await route.act(request, visit)
+
+    return handle
+
+
+def _expect_handler(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
+    """Answer `Expect: 100-continue` only once the request would be taken.
+
+    aiohttp calls this outside the middlewares, so it makes its own problem documents.
+    """
+
+    async def expect(request: web.Request) -> web.StreamResponse | None:
+        if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+            return _closing(problems.answer(MalformedError("Only 100-continue can be expected.")))
+        try:
+            request[_VISIT] = await _let_in(route, request)
+        except ArchiveError as error:
+            return _closing(problems.answer(error))
+        except Exception as error:  # the same boundary, outside the middlewares
+            return _closing(problems.unexpected(error))
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # What was written is not part of the answer that follows.
+        request.writer.output_size = 0
+        return None
+
+    return expect
+
+
+def _closing(response: web.Response) -> web.Response:
+    # The body was not sent: the connection cannot be used for another request.
+    response.force_close()
+    return response
+
+
+async def _let_in(route: Route, request: web.Request) -> Visit:
+    vault = request.app[VAULT]
+    seen = asyncio.get_running_loop().time()
+    basic = Level.UPLOADER in route.levels
+    try:
+        token = _token(request, basic=basic)
+        async with connection(vault.pool) as lent:
+            caller, now = await credentials.authenticate(lent, token)
+    except UnauthenticatedError as error:
+        error.schemes = ("Bearer", "Basic") if basic else ("Bearer",)
+        raise
+    access.require(caller, route.levels)
+    visit = Visit(vault, caller, now, seen)
+    if route.first is not None:
+        await route.first(request, visit)
+    return visit
+
+
+def _token(request: web.Request, *, basic: bool) -> str:
+    """The bearer token, or the password of HTTP Basic, which the ingest door's senders can do."""
+    scheme, _, value = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic" and basic:
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            pass
+    raise UnauthenticatedError("Send the header `Authorization: Bearer TOKEN`.")

@@ -1,0 +1,238 @@
+"""The ingest door: recordings come in, and nothing ever goes out but a receipt.
+
+Both ways in, `PUT` with the audio as the body and `POST` of a form, end in the same intake.
+Whatever can be refused without the body is refused before it is read.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Mapping
+
+from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, hdrs, web
+from aiohttp.http import HttpProcessingError
+
+from archive.access import Level
+from archive.errors import (
+    InvalidError,
+    MalformedError,
+    NotAudioError,
+    TooLargeError,
+    UnavailableError,
+)
+from archive.recording import Call
+from storage import intake
+from storage.intake import Admitted, Offer, Taken
+from storage.spool import Spool
+from storage.vault import Vault
+from web import openapi, render
+from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
+
+UPLOADERS = frozenset({Level.UPLOADER})
+
+_METADATA_BYTES = 65536
+"""The most that a form's metadata part may be; far more than all fields together."""
+
+_PIECE = 2**18
+
+_ADMITTED = web.RequestKey("admitted", Admitted)
+
+SILENCE = 60.0
+"""Seconds without a byte after which a body is given up."""
+
+_DIGEST = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
+
+
+def routes() -> list[Route | OpenRoute]:
+    """The addresses of this door."""
+    return [
+        Route("PUT", "/v1/recordings/{call_id:[^/]+}", UPLOADERS, put, first=_before_put),
+        Route("POST", "/v1/recordings", UPLOADERS, post, first=_before_post),
+        OpenRoute("GET", "/openapi.json", openapi.page("ingest")),
+    ]
+
+
+async def put(request: web.Request, visit: Visit) -> web.Response:
+    """`PUT /v1/recordings/{call_id}`: the body is the audio, the metadata is in the query."""
+    taken = await intake.take_in(
+        visit.vault,
+        visit.caller,
+        request[_ADMITTED],
+        _offer(request.headers),
+        _body(request),
+        visit.now,
+    )
+    return _answer(request, visit, taken)
+
+
+async def _before_put(request: web.Request, visit: Visit) -> None:
+    _check_headers(request, visit.vault)
+    call = _call_of_query(request, visit)
+    _offer(request.headers)
+    request[_ADMITTED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
+
+
+def _call_of_query(request: web.Request, visit: Visit) -> Call:
+    fields: dict[str, object] = {}
+    repeated = {}
+    for name, value in request.query.items():
+        if name in fields:
+            repeated[name] = "is given more than once"
+        fields[name] = value
+    known = {name: error for name, error in repeated.items() if name in Call.__dataclass_fields__}
+    if known or "started_at" in repeated:
+        raise InvalidError(known or repeated)
+    fields["call_id"] = request.match_info["call_id"]
+    return Call.from_fields(fields, visit.vault.policy, visit.now)
+
+
+async def post(request: web.Request, visit: Visit) -> web.Response:
+    """`POST /v1/recordings`: a form with a part `metadata` (JSON) and a part `audio`."""
+    reader = await _form(request)
+    admitted: Admitted | None = None
+    held: tuple[Spool, Offer] | None = None
+    async with intake.slot(visit.vault):
+        try:
+            while (part := await _next_part(reader)) is not None:
+                if part.name == "metadata" and admitted is None:
+                    call = Call.from_fields(await _metadata(part), visit.vault.policy, visit.now)
+                    admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
+                elif part.name == "audio" and held is None:
+                    held = await _receive(visit, admitted, part), _offer(part.headers)
+                else:
+                    raise MalformedError("A form has one part `metadata` and one part `audio`.")
+            if admitted is None or held is None:
+                missing = "metadata" if admitted is None else "audio"
+                raise MalformedError(f"The form has no part `{missing}`.")
+            spool, offer = held
+            spool = await intake.sealed_for(visit.vault, spool, admitted.call, visit.now)
+            held = spool, offer
+            taken = await intake.keep(visit.vault, visit.caller, admitted, offer, spool, visit.now)
+        finally:
+            if held:
+                held[0].close()
+    return _answer(request, visit, taken)
+
+
+async def _before_post(request: web.Request, visit: Visit) -> None:
+    _check_headers(request, visit.vault)
+    if hdrs.CONTENT_MD5 in request.headers or "Content-Digest" in request.headers:
+        raise MalformedError("In a form the digest of the audio belongs to the part `audio`.")
+    if request.content_type != "multipart/form-data":
+        raise MalformedError("Send multipart/form-data, or PUT the audio itself.")
+
+
+async def _form(request: web.Request) -> MultipartReader:
+    try:
+        return await request.multipart()
+    except (ValueError, AssertionError):
+        raise MalformedError("The form cannot be read: it names no boundary.") from None
+
+
+async def _next_part(reader: MultipartReader) -> BodyPartReader | None:
+    try:
+        part = await reader.next()
+    except (ValueError, ClientPayloadError):
+        raise MalformedError("The form is broken off, or its boundaries are wrong.") from None
+    except (HttpProcessingError, RuntimeError):
+        raise MalformedError("The headers of a part of the form cannot be read.") from None
+    if part is not None and not isinstance(part, BodyPartReader):
+        raise MalformedError("A form within a form is not taken.")
+    return part
+
+
+async def _metadata(part: BodyPartReader) -> Mapping[str, object]:
+    text = bytearray()
+    while piece := await part.read_chunk():
+        text += piece
+        if len(text) > _METADATA_BYTES:
+            raise InvalidError({"metadata": f"is longer than {_METADATA_BYTES} bytes"})
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidError({"metadata": "is not JSON"}) from None
+    if not isinstance(fields, dict):
+        raise InvalidError({"metadata": "must be a JSON object"})
+    return fields
+
+
+async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader) -> Spool:
+    _check_encoding(part.headers)
+    offer = _offer(part.headers)
+    return await intake.receive(visit.vault, admitted, offer, _pieces_of(part), visit.now)
+
+
+async def _pieces_of(part: BodyPartReader) -> AsyncIterator[bytes]:
+    try:
+        while piece := await _soon(part.read_chunk(_PIECE)):
+            yield piece
+    except ValueError:
+        raise MalformedError("The form is broken off, or its boundaries are wrong.") from None
+
+
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    while piece := await _soon(request.content.readany()):
+        yield piece
+
+
+async def _soon(reading: Awaitable[bytes]) -> bytes:
+    """What arrives next. A sender who fell silent must not hold a place for ever."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            return await reading
+    except TimeoutError:
+        raise UnavailableError(
+            "Nothing came for a minute; nothing was kept. Send it again."
+        ) from None
+
+
+def _check_headers(request: web.Request, vault: Vault) -> None:
+    _check_encoding(request.headers)
+    most = vault.limits.max_bytes
+    form = _METADATA_BYTES if request.content_type.startswith("multipart/") else 0
+    if (request.content_length or 0) > most + form:
+        raise TooLargeError(f"A recording may have {most} bytes at the most.", max_bytes=most)
+
+
+def _check_encoding(headers: Mapping[str, str]) -> None:
+    if headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() != "identity":
+        raise NotAudioError("Send the audio as it is: a Content-Encoding is not taken.")
+
+
+def _offer(headers: Mapping[str, str]) -> Offer:
+    """What the sender says of the body. MalformedError for a digest that cannot be read."""
+    sha256 = md5 = None
+    if digest := headers.get("Content-Digest"):
+        if match := _DIGEST.search(digest):
+            sha256 = _decoded(match[1], 32, "Content-Digest")
+        elif "sha-256" in digest.lower():
+            raise MalformedError("Content-Digest is written like sha-256=:BASE64:.")
+    if text := headers.get(hdrs.CONTENT_MD5):
+        md5 = _decoded(text, 16, "Content-MD5")
+    return Offer(headers.get(hdrs.CONTENT_TYPE), sha256, md5)
+
+
+def _decoded(text: str, length: int, header: str) -> bytes:
+    try:
+        value = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        value = b""
+    if len(value) != length:
+        raise MalformedError(f"{header} holds no digest of {length} bytes in base64.")
+    return value
+
+
+def _answer(request: web.Request, visit: Visit, taken: Taken) -> web.Response:
+    recording = taken.recording
+    return web.json_response(
+        render.receipt(recording, visit.vault.policy),
+        status=201 if taken.new else 200,
+        headers={
+            **render.NO_STORE,
+            hdrs.LOCATION: render.address(request.app[RETRIEVAL_URL], recording),
+            "Repr-Digest": render.repr_digest(recording),
+            "Sunset": render.sunset(recording),
+        },
+    )

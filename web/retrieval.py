@@ -1,0 +1,279 @@
+"""The retrieval door: who may find and hear recordings does it here, and each time is in the
+ledger.
+
+From the instant of its expiry a recording is gone for every request, and an answer that is still
+being sent is cut off.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import get_args
+
+from aiohttp import hdrs, web
+
+from archive.access import READERS
+from archive.errors import GoneError, MalformedError, RangeError
+from archive.search import Query
+from storage import playback, recordings, search
+from storage.recordings import Opened
+from web import cursors, openapi, render
+from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
+
+log = logging.getLogger("archive.web")
+
+_TYPES = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "flac": "audio/flac",
+    "m4a": "audio/mp4",
+    "webm": "audio/webm",
+    "amr": "audio/AMR",
+}
+
+_POINTS = 800
+_MOST_POINTS = 2000
+
+STALL = 600.0
+"""Seconds that a listener may take nothing before the answer is cut off."""
+
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # named from Python 3.12 on
+_UNSENT = 1 << 17
+
+_JUST_ENDED = "Its period has just ended. It cannot be brought back."
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+def routes() -> list[Route | OpenRoute]:
+    """The addresses of this door."""
+    one = "/v1/recordings/{id}"
+    return [
+        Route("GET", "/v1/recordings", READERS, find),
+        Route("GET", one, READERS, show),
+        Route("GET", f"{one}/audio", READERS, audio),
+        Route("HEAD", f"{one}/audio", READERS, audio_head),
+        Route("GET", f"{one}/waveform", READERS, waveform),
+        OpenRoute("GET", "/openapi.json", openapi.page("retrieval")),
+    ]
+
+
+async def find(request: web.Request, visit: Visit) -> web.Response:
+    """`GET /v1/recordings`: a page of what was asked for, newest first."""
+    ring, caller = visit.vault.ring, visit.caller
+    if cursor := request.query.get("cursor"):
+        if len(request.query) > 1:
+            raise MalformedError("A cursor holds the whole search: give no filter beside it.")
+        params, query = cursors.unseal(ring, caller, cursor)
+    else:
+        params = list(request.query.items())
+        query = Query.from_params(params)
+    page = await search.find(visit.vault, caller, query, visit.now)
+    items = [render.recording(found, visit.vault.policy) for found in page.items]
+    if page.next is None:
+        return render.data({"items": items, "next": None})
+    sealed = cursors.seal(ring, caller, params, page.next)
+    base = request.app[RETRIEVAL_URL] or f"{request.scheme}://{request.host}"
+    address = f"{base}/v1/recordings?cursor={sealed}"
+    return render.data({"items": items, "next": address}, Link=f'<{address}>; rel="next"')
+
+
+async def show(request: web.Request, visit: Visit) -> web.Response:
+    """`GET /v1/recordings/{id}`: all that is known of a recording."""
+    recording = (await _open(request, visit, "viewed", {})).recording
+    body = render.recording(recording, visit.vault.policy)
+    return render.data(body, Sunset=render.sunset(recording))
+
+
+async def audio(request: web.Request, visit: Visit) -> web.StreamResponse:
+    """`GET /v1/recordings/{id}/audio`: the bytes as they were sent, or a copy."""
+    wanted = _format(request)
+    span = request.headers.get(hdrs.RANGE, "").strip()
+    # The ledger keeps for ever what it is given: never a header as it was sent.
+    facts = {"format": wanted or "original", "range": span if _RANGE.fullmatch(span) else ""}
+    opened = await _open(request, visit, "listened", facts)
+    if wanted:
+        return await _send_copy(request, visit, opened, wanted)
+    return await _send_original(request, visit, opened)
+
+
+async def audio_head(request: web.Request, visit: Visit) -> web.Response:
+    """`HEAD` of the same: the headers of the whole, and nothing is heard."""
+    opened = await recordings.get(visit.vault, visit.caller, render.identifier(request), visit.now)
+    if wanted := _format(request):
+        return web.Response(headers=_headers(opened, wanted))
+    size = str(opened.recording.audio.bytes)
+    return web.Response(headers={**_original_headers(opened), hdrs.CONTENT_LENGTH: size})
+
+
+async def waveform(request: web.Request, visit: Visit) -> web.Response:
+    """`GET /v1/recordings/{id}/waveform`: the peaks of each channel, `points` of them."""
+    text = request.query.get("points", str(_POINTS))
+    if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST_POINTS):
+        raise MalformedError(f"`points` is a whole number from 1 to {_MOST_POINTS}.")
+    opened = await _open(request, visit, "listened", {"format": "waveform"})
+    try:
+        async with _until_expiry(visit, opened):
+            peaks = await playback.waveform(visit.vault, opened, int(text))
+    except TimeoutError:
+        raise GoneError(_JUST_ENDED) from None
+    duration = opened.recording.audio.duration
+    return render.data(
+        {"duration": duration, "channels": peaks}, Sunset=render.sunset(opened.recording)
+    )
+
+
+async def _open(
+    request: web.Request, visit: Visit, act: str, facts: Mapping[str, object]
+) -> Opened:
+    return await recordings.get(
+        visit.vault, visit.caller, render.identifier(request), visit.now, act=act, facts=facts
+    )
+
+
+def _format(request: web.Request) -> playback.Format | None:
+    wanted = request.query.get("format")
+    for known in get_args(playback.Format):
+        if wanted == known:
+            return known  # type: ignore[no-any-return]
+    if wanted is not None:
+        raise MalformedError("`format` is wav, mp3 or ogg; without it the original is sent.")
+    return None
+
+
+async def _send_original(request: web.Request, visit: Visit, opened: Opened) -> web.StreamResponse:
+    size = opened.recording.audio.bytes
+    span = _range(request, opened, size)
+    start, stop = span or (0, size)
+    headers = _original_headers(opened)
+    if span:
+        headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{size}"
+    response = web.StreamResponse(status=206 if span else 200, headers=headers)
+    response.content_length = stop - start
+    return await _stream(
+        request, visit, opened, response, _opened_range(visit, opened, start, stop)
+    )
+
+
+async def _send_copy(
+    request: web.Request, visit: Visit, opened: Opened, wanted: playback.Format
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers=_headers(opened, wanted))
+    return await _stream(
+        request, visit, opened, response, playback.copied(visit.vault, opened, wanted)
+    )
+
+
+@asynccontextmanager
+async def _opened_range(
+    visit: Visit, opened: Opened, start: int, stop: int
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    yield playback.read(visit.vault, opened, start, stop)
+
+
+async def _stream(
+    request: web.Request,
+    visit: Visit,
+    opened: Opened,
+    response: web.StreamResponse,
+    source: AbstractAsyncContextManager[AsyncIterator[bytes]],
+) -> web.StreamResponse:
+    """Send pieces until the end or the recording's expiry, whichever is first.
+
+    What fails before the first byte is told as a problem; afterwards the connection is cut, so that
+    nobody takes a part for the whole.
+    """
+    limit = _until_expiry(visit, opened)
+    try:
+        async with limit, source as pieces:
+            first = await anext(pieces, b"")
+            _hold_little(request.transport)
+            await response.prepare(request)
+            await response.write(first)
+            async for piece in pieces:
+                async with asyncio.timeout(STALL):
+                    await response.write(piece)
+            await response.write_eof()
+    except Exception as error:
+        if not response.prepared:
+            if limit.expired():
+                raise GoneError(_JUST_ENDED) from None
+            raise
+        _cut(request.transport)
+        log.warning(
+            "an answer was cut off: %s", "expiry" if limit.expired() else type(error).__name__
+        )
+    return response
+
+
+def _until_expiry(visit: Visit, opened: Opened) -> asyncio.Timeout:
+    """What ends at the instant of expiry, by the archive's clock as it was read for this visit."""
+    left = (opened.recording.call.expiry.at - visit.now).total_seconds()
+    return asyncio.timeout_at(visit.seen + left)
+
+
+def _hold_little(transport: asyncio.Transport | None) -> None:
+    """Keep what the kernel has taken over and not sent yet small: it cannot be called back."""
+    if transport is not None and (held := transport.get_extra_info("socket")) is not None:
+        held.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT)
+
+
+def _cut(transport: asyncio.Transport | None) -> None:
+    """End a connection now, and let what the kernel still holds go: a mere close would send it."""
+    if transport is None:
+        return
+    if (held := transport.get_extra_info("socket")) is not None:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def _range(request: web.Request, opened: Opened, size: int) -> tuple[int, int] | None:
+    """The one range that is asked for, as start and stop; None for the whole (RFC 9110, 14.2)."""
+    header = request.headers.get(hdrs.RANGE)
+    condition = request.headers.get(hdrs.IF_RANGE)
+    if header is None or (condition is not None and condition != _etag(opened)):
+        return None
+    match = _RANGE.fullmatch(header.strip())
+    if not match or match[0] == "bytes=-":
+        return None
+    if match[1]:
+        start = int(match[1])
+        stop = min(int(match[2]) + 1, size) if match[2] else size
+        if match[2] and int(match[2]) < start:
+            return None
+    else:
+        start, stop = max(size - int(match[2]), 0), size
+    if start >= stop:
+        raise RangeError(f"The recording has {size} bytes.", size=size)
+    return start, stop
+
+
+def _etag(opened: Opened) -> str:
+    return f'"{opened.recording.audio.sha256}"'
+
+
+def _original_headers(opened: Opened) -> dict[str, str]:
+    return {
+        **_headers(opened, opened.recording.audio.container),
+        hdrs.ACCEPT_RANGES: "bytes",
+        hdrs.ETAG: _etag(opened),
+        "Repr-Digest": render.repr_digest(opened.recording),
+    }
+
+
+def _headers(opened: Opened, container: str) -> dict[str, str]:
+    # A headerless recording keeps its declared type where others have a container's name.
+    kind = _TYPES.get(container, container if "/" in container else "application/octet-stream")
+    ending = container if container in _TYPES else "raw"
+    return {
+        **render.NO_STORE,
+        hdrs.CONTENT_TYPE: kind,
+        hdrs.CONTENT_DISPOSITION: f'inline; filename="{opened.recording.id}.{ending}"',
+        "X-Content-Type-Options": "nosniff",
+        "Sunset": render.sunset(opened.recording),
+    }
