@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -101,8 +102,9 @@ async def test_the_store_has_a_clock(object_store: ObjectStore) -> None:
 
 
 async def test_a_bucket_is_made_once_and_found_again(object_server: Server) -> None:
-    first = await object_server.connect("test-found-again")
-    second = await object_server.connect("test-found-again")
+    name = f"test-{uuid.uuid4()}"  # its own: kinds of one gateway run at the same time
+    first = await object_server.connect(name)
+    second = await object_server.connect(name)
     await store(first, KEY)
     assert await fetch(second, KEY, 0, 6) == b"sealed"
     await first.remove(await first.holdings(""))
@@ -113,7 +115,7 @@ async def test_a_bucket_is_made_once_and_found_again(object_server: Server) -> N
 async def test_wrong_credentials_are_named_and_not_repeated(object_server: Server) -> None:
     wrong = replace(object_server, secret_key="not-the-secret-of-this-store")
     with pytest.raises(StoreError, match="403") as caught:
-        await wrong.connect("test-found-again")
+        await wrong.connect("test-wrong-credentials")
     assert caught.value.status == 403
     assert "not-the-secret" not in str(caught.value)
     assert wrong.access_key not in str(caught.value)
