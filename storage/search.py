@@ -6,10 +6,9 @@ and stops as soon as its page is full: a frequent value is found on the first da
 one look per living day.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from itertools import groupby
+from datetime import UTC, date, datetime, time, timedelta
 
 import asyncpg
 
@@ -33,6 +32,15 @@ class Page:
 
     items: list[Recording]
     next: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stride:
+    """Calls that started in a span of whole UTC days, and every day that any of them expires on."""
+
+    since: datetime
+    before: datetime
+    expiry_days: set[date]
 
 
 async def find(vault: Vault, caller: Caller, query: Query, now: datetime) -> Page:
@@ -76,42 +84,39 @@ async def _rows(lent: Connection, ring: Ring, query: Query, now: datetime) -> li
             *conditions.values,
         )
     rows: list[asyncpg.Record] = []
-    async for days in _strides(lent, query, now):
-        rows += await _rows_of(lent, ring, query, now, days)
+    async for stride in _strides(lent, query, now):
+        rows += await _rows_of(lent, ring, query, now, stride)
         if len(rows) > query.limit:
             break
     return rows[: query.limit + 1]
 
 
 async def _rows_of(
-    lent: Connection, ring: Ring, query: Query, now: datetime, days: Sequence[tuple[date, date]]
+    lent: Connection, ring: Ring, query: Query, now: datetime, stride: _Stride
 ) -> list[asyncpg.Record]:
-    """The newest rows of some days of calls, each day looked up under its own keyed hashes."""
-    keys = ring.index_keys({end for _, end in days})
-    days = [day for day in days if day[1] in keys]
+    """The newest rows of one stride, each expiry day looked up under its own keyed hashes."""
+    keys = ring.index_keys(stride.expiry_days)
     conditions = _Conditions(query, now)
-    on = conditions.value([start for start, _ in days])
-    expires_on = conditions.value([end for _, end in days])
-    joins = []
-    for number, (field, text) in enumerate(query.sealed):
+    days = conditions.value(list(keys))
+    hashes = []
+    for field, text in query.sealed:
         wanted = numbers.query_term(text) if field == "number" else text
-        hashes = [term(keys[end], field, wanted) for _, end in days]
-        joins.append((conditions.value(hashes), number))
-    arrays = "".join(f", {parameter}::bigint[]" for parameter, _ in joins)
-    names = "".join(f", hash{number}" for _, number in joins)
+        hashes.append(conditions.value([term(key, field, wanted) for key in keys.values()]))
+    arrays = "".join(f", {parameter}::bigint[]" for parameter in hashes)
+    names = "".join(f", hash{number}" for number in range(len(hashes)))
     others = "".join(
         f" AND EXISTS (SELECT FROM term o WHERE o.expires_on = d.expires_on"
         f" AND o.hash = d.hash{number} AND o.started_at = t.started_at"
         f" AND o.recording = t.recording)"
-        for _, number in joins[1:]
+        for number in range(1, len(hashes))
     )
+    since, before = conditions.value(stride.since), conditions.value(stride.before)
     return await lent.fetch(
-        f"SELECT found.* FROM unnest({on}::date[], {expires_on}::date[]{arrays})"  # noqa: S608
-        f" AS d(started_on, expires_on{names}) CROSS JOIN LATERAL ("
+        f"SELECT found.* FROM unnest({days}::date[]{arrays})"  # noqa: S608 - our own words
+        f" AS d(expires_on{names}) CROSS JOIN LATERAL ("
         f"SELECT {COLUMNS}, r.started_at FROM term t JOIN recording r ON r.id = t.recording"
         f" WHERE t.expires_on = d.expires_on AND t.hash = d.hash0"
-        f" AND t.started_at >= d.started_on::timestamp AT TIME ZONE 'UTC'"
-        f" AND t.started_at < (d.started_on + 1)::timestamp AT TIME ZONE 'UTC'"
+        f" AND t.started_at >= {since} AND t.started_at < {before}"
         f"{others} AND {conditions.text}"
         f" ORDER BY t.started_at DESC, t.recording DESC LIMIT {query.limit + 1}) found"
         f" ORDER BY found.started_at DESC, found.id DESC LIMIT {query.limit + 1}",
@@ -119,26 +124,28 @@ async def _rows_of(
     )
 
 
-async def _strides(
-    lent: Connection, query: Query, now: datetime
-) -> AsyncIterator[list[tuple[date, date]]]:
-    """The days on which calls started, newest first, each with the days that they expire on."""
+async def _strides(lent: Connection, query: Query, now: datetime) -> AsyncIterator[_Stride]:
+    """The days on which calls started, newest first, with the days that they expire on."""
     latest = min(
         (moment for moment in (query.until, query.after and query.after.started_at) if moment),
         default=now + timedelta(days=1),
     )
     rows = await lent.fetch(
-        "SELECT started_on, expires_on FROM filed WHERE started_on <= $1"
-        " AND ($2::date IS NULL OR started_on >= $2) ORDER BY started_on DESC",
+        "SELECT started_on, array_agg(expires_on) AS expiry_days FROM filed WHERE started_on <= $1"
+        " AND ($2::date IS NULL OR started_on >= $2) GROUP BY started_on ORDER BY started_on DESC",
         _utc_day(latest),
         query.since and _utc_day(query.since),
     )
-    # The days of one start stay together: their rows have to be put in one order.
-    starts = [list(group) for _, group in groupby(rows, key=lambda row: row["started_on"])]
-    for stride in (*_STRIDES, len(starts)):
-        taken, starts = starts[:stride], starts[stride:]
+    for count in (*_STRIDES, len(rows)):
+        taken, rows = rows[:count], rows[count:]
         if taken:
-            yield [(row["started_on"], row["expires_on"]) for group in taken for row in group]
+            since, last = taken[-1]["started_on"], taken[0]["started_on"]
+            ends = {end for row in taken for end in row["expiry_days"]}
+            yield _Stride(_midnight(since), _midnight(last + timedelta(days=1)), ends)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time.min, UTC)
 
 
 def _utc_day(moment: datetime) -> date:
