@@ -1,0 +1,91 @@
+"""An entry of the ledger, and its bytes as the tree hashes them.
+
+An entry says who did what and when, to which recording, and what is to be known of it besides
+(`facts`). It holds nothing personal: the actor is a key's id, the recording a random one. What
+would tell of people is sealed elsewhere, and the entry has the hash of what was sealed, so that the
+one can go and the proof stays.
+
+The bytes are the entry as JSON in its one canonical form (RFC 8785): keys in order, no spaces,
+UTF-8. Times are UTC to the microsecond. Numbers in facts are whole.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One act. `position` counts from 0; `sealed` is the SHA-256 of what is sealed, in hex."""
+
+    position: int
+    at: datetime
+    actor: str
+    act: str
+    recording: UUID | None
+    facts: Mapping[str, object]
+    sealed: str | None = None
+
+    @property
+    def text(self) -> bytes:
+        """What the tree hashes. Its position is not in it: the tree itself says that."""
+        known: dict[str, object] = {
+            "act": self.act,
+            "actor": self.actor,
+            "at": instant(self.at),
+            "facts": self.facts,
+        }
+        if self.recording:
+            known["recording"] = str(self.recording)
+        if self.sealed:
+            known["sealed"] = self.sealed
+        return canonical(known)
+
+    @classmethod
+    def parse(cls, position: int, text: bytes) -> "Entry":
+        """Read what `text` gave. Raises ValueError for anything else."""
+        known = json.loads(text)
+        if not isinstance(known, dict) or canonical(known) != text:
+            raise ValueError("this is not an entry of the ledger in its canonical form")
+        try:
+            return cls(
+                position,
+                datetime.fromisoformat(known["at"]),
+                known["actor"],
+                known["act"],
+                UUID(known["recording"]) if "recording" in known else None,
+                known["facts"],
+                known.get("sealed"),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("this is not an entry of the ledger") from error
+
+
+def sealed_hash(details: bytes | None) -> str | None:
+    """What an entry holds of its sealed part. The random key and nonce in it are its salt."""
+    return hashlib.sha256(details).hexdigest() if details is not None else None
+
+
+def instant(moment: datetime) -> str:
+    """An instant as the ledger writes it: `2026-11-24T14:00:00.000000Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def canonical(known: object) -> bytes:
+    """JSON in its one form. Raises TypeError for a float, of which there is more than one."""
+    _refuse_floats(known)
+    return json.dumps(known, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _refuse_floats(known: object) -> None:
+    if isinstance(known, float):
+        raise TypeError("the ledger has whole numbers alone")
+    if isinstance(known, Mapping):
+        for each in known.values():
+            _refuse_floats(each)
+    elif isinstance(known, (list, tuple)):
+        for each in known:
+            _refuse_floats(each)
