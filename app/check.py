@@ -16,8 +16,17 @@ from storage import clocks, database
 from storage.database import Pool, SchemaError, connection
 from storage.keyring import KeyRingError
 from storage.objects import ObjectStore
+from storage.signer import SignerError
 
-FAULTS = (ArchiveError, AlreadyRunningError, EmbeddedError, KeyRingError, SchemaError, OSError)
+FAULTS = (
+    ArchiveError,
+    AlreadyRunningError,
+    EmbeddedError,
+    KeyRingError,
+    SignerError,
+    SchemaError,
+    OSError,
+)
 """What an operator can mend: every command tells it in one line, not in a traceback."""
 
 

@@ -21,11 +21,12 @@ from app.embedded import Embedded
 from archive.retention import Policy
 from jobs import nightly
 from jobs.schedule import Schedule
-from storage import clocks, database
+from storage import clocks, database, tree
 from storage.audio.pool import AudioPool
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
+from storage.signer import Signer
 from storage.vault import Limits, Vault
 from web import doors, ingest, operations, retrieval
 from web.doors import OpenRoute, Route
@@ -76,6 +77,7 @@ async def opened(config: Config, *, join: bool = False) -> AsyncIterator[Vault]:
         stack.push_async_callback(objects.close)
         policy = Policy(config.retention.timezone, config.retention.periods)
         ring = await open_ring(config, pool, policy)
+        signer = await open_signer(config, pool, ring)
         probes, players = AudioPool(PROBES), AudioPool(PLAYERS)
         stack.push_async_callback(probes.close)
         stack.push_async_callback(players.close)
@@ -86,6 +88,7 @@ async def opened(config: Config, *, join: bool = False) -> AsyncIterator[Vault]:
             pool,
             objects,
             ring,
+            signer,
             probes,
             players,
             policy,
@@ -129,10 +132,18 @@ async def open_ring(config: Config, pool: Pool, policy: Policy) -> Ring:
     return ring
 
 
+async def open_signer(config: Config, pool: Pool, ring: Ring) -> Signer:
+    """The ledger's signing key, made with the first ledger. Raises SignerError without it."""
+    async with connection(pool) as lent:
+        new = await tree.size(lent) == 0
+    return Signer.open(config.keys.store, f"call-archive/{ring.id}", create=new)
+
+
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[tuple[Addresses, Vault]]:
     """The whole service: doors that answer and jobs that run, until the context is left."""
     async with opened(config) as vault:
+        await tree.agree(vault)
         await asyncio.to_thread(nightly.make_keys, vault, await database.now(vault.pool))
         async with AsyncExitStack() as stack:
             addresses = await _open_doors(config, vault, stack)

@@ -47,7 +47,7 @@ class ForbiddenError(ArchiveError):
 class NotFoundError(ArchiveError):
     """Never was, or this caller may not know of it: the two look the same."""
 
-    title = "No such recording"
+    title = "Not found"
 
 
 class ConflictError(ArchiveError):

@@ -17,9 +17,10 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from archive.errors import UnavailableError
 from jobs import expiry, nightly
-from storage import database, nights, removal
+from storage import database, nights, removal, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
+from storage.signer import SignerError
 from storage.vault import Vault
 
 log = logging.getLogger("archive.jobs")
@@ -52,8 +53,10 @@ class Schedule:
 
     async def start(self) -> None:
         """Begin; a night that was missed is made up in the background."""
-        pulse, minute = IntervalTrigger(seconds=PULSE), IntervalTrigger(minutes=1)
+        pulse, second = IntervalTrigger(seconds=PULSE), IntervalTrigger(seconds=1)
+        minute = IntervalTrigger(minutes=1)
         self._add("expiry", self._pulse, pulse)
+        self._add("ledger", self._sequence, second)
         self._add("tidy", self._tidy, minute)
         self._add("nightly", self._run_night, self._nightly)
         self._scheduler.start()
@@ -77,6 +80,9 @@ class Schedule:
             return
         if not await self._guarded("expiry", expiry.run_if_due(self._vault)):
             self._rest_until = now + REST
+
+    async def _sequence(self) -> None:
+        await self._guarded("ledger", _sequence(self._vault))
 
     async def _tidy(self) -> None:
         await self._guarded("tidy", tidy(self._vault))
@@ -102,7 +108,7 @@ class Schedule:
         except UnavailableError as error:
             log.warning("%s: %s", name, error.detail)
             return False
-        except KeyRingError as error:
+        except (KeyRingError, SignerError) as error:
             log.error("%s: %s", name, error)  # noqa: TRY400 (it says what to do)
             return False
         except Exception as error:  # the one boundary of the jobs; messages of drivers hold values
@@ -128,9 +134,16 @@ def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -
 
 async def tidy(vault: Vault) -> bool:
     """Every minute: keys ahead, unfinished uploads collected, what failed retried, the clock
-    marked.
+    marked, the ledger signed.
     """
     nightly.make_keys(vault, await database.now(vault.pool))
     await removal.sweep(vault)
     await expiry.run(vault)
+    await tree.checkpoint(vault)
+    return True
+
+
+async def _sequence(vault: Vault) -> bool:
+    """Every second: what was written down is given its place in the ledger."""
+    await tree.sequence(vault.pool)
     return True

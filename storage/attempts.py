@@ -15,7 +15,7 @@ from uuid import UUID
 from archive.access import Caller
 from archive.errors import GoneError, UnavailableError
 from archive.recording import Recording
-from storage import database, recordings, steps
+from storage import database, ledger, recordings, steps
 from storage.database import Connection, connection
 from storage.sealing import sealed_length
 from storage.spool import Spool
@@ -147,6 +147,7 @@ async def _commit(vault: Vault, caller: Caller, attempt: Attempt) -> None:
 
 
 async def _make_stored(lent: Connection, caller: Caller, attempt: Attempt) -> bool:
+    call = attempt.recording.call
     return bool(
         await lent.fetchval(
             "WITH kept AS (UPDATE recording SET state = 'stored', lease_until = NULL"
@@ -156,13 +157,14 @@ async def _make_stored(lent: Connection, caller: Caller, attempt: Attempt) -> bo
             " SELECT expires_on, hash, started_at, id FROM kept, unnest($3::bigint[]) hash),"
             " days AS (INSERT INTO filed SELECT (started_at AT TIME ZONE 'UTC')::date, expires_on"
             " FROM kept ON CONFLICT DO NOTHING),"
-            " entry AS (INSERT INTO ledger (actor, act, recording)"
-            " SELECT $4, 'stored', id FROM kept)"
+            " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts)"
+            " SELECT $4, 'stored', id, $5 FROM kept)"
             " SELECT true FROM kept",
             attempt.recording.id,
             attempt.attempt,
             attempt.terms,
             caller.id,
+            ledger.due(call.expiry),
         )
     )
 

@@ -1,24 +1,30 @@
-"""The ledger: who did what, when. Rows are only ever added.
+"""The ledger: who did what, when. Entries are only ever added.
 
 An entry holds no personal data: the actor is a key's id, the recording its random id. What would
 tell of people (the terms of a search) is sealed under a key of the month. An entry is written in
-the transaction of the act that it tells of, or, for a read, before the first byte leaves.
+the transaction of the act that it tells of, or, for a read, before the first byte leaves; it then
+waits for its place, which `storage.tree` gives within a second.
 """
 
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from archive.ledger import Entry, instant, sealed_hash
+from archive.retention import Expiry
 from storage.database import Connection
 from storage.keyring import Ring
 
 SYSTEM = "system"
 """The actor of what the clock starts."""
+
+COLUMNS = "position, at, actor, act, recording, facts, details"
+"""What `from_row` needs."""
 
 _NONCE = 12
 
@@ -35,7 +41,7 @@ async def record(
     """Add one entry. `facts` must hold nothing personal; `sealed` comes from `seal`."""
     month, details = sealed or (None, None)
     await connection.execute(
-        "INSERT INTO ledger (actor, act, recording, facts, month, details)"
+        "INSERT INTO ledger_waiting (actor, act, recording, facts, month, details)"
         " VALUES ($1, $2, $3, $4, $5, $6)",
         actor,
         act,
@@ -44,6 +50,11 @@ async def record(
         month,
         details,
     )
+
+
+def due(expiry: Expiry) -> dict[str, object]:
+    """What an entry tells of when a recording is due, and by which rule."""
+    return {"day": expiry.on.isoformat(), "due": instant(expiry.at), "rule": expiry.rule}
 
 
 def seal(ring: Ring, now: datetime, details: Mapping[str, object]) -> tuple[str, bytes]:
@@ -64,24 +75,25 @@ def unseal(ring: Ring, month: str, details: bytes) -> dict[str, object]:
     return dict(opened)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry, without its sealed part."""
-
-    position: int
-    at: datetime
-    actor: str
-    act: str
-    recording: UUID | None
-    facts: Mapping[str, object]
-
-
-async def page(lent: Connection, after: int, limit: int) -> list[Entry]:
-    """Entries behind position `after`, oldest first."""
+async def page(lent: Connection, first: int, limit: int) -> list[Entry]:
+    """Entries from a position on, oldest first."""
     rows = await lent.fetch(
-        "SELECT position, at, actor, act, recording, facts FROM ledger"
-        " WHERE position > $1 ORDER BY position LIMIT $2",
-        after,
+        f"SELECT {COLUMNS} FROM ledger WHERE position >= $1"  # noqa: S608 - our own words
+        " ORDER BY position LIMIT $2",
+        first,
         limit,
     )
-    return [Entry(**dict(row)) for row in rows]
+    return [from_row(row) for row in rows]
+
+
+def from_row(row: asyncpg.Record) -> Entry:
+    """The entry of a row, without its sealed part."""
+    return Entry(
+        row["position"],
+        row["at"],
+        row["actor"],
+        row["act"],
+        row["recording"],
+        row["facts"],
+        sealed_hash(row["details"]),
+    )

@@ -202,7 +202,7 @@ async def _told(
             )
         return await lent.fetchrow(
             f"WITH r AS (SELECT {COLUMNS} FROM recording r WHERE r.id = $1),"  # noqa: S608
-            " entry AS (INSERT INTO ledger (actor, act, recording, facts)"
+            " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts)"
             " SELECT $2, $3, r.id, $4 FROM r WHERE r.state = 'stored' AND r.expires_at > $5"
             " AND ($6::text[] IS NULL OR r.call_type = ANY($6)))"
             " SELECT * FROM r",

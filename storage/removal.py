@@ -3,17 +3,14 @@
 The way of an expiry, and what holds after each step:
 
 1. **claim**: what is due becomes `erasing`, for one worker and for a time. *No reader is let in;
-reads were
-   barred already from the instant of expiry.*
-2. **decide** again, in the subject's own words, on the full facts. *Nothing is erased early.* 3.
-**remove**: every object, version, delete marker and unfinished upload under the recording's prefix.
-   *Each refusal is seen.*
+   reads were barred already from the instant of expiry.*
+2. **decide** again, in the subject's own words, on the full facts. *Nothing is erased early.*
+3. **remove**: every object, version, delete marker and unfinished upload under the recording's
+   prefix. *Each refusal is seen.*
 4. **read back**: list again. Three answers: gone, still there, could not ask. *At this moment the
-store
-   shows no copy.*
-5. **finish**: the details, the keys and the terms go, the tombstone and the ledger's entry come, in
-one
-   transaction. *Exactly one entry tells of each erasure.*
+   store shows no copy.*
+5. **finish**: the details, the keys and the terms go, the tombstone and the ledger's entry come,
+   in one transaction. *Exactly one entry tells of each erasure.*
 
 The store's word is an observation and not a proof; what makes every other copy noise is the end of
 the expiry day's key (`storage.days`).
@@ -28,6 +25,7 @@ from uuid import UUID
 
 from archive import retention
 from archive.errors import UnavailableError
+from archive.retention import Expiry
 from storage import ledger, steps
 from storage.database import Connection, connection
 from storage.objects import Holding
@@ -168,7 +166,7 @@ async def _erase_day(vault: Vault, claims: list[Claim], outcome: Outcome) -> Non
     gone = [claim for claim in claims if claim.prefix not in left]
     outcome.still_there += [claim for claim in claims if claim.prefix in left]
     async with connection(vault.pool) as lent, lent.transaction():
-        outcome.erased += await _finish(lent, gone)
+        outcome.erased += await _finish(lent, gone, versions=vault.objects.versions)
     steps.reached("erased")
 
 
@@ -221,7 +219,7 @@ def _owner(holding: Holding) -> str:
     return holding.key.rsplit("/", 1)[0] + "/"
 
 
-async def _finish(lent: Connection, claims: Sequence[Claim]) -> list[Claim]:
+async def _finish(lent: Connection, claims: Sequence[Claim], *, versions: bool) -> list[Claim]:
     """Make tombstones of what the store was seen to hold no more; a stolen claim is left alone."""
     if not claims:
         return []
@@ -246,13 +244,11 @@ async def _finish(lent: Connection, claims: Sequence[Claim]) -> list[Claim]:
         [claim.id for claim in erased],
     )
     await lent.execute(
-        "INSERT INTO ledger (actor, act, recording, facts) SELECT $1, 'erased', c.id,"
-        " jsonb_build_object('expires_at', c.expires_at, 'rule', c.rule, 'read_back', 'absent')"
-        " FROM unnest($2::uuid[], $3::timestamptz[], $4::text[]) AS c(id, expires_at, rule)",
+        "INSERT INTO ledger_waiting (actor, act, recording, facts) SELECT $1, 'erased', c.id,"
+        " c.facts FROM unnest($2::uuid[], $3::jsonb[]) AS c(id, facts)",
         ledger.SYSTEM,
         [claim.id for claim in erased],
-        [claim.expires_at for claim in erased],
-        [claim.rule for claim in erased],
+        [_evidence(claim, versions=versions) for claim in erased],
     )
     await lent.execute(
         "INSERT INTO day (expires_on, erased) VALUES ($1, $2)"
@@ -261,6 +257,17 @@ async def _finish(lent: Connection, claims: Sequence[Claim]) -> list[Claim]:
         len(erased),
     )
     return erased
+
+
+def _evidence(claim: Claim, *, versions: bool) -> dict[str, object]:
+    """What the ledger tells of an erasure: when it was due, which key went, how it was looked.
+
+    `attempt` is the id of the recording's own key, of which the row had the only copy outside the
+    object. `listed` is what the store was asked for under its prefix, and did not have.
+    """
+    seen = ["objects", "uploads", *(["versions", "markers"] if versions else [])]
+    expiry = Expiry(claim.expires_at, claim.expires_on, claim.rule)
+    return {**ledger.due(expiry), "attempt": str(claim.attempt), "absent": seen}
 
 
 async def sweep(vault: Vault, limit: int = BATCH) -> int:

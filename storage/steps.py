@@ -9,6 +9,7 @@ import signal
 
 INTAKE = ("received", "intended", "put", "committed")
 ERASURE = ("claimed", "removed", "absent", "erased")
+LEDGER = ("sequenced",)
 CLOSE = ("swept", "destroyed", "closed")
 
 _crash_at = os.environ.get("ARCHIVE_CRASH_AT")

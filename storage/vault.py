@@ -12,6 +12,7 @@ from storage.audio.pool import AudioPool
 from storage.database import Pool
 from storage.keyring import Ring
 from storage.objects import ObjectStore
+from storage.signer import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """Database, object store, key ring and the processes that decode; and the rules they serve.
+    """Database, object store, keys and the processes that decode; and the rules they serve.
 
     `probes` tell what arrived, `players` encode for listeners: a long listen never holds up an
     upload. `spool` is the directory of the unnamed files that hold a body while it is taken in.
@@ -34,6 +35,7 @@ class Vault:
     pool: Pool
     objects: ObjectStore
     ring: Ring
+    signer: Signer
     probes: AudioPool
     players: AudioPool
     policy: Policy

@@ -20,12 +20,13 @@ from archive.access import Level
 from archive.recording import CallType
 from archive.retention import Period, Policy
 from jobs import expiry, nightly
-from storage import clocks, credentials, database, removal
+from storage import clocks, credentials, database, removal, tree
 from storage.audio.pool import AudioPool
 from storage.database import connection
 from storage.holdings import Holding
 from storage.keyring import Ring
 from storage.objects import ObjectStore
+from storage.signer import Signer
 from storage.vault import Limits, Vault
 from web import doors, ingest, operations, retrieval
 
@@ -153,6 +154,7 @@ class Service:
 
     async def acts(self) -> list[tuple[str, str | None]]:
         """The ledger: each act and the recording it is about, in their order."""
+        await tree.sequence(self.vault.pool)
         async with connection(self.vault.pool) as lent:
             rows = await lent.fetch("SELECT act, recording FROM ledger ORDER BY position")
         return [(row["act"], row["recording"] and str(row["recording"])) for row in rows]
@@ -215,6 +217,7 @@ async def open_vault(
             pool,
             objects,
             ring,
+            Signer.open(folder / "ring", f"call-archive/{ring.id}", create=True),
             probes,
             players,
             policy,

@@ -106,9 +106,10 @@ CREATE TABLE filed (
 );
 CREATE INDEX filed_day ON filed (expires_on);
 
--- Every act: who, what, when. Nothing personal; `details` are sealed under a key of the month.
-CREATE TABLE ledger (
-    position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+-- Every act: who, what, when. Nothing personal; `details` are sealed under a key of the month. An act
+-- is written down here, in its own transaction, and waits to be given its place in the ledger.
+CREATE TABLE ledger_waiting (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT archive_now(),
     actor text NOT NULL,
     act text NOT NULL,
@@ -118,6 +119,18 @@ CREATE TABLE ledger (
     details bytea,
     CHECK ((month IS NULL) = (details IS NULL))
 );
+
+-- The ledger: positions from 0 on without a gap, given by one at a time (storage/tree.py).
+CREATE TABLE ledger (
+    position bigint PRIMARY KEY CHECK (position >= 0),
+    at timestamptz NOT NULL,
+    actor text NOT NULL,
+    act text NOT NULL,
+    recording uuid,
+    facts jsonb NOT NULL,
+    month text,
+    details bytea
+);
 CREATE INDEX ledger_recording ON ledger (recording) WHERE recording IS NOT NULL;
 CREATE FUNCTION refuse_rewriting() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -125,6 +138,25 @@ BEGIN
 END $$;
 CREATE TRIGGER ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewriting();
+-- What waits is taken away only by who gives it its place.
+CREATE TRIGGER ledger_waiting_as_written BEFORE UPDATE OR TRUNCATE ON ledger_waiting
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewriting();
+
+-- One row: how many entries the ledger has. Whoever adds some holds its lock.
+CREATE TABLE ledger_head (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    size bigint NOT NULL DEFAULT 0
+);
+INSERT INTO ledger_head DEFAULT VALUES;
+
+-- The hashes of the ledger's tree, 256 to a tile: level 0 those of the entries, each further level
+-- those of whole tiles below it (C2SP tlog-tiles). All of it can be made again from the ledger.
+CREATE TABLE ledger_tile (
+    level smallint NOT NULL,
+    number bigint NOT NULL,
+    hashes bytea NOT NULL CHECK (length(hashes) BETWEEN 32 AND 8192 AND length(hashes) % 32 = 0),
+    PRIMARY KEY (level, number)
+);
 
 -- One row an expiry day: what was due, what was erased, and when the day's key went.
 CREATE TABLE day (

@@ -487,7 +487,7 @@ def test_a_call_of_a_year_ago_less_ten_seconds_plays_until_its_year_is_over(
     acts = acts_of(trial, receipt["id"])
     assert [act["act"] for act in acts][:3] == ["stored", "listened", "listened"]
     assert acts[-1]["act"] == "erased"
-    assert acts[-1]["facts"]["read_back"] == "absent"
+    assert acts[-1]["facts"]["absent"] == ["objects", "uploads"]
     assert "P1Y" in acts[-1]["facts"]["rule"]
     assert "Anna" not in str(acts)
     found = trial.ask("retrieval", "/v1/recordings?number=0409998887", "supervisor")

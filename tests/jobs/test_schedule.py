@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from archive.errors import UnavailableError
 from jobs import expiry, nightly, schedule
 from jobs.schedule import Schedule, missed
-from storage import database, nights
+from storage import database, nights, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.vault import Vault
@@ -183,6 +183,7 @@ async def test_what_is_due_is_erased_at_its_instant(service: Service) -> None:
         late = datetime.now(UTC) - end
     assert timedelta(0) <= late < timedelta(seconds=2.5)
     assert not await service.holdings()
+    await tree.sequence(service.vault.pool)
     async with connection(service.vault.pool) as lent:
         at = await lent.fetchval("SELECT at FROM ledger WHERE act = 'erased'")
     assert timedelta(0) <= at - end < timedelta(seconds=1.5)

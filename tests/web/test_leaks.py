@@ -147,7 +147,7 @@ async def errors(service: Service, identifier: str) -> list[str]:
         await service.get(f"/v1/recordings/{identifier}/audio?format={WRONG}"),
         await service.get(f"/v1/recordings/{identifier}/waveform?points={WRONG}"),
         await service.get(f"/{WRONG}"),
-        await service.operate(f"/v1/ledger?after={WRONG}"),
+        await service.operate(f"/v1/ledger?from={WRONG}"),
     ]
     for answer in answers:
         assert 400 <= answer.status < 500, (answer.url, answer.status)

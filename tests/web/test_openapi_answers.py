@@ -201,6 +201,11 @@ async def test_the_operations_are_answered_as_documented(service: Service) -> No
             documented = DOCUMENTS["operations"]["components"]["schemas"][part]
             assert shown.keys() == documented["properties"].keys() == set(documented["required"])
         client.ask("operations", "GET /v1/ledger", 400, query={"limit": 0})
+        tile = "GET /v1/ledger/tile/{name}"
+        note = client.ask("operations", "GET /v1/ledger/checkpoint", 200).text
+        size = int(note.split("\n")[1])
+        for name, status in ((f"0/000.p/{size}", 200), (f"0/000.p/{size + 50}", 404), ("x", 404)):
+            client.ask("operations", tile, status, path_parameters={"name": name})
         client.ask("operations", "GET /v1/expiry", 400, query={"from": "today"})
 
     await asking(service, ask)
@@ -214,7 +219,7 @@ async def test_whoever_may_not_is_told_so_as_documented(service: Service) -> Non
             for method, path, operation in operations_of(door):
                 if not operation["security"]:
                     continue
-                case = {"path_parameters": {"id": "x", "call_id": "x"}}
+                case = {"path_parameters": {"id": "x", "call_id": "x", "name": "x"}}
                 client.ask(door, f"{method} {path}", 401, "nobody", **case)
                 client.ask(door, f"{method} {path}", 403, stranger, **case)
 

@@ -1,0 +1,171 @@
+"""The ledger's tree: giving entries their places, and proving what is in it.
+
+Entries come in from many transactions, which commit in another order than they began in. One
+sequencer at a time, whichever service it runs in, takes what waits and gives it the next positions,
+under the lock of the head's row; so the ledger has no gap, and a reader who pages through it misses
+nothing. In the same transaction the tree's hashes grow, in tiles of 256 (C2SP tlog-tiles): a proof
+then costs a look at a few tiles, whatever the size of the ledger.
+
+The hash of an entry is made from the row as the database gave it back, not from what was sent.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from archive import merkle, tiles
+from archive.ledger import Entry
+from archive.merkle import Growth, Node
+from archive.note import Note
+from archive.tiles import FULL, STEP, Tile, Tiles
+from storage import ledger, steps
+from storage.database import Connection, Pool, connection
+from storage.signer import RewrittenError
+from storage.vault import Vault
+
+_BATCH = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How many entries the ledger has, and the root over them."""
+
+    size: int
+    root: bytes
+
+
+async def sequence(pool: Pool) -> int:
+    """Give every entry that waits its place; returns how many there were."""
+    given = 0
+    while True:
+        async with connection(pool) as lent:
+            if not await lent.fetchval("SELECT EXISTS (SELECT FROM ledger_waiting)"):
+                return given
+            async with lent.transaction():
+                given += await _take(lent)
+        steps.reached("sequenced")
+
+
+async def _take(lent: Connection) -> int:
+    size = await lent.fetchval("SELECT size FROM ledger_head FOR UPDATE")
+    rows = await lent.fetch(
+        "WITH taken AS (DELETE FROM ledger_waiting WHERE number IN"
+        " (SELECT number FROM ledger_waiting ORDER BY number LIMIT $2) RETURNING *)"
+        " INSERT INTO ledger SELECT $1 + row_number() OVER (ORDER BY number) - 1, at, actor, act,"
+        " recording, facts, month, details FROM taken"
+        " RETURNING position, at, actor, act, recording, facts, details",
+        size,
+        _BATCH,
+    )
+    entries = sorted((ledger.from_row(row) for row in rows), key=lambda entry: entry.position)
+    await extend(lent, size, entries)
+    return len(entries)
+
+
+async def extend(lent: Connection, size: int, entries: Iterable[Entry]) -> None:
+    """Grow the tree by entries whose rows are there already, from position `size` on."""
+    look = await looking(lent, merkle.peaks(size))
+    growth = Growth(size, [look(node) for node in merkle.peaks(size)])
+    made: dict[Tile, bytearray] = defaultdict(bytearray)
+    for entry in entries:
+        if entry.position != growth.size:
+            raise AssertionError("the ledger has a gap")
+        leaf = merkle.leaf_hash(entry.text)
+        for node, found in ((Node(0, growth.size), leaf), *growth.add(leaf)):
+            if node.level % STEP == 0:
+                made[node.level // STEP, node.number // FULL] += found
+    await lent.executemany(
+        "INSERT INTO ledger_tile (level, number, hashes) VALUES ($1, $2, $3)"
+        " ON CONFLICT (level, number) DO UPDATE SET hashes = ledger_tile.hashes || EXCLUDED.hashes",
+        [(*tile, bytes(hashes)) for tile, hashes in made.items()],
+    )
+    await lent.execute("UPDATE ledger_head SET size = $1", growth.size)
+
+
+async def checkpoint(vault: Vault) -> Note:
+    """The ledger as it stands now, signed. Raises RewrittenError when it is not what was signed."""
+    await sequence(vault.pool)
+    while True:
+        last = await asyncio.to_thread(vault.signer.last)
+        since = last.size if last else 0
+        async with connection(vault.pool) as lent:
+            now = await head(lent)
+            proof = await consistency(lent, since, now.size) if since <= now.size else []
+        note = await asyncio.to_thread(vault.signer.sign, now.size, now.root, since, proof)
+        if note:
+            return note
+
+
+async def agree(vault: Vault) -> None:
+    """Raise RewrittenError unless the database's ledger goes on from what was signed last."""
+    last = await asyncio.to_thread(vault.signer.last)
+    if last is None:
+        return
+    async with connection(vault.pool) as lent:
+        count = await size(lent)
+        if count >= last.size and (await head(lent, last.size)).root == last.root:
+            return
+    raise RewrittenError(
+        f"the ledger of the database ({count} entries) is not the one that was signed last"
+        f" ({last.size} entries): it was rewritten, or the database is an old one that was put"
+        " back; docs/operations.md says how to restore"
+    )
+
+
+async def size(lent: Connection) -> int:
+    """How many entries have their place."""
+    found: int = await lent.fetchval("SELECT size FROM ledger_head")
+    return found
+
+
+async def head(lent: Connection, at: int | None = None) -> Head:
+    """The ledger as it stands, or as it stood with `at` entries."""
+    count = await size(lent) if at is None else at
+    look = await looking(lent, merkle.peaks(count))
+    return Head(count, merkle.root(count, look))
+
+
+async def inclusion(lent: Connection, index: int, count: int) -> list[bytes]:
+    """The proof that the entry at `index` is in the tree of `count` entries."""
+    return await _proof(lent, merkle.inclusion_nodes(index, count))
+
+
+async def consistency(lent: Connection, old: int, new: int) -> list[bytes]:
+    """The proof that the tree of `old` entries is a beginning of the one of `new`."""
+    return await _proof(lent, merkle.consistency_nodes(old, new))
+
+
+async def _proof(lent: Connection, parts: list[list[Node]]) -> list[bytes]:
+    return merkle.proof(parts, await looking(lent, [node for part in parts for node in part]))
+
+
+async def tile(lent: Connection, level: int, number: int) -> bytes | None:
+    """The hashes of a tile, as far as it is filled."""
+    found: bytes | None = await lent.fetchval(
+        "SELECT hashes FROM ledger_tile WHERE level = $1 AND number = $2", level, number
+    )
+    return found
+
+
+async def looking(lent: Connection, nodes: Iterable[Node]) -> merkle.Look:
+    """Fetch the tiles that these nodes lie in; gives a node's hash, made from its tile."""
+    wanted = tiles.needed([list(nodes)])
+    rows = await lent.fetch(
+        "SELECT level, number, hashes FROM ledger_tile JOIN"
+        " unnest($1::smallint[], $2::bigint[]) AS wanted(level, number) USING (level, number)",
+        [level for level, _ in wanted],
+        [number for _, number in wanted],
+    )
+    return Tiles({(row["level"], row["number"]): row["hashes"] for row in rows}).look
+
+
+async def everything(lent: Connection, count: int) -> AsyncIterator[Entry]:
+    """Every entry up to `count`, in a transaction of the caller's."""
+    async for row in lent.cursor(
+        f"SELECT {ledger.COLUMNS} FROM ledger WHERE position < $1"  # noqa: S608 - our own words
+        " ORDER BY position",
+        count,
+        prefetch=1000,
+    ):
+        yield ledger.from_row(row)
