@@ -11,10 +11,14 @@ nodes, so whoever keeps them can prove anything (`storage.tree` keeps them in ti
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 EMPTY = hashlib.sha256(b"").digest()
 """The root of a tree without entries (RFC 9162, 2.1.1)."""
+
+
+_BLOCK = 4096
 
 
 class Node(NamedTuple):
@@ -64,10 +68,33 @@ class Growth:
         self.size += 1
         return made
 
+    def add_full(self, count: int, found: bytes) -> None:
+        """Add a full tree of `count` entries, of which the size is a multiple."""
+        place = self.size // count
+        while place & 1:
+            found, place = node_hash(self._full.pop(), found), place >> 1
+        self._full.append(found)
+        self.size += count
+
     @property
     def root(self) -> bytes:
         """The hash that stands for everything added so far."""
         return _joined(self._full)
+
+
+def growth_over(leaves: Iterable[bytes]) -> Growth:
+    """The tree over the hashes of entries, several times as fast as adding one after the other."""
+    growth, rest = Growth(), iter(leaves)
+    while len(block := list(islice(rest, _BLOCK))) == _BLOCK:
+        while len(block) > 1:
+            block = [
+                hashlib.sha256(b"\1" + left + right).digest()
+                for left, right in zip(block[::2], block[1::2], strict=True)
+            ]
+        growth.add_full(_BLOCK, block[0])
+    for leaf in block:
+        growth.add(leaf)
+    return growth
 
 
 def peaks(size: int) -> list[Node]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobs import expiry
-from storage import clocks, days, ledger, nights, removal
+from storage import clocks, days, ledger, nights, removal, tree
 from storage.database import connection, now
 from storage.days import Closing
 from storage.vault import Vault
@@ -63,10 +63,12 @@ async def run(vault: Vault) -> Night:
     through = today - timedelta(days=1) if verdict.whole else verdict.released_through
     closings = await days.close_through(vault, through, today) if through else []
     night = Night(ran_at, report, collected, closings)
+    await tree.sequence(vault.pool)
     async with connection(vault.pool) as lent, lent.transaction():
         await nights.record(lent, ran_at, night.as_json())
-        facts = {"erased": report.erased, "failed": report.failed}
-        await ledger.record(lent, ledger.SYSTEM, "night.done", facts=facts)
+        account = await nights.account(lent)
+        await ledger.record(lent, ledger.SYSTEM, "night.done", facts=account.facts(today))
+    await tree.checkpoint(vault)
     for closing in closings:
         log.info("day %s: %s", closing.day, closing.why)
     return night

@@ -1,9 +1,47 @@
-"""The reports of the nightly job, kept so that a missed night is seen and made up."""
+"""The reports of the nightly job, kept so that a missed night is seen and made up.
+
+What was due since the night before, what of it is erased and what is not, goes into the ledger: the
+counts, and a root over all of it, so that who has the ledger sees that nothing due was left out.
+"""
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
 
+from archive.nights import root_over
+from storage import tree
 from storage.database import Connection
+
+NAMED = 1000
+"""How many recordings that are due and not erased are named in the ledger, at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What fell due: the entries of the ledger from `since` to before `upto` tell of the erased.
+
+    `failed` are due and not erased. `root` is over both (`archive.nights`).
+    """
+
+    since: int
+    upto: int
+    erased: int
+    failed: list[UUID]
+    root: bytes
+
+    def facts(self, night: date) -> dict[str, object]:
+        """As the ledger tells it."""
+        return {
+            "night": night.isoformat(),
+            "since": self.since,
+            "upto": self.upto,
+            "due": self.erased + len(self.failed),
+            "erased": self.erased,
+            "failed": len(self.failed),
+            "failed_ids": [str(each) for each in self.failed[:NAMED]],
+            "root": self.root.hex(),
+        }
 
 
 async def record(lent: Connection, ran_at: datetime, report: Mapping[str, object]) -> None:
@@ -15,3 +53,23 @@ async def last(lent: Connection) -> datetime | None:
     """When the nightly job last ran to its end, by the database's clock."""
     found: datetime | None = await lent.fetchval("SELECT max(ran_at) FROM night")
     return found
+
+
+async def account(lent: Connection) -> Account:
+    """What fell due since the last night's account. Everything that waits has its place before."""
+    since = await lent.fetchval(
+        "SELECT (facts->>'upto')::bigint FROM ledger WHERE act = 'night.done'"
+        " ORDER BY position DESC LIMIT 1"
+    )
+    upto = await tree.size(lent)
+    erased = await lent.fetch(
+        "SELECT recording FROM ledger WHERE position >= $1 AND position < $2 AND act = 'erased'",
+        since or 0,
+        upto,
+    )
+    failed = await lent.fetch(
+        "SELECT id FROM recording WHERE state IN ('stored', 'erasing')"
+        " AND expires_at <= (SELECT archive_now()) ORDER BY id"
+    )
+    gone, left = [row["recording"] for row in erased], [row["id"] for row in failed]
+    return Account(since or 0, upto, len(gone), left, root_over(gone, left))

@@ -181,7 +181,10 @@ async def get(
     if row is None or row["state"] in unseen or not caller.may_know(row["call_type"]):
         raise NotFoundError("There is no recording of this id that you may know of.")
     if row["state"] != State.STORED or now >= row["expires_at"]:
-        raise GoneError("Its period is over, or it was erased before. It cannot be brought back.")
+        raise GoneError(
+            "Its period is over, or it was erased before. It cannot be brought back.",
+            recording=str(identifier),
+        )
     return from_row(vault.ring, row)
 
 

@@ -15,7 +15,7 @@ from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
 from storage.vault import Vault
-from web import asked, ledger, openapi, render
+from web import asked, certificates, ledger, openapi, render
 from web.doors import VAULT, OpenRoute, Route, Visit
 
 OVERDUE_LIMIT = timedelta(minutes=5)
@@ -30,6 +30,8 @@ def routes() -> list[Route | OpenRoute]:
         Route("GET", "/metrics", OPERATORS, metrics),
         Route("GET", "/v1/expiry", OPERATORS, expiry),
         *ledger.routes(),
+        *certificates.routes(OPERATORS),
+        Route("GET", "/v1/certificates/night/{day}", OPERATORS, certificates.night),
         OpenRoute("GET", "/openapi.json", openapi.page("operations")),
     ]
 

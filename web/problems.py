@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 
 from archive import errors
 from storage.keyring import KeyRingError
+from storage.signer import SignerError
 
 log = logging.getLogger("archive.web")
 
@@ -75,17 +76,21 @@ def answer(error: errors.ArchiveError) -> web.Response:
     if isinstance(error, errors.UnauthenticatedError):
         challenges = [f"{scheme} {_REALM}" for scheme in error.schemes]
         headers[hdrs.WWW_AUTHENTICATE] = ", ".join(challenges)
-    size = error.extra.get("size")
+    extra = dict(error.extra)
+    if isinstance(error, errors.GoneError) and "recording" in extra:
+        extra["certificate"] = f"/v1/certificates/{extra['recording']}"
+        headers[hdrs.LINK] = f'<{extra["certificate"]}>; rel="describedby"'
+    size = extra.get("size")
     if isinstance(error, errors.RangeError) and isinstance(size, int):
         headers[hdrs.CONTENT_RANGE] = f"bytes */{size}"
-    return problem(status, name, error.title, error.detail, extra=error.extra, headers=headers)
+    return problem(status, name, error.title, error.detail, extra=extra, headers=headers)
 
 
 def unexpected(error: Exception) -> web.Response:
     """What a caller is told of an error that nobody foresaw; the log says where it arose."""
     where = "".join(traceback.format_tb(error.__traceback__))
-    # The ring's messages are for the operator, and our own.
-    said = str(error) if isinstance(error, KeyRingError) else ""
+    # The messages of the ring and of the signer are for the operator, and our own.
+    said = str(error) if isinstance(error, (KeyRingError, SignerError)) else ""
     log.error("500 %s %s\n%s", type(error).__name__, said, where)
     return problem(
         500,

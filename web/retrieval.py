@@ -21,7 +21,7 @@ from archive.errors import GoneError, MalformedError, RangeError
 from archive.search import Query
 from storage import playback, recordings, search
 from storage.recordings import Opened
-from web import cursors, openapi, render
+from web import certificates, cursors, openapi, render
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 
 log = logging.getLogger("archive.web")
@@ -59,6 +59,7 @@ def routes() -> list[Route | OpenRoute]:
         Route("GET", f"{one}/audio", READERS, audio),
         Route("HEAD", f"{one}/audio", READERS, audio_head),
         Route("GET", f"{one}/waveform", READERS, waveform),
+        *certificates.routes(READERS),
         OpenRoute("GET", "/openapi.json", openapi.page("retrieval")),
     ]
 
@@ -121,7 +122,7 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
         async with _until_expiry(visit, opened):
             peaks = await playback.waveform(visit.vault, opened, int(text))
     except TimeoutError:
-        raise GoneError(_JUST_ENDED) from None
+        raise GoneError(_JUST_ENDED, recording=str(opened.recording.id)) from None
     duration = opened.recording.audio.duration
     return render.data(
         {"duration": duration, "channels": peaks}, Sunset=render.sunset(opened.recording)
@@ -202,7 +203,7 @@ async def _stream(
     except Exception as error:
         if not response.prepared:
             if limit.expired():
-                raise GoneError(_JUST_ENDED) from None
+                raise GoneError(_JUST_ENDED, recording=str(opened.recording.id)) from None
             raise
         _cut(request.transport)
         log.warning(

@@ -132,6 +132,9 @@ CREATE TABLE ledger (
     details bytea
 );
 CREATE INDEX ledger_recording ON ledger (recording) WHERE recording IS NOT NULL;
+-- What certificates are made of besides: the closing of a day, and the account of a night.
+CREATE INDEX ledger_day ON ledger (act, (facts->>'day'), (facts->>'night'), position)
+    WHERE act IN ('day.closed', 'night.done');
 CREATE FUNCTION refuse_rewriting() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the ledger is only ever added to';

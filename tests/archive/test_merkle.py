@@ -70,6 +70,16 @@ def test_a_grown_tree_is_the_one_of_the_words(size: int) -> None:
     assert again.root == words([*leaves(size), merkle.leaf_hash(b"more")])
 
 
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 9000, 12288, 20000])
+def test_a_tree_made_in_blocks_is_the_same(size: int) -> None:
+    tree, _ = grown(size)
+    fast = merkle.growth_over(leaves(size))
+    assert (fast.size, fast.root) == (size, tree.root)
+    fast.add(merkle.leaf_hash(b"more"))
+    tree.add(merkle.leaf_hash(b"more"))
+    assert fast.root == tree.root
+
+
 def test_a_tree_goes_on_only_with_what_belongs_to_its_size() -> None:
     with pytest.raises(ValueError, match="number of full trees"):
         Growth(3, [b"x" * 32])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 from urllib.parse import quote
 
+import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -171,23 +172,39 @@ def _find_and_hear(client: Client) -> None:
             client.ask("retrieval", f"{method} {path}", 404, path_parameters=absent)
 
 
-async def test_a_recording_that_is_gone_is_answered_as_documented(service: Service) -> None:
+async def test_a_recording_that_is_gone_is_answered_as_documented(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def keep(client: Client) -> None:
         kept.update(put(client, 201, "a", tone()))
 
     def ask_again(client: Client) -> None:
         for method, path, _ in operations_of("retrieval"):
-            if "{id}" in path:
+            if "{id}" in path and "certificates" not in path:
                 one = {"id": kept["id"]}
                 client.ask("retrieval", f"{method} {path}", 410, path_parameters=one)
+        certificate = "GET /v1/certificates/{id}"
+        for door in ("retrieval", "operations"):
+            client.ask(door, certificate, 404, path_parameters={"id": kept["id"]})
         client.ask("operations", "GET /v1/expiry", 200)
         # 503 while something is overdue, which is an answer and no failure.
         client.ask("operations", "GET /readyz", 503)
 
+    def ask_for_certificates(client: Client) -> None:
+        one = {"id": kept["id"]}
+        for door in ("retrieval", "operations"):
+            client.ask(door, "GET /v1/certificates/{id}", 200, path_parameters=one)
+            page = "GET /v1/certificates/{id}/page"
+            client.ask(door, page, 200, path_parameters=one, query={"lang": "sv"})
+            client.ask(door, page, 400, path_parameters=one, query={"lang": "de"})
+
     kept: dict[str, Any] = {}
     await asking(service, keep)
-    await service.turn_clock(timedelta(days=367))
+    await service.turn_all_clocks(timedelta(days=367), monkeypatch)
     await asking(service, ask_again)
+    await service.erase()
+    await service.night()
+    await asking(service, ask_for_certificates)
 
 
 async def test_the_operations_are_answered_as_documented(service: Service) -> None:
@@ -219,7 +236,7 @@ async def test_whoever_may_not_is_told_so_as_documented(service: Service) -> Non
             for method, path, operation in operations_of(door):
                 if not operation["security"]:
                     continue
-                case = {"path_parameters": {"id": "x", "call_id": "x", "name": "x"}}
+                case = {"path_parameters": {"id": "x", "call_id": "x", "name": "x", "day": "x"}}
                 client.ask(door, f"{method} {path}", 401, "nobody", **case)
                 client.ask(door, f"{method} {path}", 403, stranger, **case)
 

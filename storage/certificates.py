@@ -1,0 +1,81 @@
+"""Making certificates: the ledger's entries about one thing, and their proofs, out of the database.
+
+None is stored. What it is made of never changes, and the checkpoint is the newest one: two
+certificates of one erasure differ only in how much of the ledger stands behind them.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from uuid import UUID
+
+import asyncpg
+
+from archive.access import Caller
+from archive.certificate import BEGIN, Certificate, Proven
+from archive.errors import NotFoundError
+from archive.note import Checkpoint
+from storage import ledger, tree
+from storage.database import Connection, connection
+from storage.vault import Vault
+
+_NOT_YET = (
+    "There is no certificate of this: it never was, you may not know of it, or it is not over."
+)
+
+
+async def of_recording(vault: Vault, caller: Caller, identifier: UUID) -> Certificate:
+    """The certificate of a recording's erasure.
+
+    Raises NotFoundError until its bytes are gone, and for what the caller may not know of.
+    """
+    await tree.sequence(vault.pool)
+    async with connection(vault.pool) as lent:
+        kind = await lent.fetchval("SELECT call_type FROM recording WHERE id = $1", identifier)
+        if kind is None or not caller.may_know(kind):
+            raise NotFoundError(_NOT_YET)
+        rows = await lent.fetch(
+            "SELECT position, at, actor, act, recording, facts, details FROM ledger"
+            " WHERE recording = $1 AND act = ANY($2) ORDER BY position",
+            identifier,
+            [*BEGIN, "erased"],
+        )
+        if len(rows) < 2 or rows[-1]["act"] != "erased":
+            raise NotFoundError(_NOT_YET)
+        closed = await _closing(lent, rows[-1]["facts"]["day"])
+    return await _proven(vault, [rows[0], rows[-1], *([closed] if closed else [])])
+
+
+async def of_night(vault: Vault, day: date) -> Certificate:
+    """The certificate of the last nightly report that was made on a day, in the archive's zone.
+
+    Raises NotFoundError when there is none.
+    """
+    await tree.sequence(vault.pool)
+    async with connection(vault.pool) as lent:
+        row = await lent.fetchrow(
+            "SELECT position, at, actor, act, recording, facts, details FROM ledger"
+            " WHERE act = 'night.done' AND facts->>'night' = $1 ORDER BY position DESC LIMIT 1",
+            day.isoformat(),
+        )
+    if row is None:
+        raise NotFoundError("No nightly report was made on this day.")
+    return await _proven(vault, [row])
+
+
+async def _closing(lent: Connection, day: str) -> asyncpg.Record | None:
+    return await lent.fetchrow(
+        "SELECT position, at, actor, act, recording, facts, details FROM ledger"
+        " WHERE act = 'day.closed' AND facts->>'day' = $1 ORDER BY position DESC LIMIT 1",
+        day,
+    )
+
+
+async def _proven(vault: Vault, rows: Sequence[asyncpg.Record]) -> Certificate:
+    note = await tree.checkpoint(vault)
+    size = Checkpoint.parse(note.text).size
+    entries = [ledger.from_row(row) for row in rows]
+    async with connection(vault.pool) as lent:
+        proven = [
+            Proven(entry, await tree.inclusion(lent, entry.position, size)) for entry in entries
+        ]
+    return Certificate(proven, note)

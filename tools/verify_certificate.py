@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Verify a certificate of erasure, with nothing but this file, the certificate and the public key.
+
+    python3 verify_certificate.py certificate.json 'call-archive/0a1b...+5d6e7f80+AbCd...'
+
+It needs Python 3.11 and the package `cryptography`, and nothing of the archive's own code: it is
+written a second time, so that it can be read whole. Exit status 0: it holds. What it shows and what
+it does not is in docs/proof.md.
+"""
+
+import base64
+import hashlib
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+
+def fail(why: str) -> NoReturn:
+    sys.exit(f"DOES NOT HOLD: {why}")
+
+
+def signed_root(note: str, verifier: str) -> tuple[int, bytes]:
+    """The size and root in a signed note (C2SP signed-note, tlog-checkpoint)."""
+    name, key_id, key = verifier.strip().split("+", 2)
+    raw = base64.b64decode(key, validate=True)
+    if hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4].hex() != key_id or raw[0] != 1:
+        fail("the public key is not one of Ed25519, or not the one of its id")
+    text, _, signatures = note.rpartition("\n\n")
+    text += "\n"
+    for line in signatures.splitlines():
+        dash, who, value = line.split(" ")
+        signature = base64.b64decode(value, validate=True)
+        if (dash, who, signature[:4].hex()) == ("—", name, key_id):
+            try:
+                public = Ed25519PublicKey.from_public_bytes(raw[1:])
+                public.verify(signature[4:], text.encode())
+            except InvalidSignature:
+                fail("the checkpoint's signature does not belong to it")
+            origin, size, root = text.split("\n")[:3]
+            if origin != name:
+                fail("the checkpoint is of another ledger")
+            return int(size), base64.b64decode(root, validate=True)
+    fail("the checkpoint is not signed by this key")
+
+
+def in_tree(entry: object, index: int, size: int, proof: list[bytes], root: bytes) -> bool:
+    """Whether the entry is at `index` of the tree (RFC 9162, 2.1.3.2)."""
+    text = json.dumps(entry, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    found = hashlib.sha256(b"\0" + text.encode()).digest()
+    if not 0 <= index < size:
+        return False
+    fn, sn = index, size - 1
+    for each in proof:
+        if sn == 0:
+            return False
+        if fn & 1 or fn == sn:
+            found = hashlib.sha256(b"\1" + each + found).digest()
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            found = hashlib.sha256(b"\1" + found + each).digest()
+        fn, sn = fn >> 1, sn >> 1
+    return sn == 0 and found == root
+
+
+def main(path: str, verifier: str) -> None:
+    certificate: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
+    if certificate["certificate"] != "call-archive certificate 1":
+        fail("this is not a certificate that this verifier knows")
+    size, root = signed_root(certificate["checkpoint"], verifier)
+    acts: dict[str, dict[str, Any]] = {}
+    places: dict[str, int] = {}
+    for one in certificate["entries"]:
+        proof = [base64.b64decode(each, validate=True) for each in one["proof"]]
+        if not in_tree(one["entry"], one["position"], size, proof, root):
+            fail(f"the entry {one['entry'].get('act')} is not in the signed tree")
+        act = "stored" if one["entry"]["act"] == "rebuilt" else one["entry"]["act"]
+        acts[act], places[act] = one["entry"], one["position"]
+    whole = ({"stored", "erased"}, {"stored", "erased", "day.closed"})
+    if set(acts) not in whole or len(acts) != len(certificate["entries"]):
+        fail("a certificate has the entries stored, erased and day.closed")
+    stored, erased, closed = acts["stored"], acts["erased"], acts.get("day.closed")
+    same = all(stored["facts"][name] == erased["facts"][name] for name in ("day", "due", "rule"))
+    if not same or stored["recording"] != erased["recording"]:
+        fail("the recording was stored under another id, day, time or rule")
+    if datetime.fromisoformat(erased["at"]) < datetime.fromisoformat(erased["facts"]["due"]):
+        fail("the recording was erased before it was due")
+    if not places["stored"] < places["erased"]:
+        fail("the recording was erased before it was stored")
+    if closed and closed["facts"]["day"] != erased["facts"]["day"]:
+        fail("the day that was closed is not the recording's")
+    if closed and places["day.closed"] < places["erased"]:
+        fail("the day was closed before the recording was erased")
+    print(
+        f"holds: the ledger says that recording {erased['recording']} was due at"
+        f" {erased['facts']['due']} ({erased['facts']['rule']}) and was erased at {erased['at']};"
+        f" its day's key {'was destroyed by ' + closed['at'] if closed else 'is not destroyed yet'}"
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        main(sys.argv[1], sys.argv[2])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        fail(f"it cannot be read: {error!r}")
