@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import client, config
+from app import audit, client, config
 from app.config import ConfigError
 from archive.access import Level
 
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _key_parsers(commands)
     _expire_parser(commands)
     _check_parser(commands)
+    audit.add_parsers(commands)
     client.add_parsers(commands)
     return parser
 

@@ -207,6 +207,39 @@ def test_serve_tells_the_addresses_then_that_it_is_ready_then_what_it_has_for_a_
     assert (trial.data_dir / "sample-keys.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_an_auditor_needs_the_files_and_the_key_alone(
+    trial: Archive, here: Any, tmp_path: Path
+) -> None:
+    ledger, key, state = tmp_path / "ledger.txt", tmp_path / "key", tmp_path / "witness"
+    key.write_text(here("ledger", "key").out)
+    seen = here(
+        "witness", trial.doors["operations"], "--key", str(key), "--state", str(state),
+        ARCHIVE_TOKEN=trial.tokens["auditor"],
+    )  # fmt: skip
+    assert seen.status == 0, seen.err
+    assert here("ledger", "export", str(ledger)).status == 0
+    kept = str(state / "checkpoint")
+    words = ("ledger", "verify", str(ledger), "--key", str(key), "--checkpoint", kept)
+    held = here(*words, "--json")
+    assert (held.status, held.facts["faults"]) == (0, [])
+    assert held.facts["stored"] >= len(SAMPLES)
+    assert here(*words).out.startswith("holds: ")
+    content = ledger.read_bytes()
+    ledger.write_bytes(content.replace(b'"act":"stored"', b'"act":"sto"', 1))
+    broken = here(*words)
+    assert broken.status == 1
+    assert "WRONG" in broken.out
+    ledger.write_bytes(content[:100])
+    cut = here(*words, "--json")
+    assert (cut.status, cut.facts["holds"]) == (1, False)
+    assert "it was cut" in cut.err
+    assert here("ledger", "verify", str(tmp_path / "none"), "--key", str(key)).status == 1
+    assert here("ledger", "verify", str(ledger), "--key", "no key").status == 1
+    refused = here("witness", trial.doors["operations"], "--key", str(key), "--state", str(state))
+    assert refused.status == 1
+    assert "401" in refused.err
+
+
 def test_a_second_service_on_the_same_folder_is_refused(trial: Archive) -> None:
     refused = trial.command("serve")
     assert refused.status == 1
@@ -453,7 +486,7 @@ def test_what_the_system_refuses_is_told_in_a_line(here: Any, tmp_path: Path) ->
 
 
 def test_a_call_of_a_year_ago_less_ten_seconds_plays_until_its_year_is_over(
-    trial: Archive,
+    trial: Archive, here: Any, tmp_path: Path
 ) -> None:
     audio = tone(20, pitch=523)
     receipt = trial.put(
@@ -495,6 +528,15 @@ def test_a_call_of_a_year_ago_less_ten_seconds_plays_until_its_year_is_over(
     assert details_in_the_database(trial, receipt["id"]) == (set(), 0)
     metrics = trial.ask("operations", "/metrics", "auditor")[2].decode()
     assert "archive_recordings_overdue 0\n" in metrics
+    certificate = tmp_path / "certificate.json"
+    address = f"/v1/certificates/{receipt['id']}"
+    certificate.write_bytes(trial.ask("retrieval", address, "supervisor")[2])
+    words = ("certificate", "verify", str(certificate), "--key", here("ledger", "key").out.strip())
+    held = here(*words, "--json")
+    assert (held.status, held.facts["recording"]) == (0, receipt["id"])
+    assert here(*words).out.startswith("holds: ")
+    certificate.write_bytes(certificate.read_bytes().replace(b'"erased"', b'"stored"'))
+    assert here(*words, "--json").facts["holds"] is False
 
 
 def acts_of(archive: Archive, recording: str) -> list[dict[str, Any]]:

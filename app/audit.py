@@ -1,0 +1,268 @@
+"""The auditor's commands: `archive ledger`, `archive certificate`, `archive witness`.
+
+`verify` needs nothing but the file and the public key: no archive, no network. Exit status 0 when
+everything holds, 1 when something does not, 2 for wrong usage.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app import config
+from archive import certificate, merkle, story
+from archive.certificate import Certificate, Erasure
+from archive.note import Checkpoint, Note, Verifier
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Run = Callable[[argparse.Namespace], Awaitable[int]]
+
+_KEY = "the ledger's public key, as `archive ledger key` prints it, or a file that holds it"
+
+
+def add_parsers(commands: "Commands") -> None:
+    """Add the commands; each sets `run`."""
+    ledger = commands.add_parser("ledger", help="Export the ledger, and verify it without it.")
+    acts = ledger.add_subparsers(required=True, metavar="ACT")
+    _parser(acts, "key", "Print the ledger's public key.", "  archive ledger key", _print_key)
+    export = _parser(
+        acts,
+        "export",
+        "Write all entries and a signed checkpoint to a file.",
+        "  archive ledger export ledger.txt",
+        _export,
+    )
+    export.add_argument("file", type=Path, metavar="FILE")
+    verify = _parser(
+        acts,
+        "verify",
+        "Check an export: unrewritten, and every recording that came due erased, none early.",
+        "  archive ledger verify ledger.txt --key call-archive/0a1b...+5d6e7f80+AbCd...\n"
+        "  archive ledger verify ledger.txt --key key.txt --checkpoint witness/checkpoint",
+        _telling(_verify_ledger),
+    )
+    verify.add_argument("file", type=Path, metavar="FILE")
+    verify.add_argument("--key", required=True, help=_KEY)
+    verify.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a checkpoint kept elsewhere, which the export has to go on from; repeatable",
+    )
+    one = commands.add_parser("certificate", help="Verify a certificate of erasure.")
+    acts = one.add_subparsers(required=True, metavar="ACT")
+    check = _parser(
+        acts,
+        "verify",
+        "Check the certificate of one erasure.",
+        "  archive certificate verify certificate.json --key key.txt",
+        _telling(_verify_certificate),
+    )
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("--key", required=True, help=_KEY)
+    _witness_parser(commands)
+
+
+def _witness_parser(commands: "Commands") -> None:
+    parser = _parser(
+        commands,
+        "witness",
+        "Keep an archive's checkpoint, and demand that the next one goes on from it.",
+        "  ARCHIVE_TOKEN_FILE=auditor.key archive witness https://archive.example:8082 \\\n"
+        "      --key key.txt --state /var/lib/archive-witness\n"
+        "run it on another machine, under another administrator, from a timer. It exits with 1,\n"
+        "and keeps what it had, when the ledger is no continuation: then somebody rewrote it.\n"
+        "STATE/checkpoint is the last one, cosigned; STATE/witness.pub is the witness's own key.",
+        _telling(_witness),
+    )
+    parser.add_argument("url", metavar="URL", help="the operations door")
+    parser.add_argument("--key", required=True, help=_KEY)
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="what it keeps")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="an auditor's key")
+
+
+def _parser(
+    commands: "Commands", name: str, text: str, examples: str, run: Run
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog="examples:\n" + examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+    return parser
+
+
+def _telling(run: Run) -> Run:
+    """Tell in a line what was wrong with a file or a key."""
+
+    async def told(arguments: argparse.Namespace) -> int:
+        try:
+            return await run(arguments)
+        except (ValueError, OSError) as error:
+            if arguments.json:
+                print(json.dumps({"holds": False, "why": str(error)}))
+            print(f"archive: {error}", file=sys.stderr)
+            return 1
+
+    return told
+
+
+def verifier(text: str) -> Verifier:
+    """The key that was given, or that stands in the file that was named."""
+    if "+" not in text or Path(text).exists():
+        text = Path(text).read_text("utf-8")
+    return Verifier.parse(text)
+
+
+async def _print_key(arguments: argparse.Namespace) -> int:
+    from app.serve import opened
+
+    async with opened(config.load(arguments.config, os.environ), join=True) as vault:
+        key = str(vault.signer.verifier)
+    print(json.dumps({"key": key}) if arguments.json else key)
+    return 0
+
+
+async def _export(arguments: argparse.Namespace) -> int:
+    from app.serve import opened
+    from storage import tree
+    from storage.database import connection
+
+    async with opened(config.load(arguments.config, os.environ), join=True) as vault:
+        note = await tree.checkpoint(vault)
+        size = Checkpoint.parse(note.text).size
+        new = arguments.file.with_name(arguments.file.name + ".new")
+        with new.open("wb") as out:
+            async with connection(vault.pool) as lent, lent.transaction():
+                async for entry in tree.everything(lent, size):
+                    out.write(entry.text + b"\n")
+            out.write(b"\n" + str(note).encode())
+        new.replace(arguments.file)
+        key = str(vault.signer.verifier)
+    facts = {"entries": size, "key": key}
+    print(json.dumps(facts) if arguments.json else f"{size} entries; key {key}")
+    return 0
+
+
+async def _verify_ledger(arguments: argparse.Namespace) -> int:
+    key = verifier(arguments.key)
+    kept = [await asyncio.to_thread(each.read_text, "utf-8") for each in arguments.checkpoint]
+    facts = verify_export(arguments.file, key, [Note.parse(text) for text in kept])
+    if arguments.json:
+        print(json.dumps(facts))
+        return 0 if facts["holds"] else 1
+    for fault in facts["faults"]:  # type: ignore[attr-defined]
+        print(f"WRONG  {fault}")
+    print(
+        f"{'holds' if facts['holds'] else 'DOES NOT HOLD'}: {facts['entries']} entries,"
+        f" {facts['stored']} recordings stored, {facts['erased']} erased,"
+        f" {facts['overdue']} due within the last day and not erased yet,"
+        f" {facts['nights']} nights, {facts['days_closed']} days closed,"
+        f" {len(kept)} checkpoints from elsewhere"
+    )
+    return 0 if facts["holds"] else 1
+
+
+def verify_export(path: Path, key: Verifier, kept: list[Note]) -> dict[str, object]:
+    """Check an export whole. Raises ValueError or OSError when it cannot be read at all."""
+    from storage.signer import check
+
+    with path.open("rb") as file:
+        told = story.read(_lines(file))
+        note = Note.parse(file.read().decode())
+    checkpoint = check(note, key)
+    faults = list(told.faults)
+    if (told.growth.size, told.growth.root) != (checkpoint.size, checkpoint.root):
+        faults.insert(0, "the entries are not those of the signed checkpoint: it was changed")
+    for older in [check(each, key) for each in kept]:
+        with path.open("rb") as file:
+            hashes = (merkle.leaf_hash(line) for line in islice(_lines(file), older.size))
+            before = merkle.growth_over(hashes)
+        if (before.size, before.root) != (older.size, older.root):
+            faults.insert(0, f"it does not go on from the checkpoint of {older.size} entries")
+    return {
+        "holds": not faults,
+        "faults": faults,
+        "origin": checkpoint.origin,
+        "entries": told.growth.size,
+        "stored": told.stored,
+        "erased": told.erased,
+        "overdue": told.overdue,
+        "nights": told.nights,
+        "days_closed": told.days_closed,
+        "told_until": told.told_until,
+    }
+
+
+def _lines(file: Iterator[bytes]) -> Iterator[bytes]:
+    """The entries, up to the empty line."""
+    for line in file:
+        if line == b"\n":
+            return
+        yield line[:-1]
+    raise ValueError("The export has no checkpoint at its end: it was cut.")
+
+
+async def _verify_certificate(arguments: argparse.Namespace) -> int:
+    from storage.signer import check
+
+    key = verifier(arguments.key)
+    found = Certificate.parse(arguments.file.read_bytes())
+    shown = certificate.erasure(found, lambda note: check(note, key))
+    print(json.dumps(_facts(shown)) if arguments.json else _words(shown))
+    return 0
+
+
+def _facts(shown: Erasure) -> dict[str, object]:
+    return {
+        "holds": True,
+        "recording": shown.recording,
+        "rule": shown.rule,
+        "due": shown.due.isoformat(),
+        "stored_at": shown.stored_at.isoformat(),
+        "erased_at": shown.erased_at.isoformat(),
+        "day_key_destroyed_at": shown.closed_at and shown.closed_at.isoformat(),
+    }
+
+
+def _words(shown: Erasure) -> str:
+    closed = (
+        f"its day's key was destroyed by {shown.closed_at.isoformat()}"
+        if shown.closed_at
+        else "its day's key is not destroyed yet"
+    )
+    return (
+        f"holds: the ledger says that recording {shown.recording} was due at"
+        f" {shown.due.isoformat()} ({shown.rule}), was erased at {shown.erased_at.isoformat()},"
+        f" and that {closed}"
+    )
+
+
+async def _witness(arguments: argparse.Namespace) -> int:
+    from app.witness import Witness
+
+    token = os.environ.get("ARCHIVE_TOKEN", "")
+    if name := arguments.token_file or os.environ.get("ARCHIVE_TOKEN_FILE"):
+        token = (await asyncio.to_thread(Path(name).read_text, "utf-8")).strip()
+    witness = Witness.open(arguments.state, verifier(arguments.key))
+    seen = await witness.visit(arguments.url.rstrip("/"), token)
+    facts = {"holds": True, "entries": seen.now.size, "before": seen.before}
+    print(
+        json.dumps(facts)
+        if arguments.json
+        else f"holds: {seen.now.size} entries, which go on from the {seen.before} seen before"
+    )
+    return 0

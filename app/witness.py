@@ -1,0 +1,134 @@
+"""A witness: keeps the last checkpoint of an archive's ledger, and signs the next one only if its
+tree goes on from that one.
+
+It believes nothing that the archive says besides: the proof is made here, out of the tiles that the
+archive publishes. Its cosignature is that of C2SP tlog-cosignature: the checkpoint with the time
+ahead of it, under the witness's own Ed25519 key. What it keeps is replaced only after a checkpoint
+was found good.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from archive import merkle, note, tiles
+from archive.merkle import ProofError
+from archive.note import Checkpoint, Note, Signature, Verifier
+from archive.tiles import Tile, Tiles
+from storage import durable
+from storage.signer import check
+
+NAME = "call-archive-witness"
+
+_MOST = 1 << 20  # bytes of an answer
+
+
+class WitnessError(ValueError):
+    """The ledger is not a continuation, or cannot be asked; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The checkpoint that was found good, and how many entries the one before had."""
+
+    now: Checkpoint
+    before: int
+
+
+class Witness:
+    """One witness of one archive, with its state in a directory; made by `open`."""
+
+    def __init__(self, state: Path, archive: Verifier, key: Ed25519PrivateKey) -> None:
+        self._kept = state / "checkpoint"
+        self._archive = archive
+        self._key = key
+        self.verifier = Verifier(NAME, note.COSIGNATURE, key.public_key().public_bytes_raw())
+
+    @classmethod
+    def open(cls, state: Path, archive: Verifier) -> "Witness":
+        """Read the witness's state, or begin it. Raises OSError or ValueError."""
+        durable.make_directory(state)
+        path = state / "witness.key"
+        if not path.exists():
+            if (state / "checkpoint").exists():
+                raise WitnessError(f"{path} is missing: restore it, or begin in another directory")
+            durable.write(state / "new", Ed25519PrivateKey.generate().private_bytes_raw())
+            durable.rename(state / "new", path)
+        witness = cls(state, archive, Ed25519PrivateKey.from_private_bytes(path.read_bytes()))
+        durable.write(state / "new", f"{witness.verifier}\n".encode())
+        durable.rename(state / "new", state / "witness.pub")
+        return witness
+
+    def last(self) -> Checkpoint | None:
+        """What was found good last. Raises ValueError when it is not what was kept."""
+        try:
+            return check(Note.parse(self._kept.read_text("utf-8")), self._archive)
+        except FileNotFoundError:
+            return None
+
+    async def visit(self, url: str, token: str) -> Seen:
+        """Look at the archive's ledger, and keep its checkpoint if it goes on from the last.
+
+        `url` is the operations door, `token` an auditor's. Raises ValueError saying what is wrong.
+        """
+        last = self.last()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        timeout = aiohttp.ClientTimeout(total=60)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+            told = Note.parse((await _get(session, f"{url}/v1/ledger/checkpoint")).decode())
+            now = check(told, self._archive)
+            if last:
+                await self._demand(session, url, last, now)
+        cosigned = Note(told.text, (told.by(self._archive), self._cosignature(told.text)))
+        new = self._kept.with_name("new")
+        await asyncio.to_thread(durable.write, new, str(cosigned).encode())
+        await asyncio.to_thread(durable.rename, new, self._kept)
+        return Seen(now, last.size if last else 0)
+
+    async def _demand(
+        self, session: aiohttp.ClientSession, url: str, last: Checkpoint, now: Checkpoint
+    ) -> None:
+        """Make the proof of consistency out of the published tiles. Raises WitnessError."""
+        if now.size < last.size:
+            raise WitnessError(
+                f"The ledger has {now.size} entries and had {last.size}: it was cut, or an old"
+                " database was put back."
+            )
+        parts = merkle.consistency_nodes(last.size, now.size)
+        found: dict[Tile, bytes] = {}
+        for tile in tiles.needed(parts):
+            name = tiles.path(*tile, tiles.width(tile, now.size))
+            found[tile] = await _get(session, f"{url}/v1/ledger/tile/{name}")
+        try:
+            proof = merkle.proof(parts, Tiles(found).look)
+            merkle.check_consistency(last.size, last.root, now.size, now.root, proof)
+        except (ProofError, LookupError) as error:
+            raise WitnessError(
+                f"The ledger ({now.size} entries) does not go on from what was seen before"
+                f" ({last.size} entries): {error}. It was rewritten."
+            ) from None
+
+    def _cosignature(self, text: str) -> Signature:
+        """C2SP tlog-cosignature, v1: the time in seconds, and the signature over time and text."""
+        now = int(time.time())
+        signed = self._key.sign(f"cosignature/v1\ntime {now}\n{text}".encode())
+        return Signature(NAME, self.verifier.id, now.to_bytes(8, "big") + signed)
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
+    try:
+        async with session.get(url, allow_redirects=False) as answer:
+            if answer.status != 200:
+                raise WitnessError(f"The archive answered {answer.status} to {answer.url.path}.")
+            content = bytearray()
+            async for piece in answer.content.iter_any():
+                content += piece
+                if len(content) > _MOST:
+                    raise WitnessError("The archive's answer has no end.")
+            return bytes(content)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise WitnessError(f"The archive cannot be asked: {type(error).__name__}.") from error

@@ -1,0 +1,115 @@
+"""The story of a ledger: whole, or told what is wrong with it."""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from archive import merkle, story
+from archive.ledger import Entry, instant
+from archive.nights import root_over
+
+BEGIN = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+DUE = BEGIN + timedelta(days=1)
+ONE, TWO = UUID(int=1), UUID(int=2)
+
+
+def entry(
+    act: str, hours: float, recording: UUID | None = None, **facts: object
+) -> Callable[[], bytes]:
+    at = BEGIN + timedelta(hours=hours)
+    return lambda: Entry(0, at, "k", act, recording, facts).text
+
+
+def facts(due: datetime = DUE) -> dict[str, object]:
+    return {"day": "2026-11-02", "due": instant(due), "rule": "P1D"}
+
+
+def gone(due: datetime = DUE) -> dict[str, object]:
+    return {**facts(due), "attempt": str(uuid4()), "absent": ["objects"]}
+
+
+def night(since: int, upto: int, *erased: UUID, **other: object) -> dict[str, object]:
+    account = {
+        "night": "2026-11-02", "since": since, "upto": upto, "due": len(erased),
+        "erased": len(erased), "failed": 0, "failed_ids": [],
+        "root": root_over(erased, []).hex(),
+    }  # fmt: skip
+    return {**account, **other}
+
+
+def told(*entries: Callable[[], bytes]) -> story.Story:
+    return story.read([make() for make in entries])
+
+
+WHOLE = (
+    entry("key.added", 0, key="k"),
+    entry("stored", 0, ONE, **facts()),
+    entry("rebuilt", 1, TWO, **facts()),
+    entry("listened", 2, ONE, format="wav"),
+    entry("searched", 3),
+    entry("erased", 24, ONE, **gone()),
+    entry("erased", 24.1, TWO, **gone()),
+    entry("night.done", 36, **night(0, 7, ONE, TWO)),
+    entry("day.closed", 36, day="2026-11-02"),
+)
+
+
+def test_a_whole_story() -> None:
+    found = told(*WHOLE)
+    assert found.faults == []
+    assert (found.stored, found.erased, found.overdue) == (2, 2, 0)
+    assert (found.nights, found.days_closed) == (1, 1)
+    leaves = [merkle.leaf_hash(make()) for make in WHOLE[:5]]
+    assert merkle.growth_over(leaves).size == 5
+    assert told().faults == []
+
+
+WRONG = [
+    ("before it is due", [*WHOLE[:5], entry("erased", 23.9, ONE, **gone()), WHOLE[6]]),
+    ("a second time", [*WHOLE, entry("erased", 37, ONE, **gone())]),
+    ("never stored", [*WHOLE, entry("erased", 37, UUID(int=9), **gone())]),
+    ("comes back", [*WHOLE, entry("rebuilt", 37, ONE, **facts())]),
+    ("another due time", [*WHOLE[:5], entry("erased", 24, ONE, **gone(DUE - timedelta(hours=3)))]),
+    ("given another", [*WHOLE[:3], entry("stored", 1, ONE, **facts(DUE + timedelta(days=9)))]),
+    ("is not erased", [*WHOLE[:5], entry("searched", 49)]),
+    ("root is not", [*WHOLE[:7], entry("night.done", 30, **night(0, 7, ONE, UUID(int=3)))]),
+    ("counts are not", [*WHOLE[:7], entry("night.done", 30, **night(0, 7, ONE))]),
+    ("counts are not", [*WHOLE[:7], entry("night.done", 30, **night(0, 7, ONE, TWO, due=3))]),
+    ("cannot be read", [*WHOLE, entry("erased", 37, ONE, due=3)]),
+    ("cannot be read", [*WHOLE, lambda: b"no entry"]),
+    ("cannot be read", [*WHOLE, entry("night.done", 37)]),
+]
+
+
+@pytest.mark.parametrize(("why", "entries"), WRONG)
+def test_what_is_wrong_is_told(why: str, entries: list[Callable[[], bytes]]) -> None:
+    assert any(why in fault for fault in told(*entries).faults), told(*entries).faults
+
+
+def test_what_is_due_for_less_than_a_day_is_not_left_out_yet() -> None:
+    found = told(*WHOLE[:6], entry("searched", 47.9))
+    assert (found.faults, found.overdue) == ([], 1)
+
+
+def test_thousands_of_faults_are_not_all_told() -> None:
+    entries = [entry("erased", 24, uuid4(), **gone()) for _ in range(300)]
+    found = told(*entries)
+    assert (len(found.faults), found.erased) == (100, 300)
+
+
+def test_what_looks_usual_is_read_as_any_other_would_be() -> None:
+    """The quick way of reading finds what JSON finds, whatever a text holds."""
+    strange = ['"', "\\", '","due":"2000', "}", "]", '\\"', "ä", "\u2028", "x" * 300]
+    dice = random.Random(5)
+    for _ in range(300):
+        due = instant(DUE + timedelta(days=dice.randrange(5)))
+        known = {"day": dice.choice(strange), "due": due, "rule": dice.choice(strange)}
+        if dice.random() < 0.5:
+            known |= {"attempt": dice.choice(strange), "absent": [dice.choice(strange)]}
+        if dice.random() < 0.2:
+            known["zzz"] = {"due": "2000-01-01T00:00:00.000000Z"}
+        line = Entry(0, BEGIN, dice.choice(strange), "stored", ONE, known).text
+        assert story.read([line])._due == {str(ONE): due}
