@@ -8,12 +8,19 @@ since its day in the name says that it is due.
 """
 
 import asyncio
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.errors import UnavailableError
+from archive.ledger import instant
 from storage import ledger, steps
 from storage.database import Connection, connection
+from storage.keyring import KeyRingError, NoDayKeyError, Ring
 from storage.vault import Vault
 
 
@@ -42,7 +49,7 @@ async def _note_destroyed(vault: Vault) -> list[Closing]:
         untold = sorted(destroyed.keys() - noted)
         for day in untold:
             async with lent.transaction():
-                await _note(lent, day, 0)
+                await _note(lent, vault.ring.id, day, destroyed[day], 0)
     return [Closing(day, True, 0, "its key was destroyed before a crash") for day in untold]
 
 
@@ -58,10 +65,10 @@ async def _close(vault: Vault, day: date) -> Closing:
     if strays is None:
         return Closing(day, False, 0, "the object store still holds objects of it")
     steps.reached("swept")
-    await asyncio.to_thread(vault.ring.destroy, day)
+    destroyed_at = await asyncio.to_thread(_destroy, vault.ring, day)
     steps.reached("destroyed")
     async with connection(vault.pool) as lent, lent.transaction():
-        await _note(lent, day, strays)
+        await _note(lent, vault.ring.id, day, destroyed_at, strays)
     steps.reached("closed")
     return Closing(day, True, strays, "every recording of it is erased and its key is destroyed")
 
@@ -86,7 +93,26 @@ async def _sweep(vault: Vault, day: date) -> int | None:
     return None if strays and await vault.objects.holdings(prefix) else len(strays)
 
 
-async def _note(lent: Connection, day: date, strays: int) -> None:
+def _destroy(ring: Ring, day: date) -> datetime:
+    """Destroy the day's key, and see that what was sealed under it opens no more.
+
+    Returns when, by the key holder's clock. Raises KeyRingError when the canary lives.
+    """
+    nonce, canary = secrets.token_bytes(12), b""
+    with suppress(NoDayKeyError):  # another service may have been quicker
+        canary = AESGCM(ring.day_key(day)).encrypt(nonce, b"canary", None)
+    destroyed_at = ring.destroy(day)
+    try:
+        AESGCM(ring.day_key(day)).decrypt(nonce, canary, None)
+    except (NoDayKeyError, InvalidTag):
+        return destroyed_at
+    raise KeyRingError(f"the key of {day.isoformat()} is destroyed and still opens what it sealed")
+
+
+async def _note(
+    lent: Connection, holder: str, day: date, destroyed_at: datetime, strays: int
+) -> None:
+    """Write down that the day is closed, with the holder's receipt for its key."""
     await lent.execute(
         "INSERT INTO day (expires_on, closed_at) VALUES ($1, archive_now())"
         " ON CONFLICT (expires_on) DO UPDATE SET closed_at = archive_now()",
@@ -98,5 +124,10 @@ async def _note(lent: Connection, day: date, strays: int) -> None:
     await lent.execute(
         "UPDATE recording SET call_hash = NULL WHERE expires_on = $1 AND call_hash IS NOT NULL", day
     )
-    facts = {"day": day.isoformat(), "strays": strays, "key": "destroyed"}
+    facts = {
+        "day": day.isoformat(),
+        "strays": strays,
+        "holder": holder,
+        "key_destroyed_at": instant(destroyed_at),
+    }
     await ledger.record(lent, ledger.SYSTEM, "day.closed", facts=facts)

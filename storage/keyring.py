@@ -201,11 +201,13 @@ class Ring:
             made = {day: secrets.token_bytes(_KEY) for day in sorted(missing)}
             self._save(replace(state.content, days={**state.content.days, **made}), state.root)
 
-    def destroy(self, day: date) -> None:
-        """End the key of a day that is over, for ever, and with it the root that sealed it.
+    def destroy(self, day: date) -> datetime:
+        """End the key of a day that is over, for ever; returns when, by the holder's own clock.
 
-        Raises KeyRingError while the day is not over by the holder's own clock. Doing it again
-        changes nothing; a day that never had a key is written down as destroyed.
+        The root that sealed it goes with it: a copy of the ring as it was a moment before, which a
+        backup may hold, is then tried, and must not open. Raises KeyRingError if it does, and while
+        the day is not over by the holder's clock. Doing it again changes nothing; a day that never
+        had a key is written down as destroyed.
         """
         today = self._today()
         if day >= today:
@@ -213,14 +215,18 @@ class Ring:
         with self._locked():
             state = self._load()
             if day in state.content.destroyed:
-                return
+                return state.content.destroyed[day]
+            before, now = self._file.read_bytes(), datetime.now(UTC)
             days = {each: key for each, key in state.content.days.items() if each != day}
             destroyed = {
                 each: at
-                for each, at in {**state.content.destroyed, day: datetime.now(UTC)}.items()
+                for each, at in {**state.content.destroyed, day: now}.items()
                 if each == day or today - each <= _REMEMBERED
             }
             self._rotate(replace(state.content, days=days, destroyed=destroyed))
+            if self._opened(before):
+                raise KeyRingError("the root of an old copy of the ring is still there")
+        return now
 
     def _current(self) -> _State:
         """What the file holds now; read anew only when it was replaced."""
@@ -296,12 +302,16 @@ class Ring:
         return state
 
     def _unseal(self, path: Path) -> tuple[bytes, _Content]:
-        sealed = path.read_bytes()
+        if opened := self._opened(path.read_bytes()):
+            return opened
+        raise self._foreign(path)
+
+    def _opened(self, sealed: bytes) -> tuple[bytes, _Content] | None:
         for root in self._root_file.roots():
             with suppress(InvalidTag, ValueError):
                 plain = AESGCM(root).decrypt(sealed[:_NONCE], sealed[_NONCE:], _RING_DATA)
                 return root, _Content.from_json(plain)
-        raise self._foreign(path)
+        return None
 
     def _save(self, content: _Content, root: bytes) -> None:
         """Replace the ring. What it holds counts only when that is done."""

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from archive.errors import UnavailableError
-from storage import clocks, removal
+from storage import clocks, ledger, removal
 from storage.clocks import Reading, ReleaseRefusedError, judge
 from storage.database import connection
-from storage.keyring import NoDayKeyError
+from storage.keyring import KeyRingError, NoDayKeyError
 from storage.sealing import Seal
 from tests.services import Faulty, Service
 from tests.sounds import tone
@@ -152,6 +152,12 @@ async def test_the_night_closes_the_day_and_destroys_its_key(
     assert not await service.holdings()
     acts = [act for act, recording in await service.acts() if recording in (gone, None)]
     assert acts[-3:] == ["night.done", "day.closed", "night.done"]
+    async with connection(service.vault.pool) as lent:
+        closed = [one for one in await ledger.page(lent, 0, 1000) if one.act == "day.closed"]
+    receipt = closed[0].facts
+    assert (receipt["day"], receipt["holder"]) == (day.isoformat(), service.vault.ring.id)
+    destroyed = service.vault.ring.destroyed()[day]
+    assert receipt["key_destroyed_at"] == f"{destroyed:%Y-%m-%dT%H:%M:%S.%fZ}"
     assert (await service.night()).closings == []
     page = await (await service.operate("/v1/expiry")).json()
     assert [(one["day"], one["due"], one["erased"]) for one in page["days"]] == [
@@ -176,6 +182,23 @@ async def test_a_day_with_anything_left_is_not_closed(
     service.vault = working
     await service.end_leases()
     assert (await service.night()).closings[0].closed
+
+
+async def test_a_day_whose_canary_lives_is_not_closed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    day = (await service.rows())[0]["expires_on"]
+    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    working = service.vault
+    lying: Any = Faulty(working.ring, destroy=lambda day: datetime.now(UTC))
+    service.vault = replace(working, ring=lying)
+    with pytest.raises(KeyRingError, match="still opens"):
+        await service.night()
+    assert ("day.closed", None) not in await service.acts()
+    service.vault = working
+    assert (await service.night()).closings[0].closed
+    assert day in service.vault.ring.destroyed()
 
 
 async def test_the_fuse_stops_erasing_and_a_person_lets_it_go_on(service: Service) -> None:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from storage import durable
 from storage.keyring import KeyRingError, NoDayKeyError, Ring
+from storage.root import RootFile
 
 TODAY = date(2026, 11, 24)
 DAY = timedelta(days=1)
@@ -514,6 +515,14 @@ def test_a_rotation_broken_off_elsewhere_is_finished_by_who_is_running(
     assert old_root in root_of(tmp_path).read_bytes()
     ring.month_key("2026-11")
     assert old_root not in root_of(tmp_path).read_bytes()
+
+
+def test_a_destruction_after_which_an_old_copy_opens_is_none(
+    ring: Ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RootFile, "keep", lambda self, root: None)
+    with pytest.raises(KeyRingError, match="old copy"):
+        open_ring(tmp_path, today=TODAY + DAY).destroy(TODAY)
 
 
 # Several at once
