@@ -8,8 +8,10 @@ is compared with the plain one, since some servers answer such a question withou
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element
@@ -26,11 +28,18 @@ Kind = Literal["object", "version", "marker", "upload"]
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One thing that a store keeps under a key; `id` is a version's or an unfinished upload's."""
+    """One thing that a store keeps under a key; `id` is a version's or an unfinished upload's.
+
+    What a list says besides does not make it another thing: `size` in bytes (-1 if it does not
+    say), `latest` whether it is what the key stands for now, `at` when it was begun or written.
+    """
 
     key: str
     kind: Kind
     id: str | None = None
+    size: int = field(default=-1, compare=False)
+    latest: bool = field(default=True, compare=False)
+    at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,10 @@ UPLOADS = _List(
 )
 
 
+class _EndlessError(StoreError):
+    """A list that repeats itself."""
+
+
 async def keeps_versions(bucket: Bucket) -> bool:
     """Whether the server has version lists; those of an unversioned bucket show its objects."""
     try:
@@ -100,6 +113,47 @@ async def list_all(bucket: Bucket, span: Span, *, versions: bool) -> list[Holdin
     found = await _listed(bucket, VERSIONS, span) if versions else []
     found = found or await _listed(bucket, PLAIN, span)
     return found + await _listed(bucket, UPLOADS, span)
+
+
+async def walk(bucket: Bucket, prefix: str, *, versions: bool) -> AsyncGenerator[Holding, None]:
+    """Every object, version and delete marker under a prefix, in the order of their keys.
+
+    One page of a list is held at a time. Raises StoreError when the list is not in order, or does
+    not come to its end: what was left out would be taken for lost.
+    """
+    if versions:
+        last = ""
+        async for last_held in _in_order(bucket, VERSIONS, prefix):
+            last = last_held.key
+            yield last_held
+        if last:
+            return
+    async for holding in _in_order(bucket, PLAIN, prefix):
+        yield holding
+
+
+async def unfinished(bucket: Bucket) -> AsyncGenerator[Holding, None]:
+    """Every unfinished upload of the bucket, one page of the list at a time."""
+    async for page, encoded in _pages(bucket, UPLOADS, Span("")):
+        for entry in page:
+            if entry.tag in UPLOADS.kinds:
+                yield _holding(UPLOADS, entry, encoded)
+
+
+async def folders(bucket: Bucket, *, versions: bool) -> list[str]:
+    """What the bucket's keys begin with, up to the first slash and with it, each once, in order.
+
+    A key without a slash stands there as it is.
+    """
+    for what in (VERSIONS, PLAIN) if versions else (PLAIN,):
+        found = set()
+        async for page, encoded in _pages(bucket, what, Span(""), {"delimiter": "/"}):
+            folded = page.findall("CommonPrefixes/Prefix")
+            found |= {_plain(entry.text, encoded) for entry in folded}
+            found |= {_plain(e.findtext("Key"), encoded) for e in page if e.tag in what.kinds}
+        if found:
+            return sorted(found)
+    return []
 
 
 async def remove_all(bucket: Bucket, doomed: Sequence[Holding]) -> list[Holding]:
@@ -128,9 +182,38 @@ async def remove_all(bucket: Bucket, doomed: Sequence[Holding]) -> list[Holding]
     return refused
 
 
+async def _in_order(bucket: Bucket, what: _List, prefix: str) -> AsyncGenerator[Holding, None]:
+    last = ""
+    async for page, encoded in _pages(bucket, what, Span(prefix)):
+        listed = [_holding(what, entry, encoded) for entry in page if entry.tag in what.kinds]
+        # Servers tell of a page's versions first, and then of its marks of deletion.
+        for holding in sorted(listed, key=lambda each: each.key):
+            if holding.key < last:
+                raise StoreError("The object store's list is not in the order of its keys.")
+            last = holding.key
+            yield holding
+
+
 async def _listed(bucket: Bucket, what: _List, span: Span) -> list[Holding]:
     found: list[Holding] = []
-    query = {**what.query, "prefix": span.prefix}
+    try:
+        async with aclosing(_pages(bucket, what, span)) as pages:
+            async for page, encoded in pages:
+                listed = [_holding(what, one, encoded) for one in page if one.tag in what.kinds]
+                found += [holding for holding in listed if holding.key in span]
+                if listed and span.before(listed[-1].key):
+                    break
+    except _EndlessError:
+        if not found:  # what a server in a loop showed can go, and the rest shows then
+            raise
+    return found
+
+
+async def _pages(
+    bucket: Bucket, what: _List, span: Span, asked: Mapping[str, str] | None = None
+) -> AsyncGenerator[tuple[Element, bool], None]:
+    """The pages of a list, each with whether its keys are encoded."""
+    query = {**what.query, "prefix": span.prefix, **(asked or {})}
     if what.start and len(span.first) > 1:
         query[what.start] = span.first[:-1]  # exclusive, and not far before the first
     while True:
@@ -138,19 +221,16 @@ async def _listed(bucket: Bucket, what: _List, span: Span) -> list[Holding]:
             _, content = await bucket.call("GET", query)
         except StoreError as error:
             if what is UPLOADS and (error.status == 501 or error.code == "NoSuchUpload"):
-                return found  # how servers say that they have none, or never any
+                return  # how servers say that they have none, or never any
             raise
         page = parse(content)
         encoded = page.findtext("EncodingType") == "url"
-        listed = [_holding(what, entry, encoded) for entry in page if entry.tag in what.kinds]
-        found += [holding for holding in listed if holding.key in span]
-        if page.findtext("IsTruncated") != "true" or (listed and span.before(listed[-1].key)):
-            return found
+        yield page, encoded
+        if page.findtext("IsTruncated") != "true":
+            return
         following = _following(what, page, encoded)
         if following == {name: query[name] for name in what.more if name in query}:
-            if found:  # a server in a loop; what it showed can go, and the rest shows then
-                return found
-            raise StoreError("The object store's list does not come to an end.")
+            raise _EndlessError("The object store's list does not come to an end.")
         query = {name: query[name] for name in query if name not in what.more} | following
 
 
@@ -183,7 +263,24 @@ def _holding(what: _List, entry: Element, encoded: bool) -> Holding:
     key = _plain(entry.findtext("Key"), encoded)
     kind = what.kinds[entry.tag]
     id_ = entry.findtext(what.id) if what.id else None
-    return Holding(key, "object" if kind == "version" and id_ == "null" else kind, id_)
+    size = entry.findtext("Size") or ""
+    return Holding(
+        key,
+        "object" if kind == "version" and id_ == "null" else kind,
+        id_,
+        int(size) if size.isdecimal() else -1,
+        entry.findtext("IsLatest") != "false",
+        _moment(entry.findtext("LastModified") or entry.findtext("Initiated")),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A time as lists tell it; some write nanoseconds, some nothing that can be read."""
+    try:
+        moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text or ""))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _following(what: _List, page: Element, encoded: bool) -> dict[str, str]:

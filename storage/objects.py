@@ -29,6 +29,7 @@ from xml.sax.saxutils import escape
 import aiohttp
 from minio.credentials.credentials import Credentials
 
+from storage import holdings as kept
 from storage.holdings import Holding, Span, keeps_versions, list_all, remove_all
 from storage.s3 import (
     BROKEN,
@@ -160,6 +161,22 @@ class ObjectStore:
         """
         span = Span(prefix, first, last)
         return await list_all(self._bucket, span, versions=self._versions)
+
+    def walk(self, prefix: str) -> AsyncGenerator[Holding, None]:
+        """Every object, version and delete marker under `prefix`, in the order of their keys.
+
+        However many there are, one page of the list is held. Raises StoreError when the store
+        cannot be asked, or its list cannot be relied on to be whole.
+        """
+        return kept.walk(self._bucket, prefix, versions=self._versions)
+
+    def unfinished(self) -> AsyncGenerator[Holding, None]:
+        """Every unfinished upload of the bucket, with when it was begun if the store says so."""
+        return kept.unfinished(self._bucket)
+
+    async def folders(self) -> list[str]:
+        """What the keys begin with, up to the first slash and with it: the expiry days, mostly."""
+        return await kept.folders(self._bucket, versions=self._versions)
 
     async def remove(self, doomed: Sequence[Holding]) -> list[Holding]:
         """Remove all of them, versions by their id; those that the store refused come back.
