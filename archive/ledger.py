@@ -9,7 +9,6 @@ The bytes are the entry as JSON in its one canonical form (RFC 8785): keys in or
 UTF-8. Times are UTC to the microsecond. Numbers in facts are whole.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,11 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One act. `position` counts from 0; `sealed` is the SHA-256 of what is sealed, in hex."""
+    """One act. `position` counts from 0.
+
+    `sealed` is the SHA-256, in hex, of what is sealed of it; the random key and nonce in that are
+    its salt.
+    """
 
     position: int
     at: datetime
@@ -62,11 +65,6 @@ class Entry:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("this is not an entry of the ledger") from error
-
-
-def sealed_hash(details: bytes | None) -> str | None:
-    """What an entry holds of its sealed part. The random key and nonce in it are its salt."""
-    return hashlib.sha256(details).hexdigest() if details is not None else None
 
 
 def instant(moment: datetime) -> str:

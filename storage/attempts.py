@@ -31,6 +31,11 @@ GRACE = timedelta(seconds=60)
 """How long after a put was given up its object may still land and be looked for."""
 
 
+def patience(size: int) -> float:
+    """Seconds that a put of this many bytes of audio is given."""
+    return 20 + size / SLOWEST
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try to store one recording: the object's key, its head, and the time it is given."""
@@ -57,7 +62,7 @@ def prepare(vault: Vault, recording: Recording, spool: Spool) -> Attempt:
         recordings.terms(vault.ring, recording.call),
         spool.seal.header(day_key, len(details)),
         details,
-        20 + recording.audio.bytes / SLOWEST,
+        patience(recording.audio.bytes),
     )
 
 

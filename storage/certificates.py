@@ -34,7 +34,7 @@ async def of_recording(vault: Vault, caller: Caller, identifier: UUID) -> Certif
         if kind is None or not caller.may_know(kind):
             raise NotFoundError(_NOT_YET)
         rows = await lent.fetch(
-            "SELECT position, at, actor, act, recording, facts, details FROM ledger"
+            "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"
             " WHERE recording = $1 AND act = ANY($2) ORDER BY position",
             identifier,
             [*BEGIN, "erased"],
@@ -53,7 +53,7 @@ async def of_night(vault: Vault, day: date) -> Certificate:
     await tree.sequence(vault.pool)
     async with connection(vault.pool) as lent:
         row = await lent.fetchrow(
-            "SELECT position, at, actor, act, recording, facts, details FROM ledger"
+            "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"
             " WHERE act = 'night.done' AND facts->>'night' = $1 ORDER BY position DESC LIMIT 1",
             day.isoformat(),
         )
@@ -64,7 +64,7 @@ async def of_night(vault: Vault, day: date) -> Certificate:
 
 async def _closing(lent: Connection, day: str) -> asyncpg.Record | None:
     return await lent.fetchrow(
-        "SELECT position, at, actor, act, recording, facts, details FROM ledger"
+        "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"
         " WHERE act = 'day.closed' AND facts->>'day' = $1 ORDER BY position DESC LIMIT 1",
         day,
     )

@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from archive.ledger import Entry, instant, sealed_hash
+from archive.ledger import Entry, instant
 from archive.retention import Expiry
 from storage.database import Connection
 from storage.keyring import Ring
@@ -23,7 +23,7 @@ from storage.keyring import Ring
 SYSTEM = "system"
 """The actor of what the clock starts."""
 
-COLUMNS = "position, at, actor, act, recording, facts, details"
+COLUMNS = "position, at, actor, act, recording, facts, sealed"
 """What `from_row` needs."""
 
 _NONCE = 12
@@ -95,5 +95,5 @@ def from_row(row: asyncpg.Record) -> Entry:
         row["act"],
         row["recording"],
         row["facts"],
-        sealed_hash(row["details"]),
+        row["sealed"],
     )

@@ -39,6 +39,7 @@ class Signer:
     """The signing key of one archive's ledger; made by `open`. Any process of it may sign."""
 
     def __init__(self, directory: Path, origin: str, key: Ed25519PrivateKey) -> None:
+        self.directory = directory
         self._signed = directory / "ledger.checkpoint"
         self._lock = directory / "ledger.lock"
         self._key = key

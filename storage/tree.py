@@ -19,7 +19,7 @@ from archive.ledger import Entry
 from archive.merkle import Growth, Node
 from archive.note import Note
 from archive.tiles import FULL, STEP, Tile, Tiles
-from storage import ledger, steps
+from storage import ledger, published, steps
 from storage.database import Connection, Pool, connection
 from storage.signer import RewrittenError
 from storage.vault import Vault
@@ -53,8 +53,8 @@ async def _take(lent: Connection) -> int:
         "WITH taken AS (DELETE FROM ledger_waiting WHERE number IN"
         " (SELECT number FROM ledger_waiting ORDER BY number LIMIT $2) RETURNING *)"
         " INSERT INTO ledger SELECT $1 + row_number() OVER (ORDER BY number) - 1, at, actor, act,"
-        " recording, facts, month, details FROM taken"
-        " RETURNING position, at, actor, act, recording, facts, details",
+        " recording, facts, encode(sha256(details), 'hex'), month, details FROM taken"
+        " RETURNING position, at, actor, act, recording, facts, sealed",
         size,
         _BATCH,
     )
@@ -84,13 +84,18 @@ async def extend(lent: Connection, size: int, entries: Iterable[Entry]) -> None:
 
 
 async def checkpoint(vault: Vault) -> Note:
-    """The ledger as it stands now, signed. Raises RewrittenError when it is not what was signed."""
+    """The ledger as it stands now, published and then signed.
+
+    Raises RewrittenError when it is not what was signed, UnavailableError when the database or the
+    store is away: what is not outside the database yet is not signed.
+    """
     await sequence(vault.pool)
     while True:
         last = await asyncio.to_thread(vault.signer.last)
         since = last.size if last else 0
+        size = await published.publish(vault.pool, vault.objects)
         async with connection(vault.pool) as lent:
-            now = await head(lent)
+            now = await head(lent, size)
             proof = await consistency(lent, since, now.size) if since <= now.size else []
         note = await asyncio.to_thread(vault.signer.sign, now.size, now.root, since, proof)
         if note:

@@ -20,7 +20,7 @@ from archive.access import Level
 from archive.recording import CallType
 from archive.retention import Period, Policy
 from jobs import expiry, nightly
-from storage import clocks, credentials, database, removal, tree
+from storage import clocks, credentials, database, published, removal, tree
 from storage.audio.pool import AudioPool
 from storage.database import connection
 from storage.holdings import Holding
@@ -149,8 +149,9 @@ class Service:
         return [dict(row) for row in rows]
 
     async def holdings(self) -> list[Holding]:
-        """Everything that the store holds, in every version."""
-        return await self.vault.objects.holdings("")
+        """Everything that the store holds of recordings, in every version."""
+        held = await self.vault.objects.holdings("")
+        return [holding for holding in held if not holding.key.startswith(published.PREFIX)]
 
     async def acts(self) -> list[tuple[str, str | None]]:
         """The ledger: each act and the recording it is about, in their order."""

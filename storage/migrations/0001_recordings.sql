@@ -120,7 +120,8 @@ CREATE TABLE ledger_waiting (
     CHECK ((month IS NULL) = (details IS NULL))
 );
 
--- The ledger: positions from 0 on without a gap, given by one at a time (storage/tree.py).
+-- The ledger: positions from 0 on without a gap, given by one at a time (storage/tree.py). `sealed`
+-- is the SHA-256 of the sealed details: they can be lost or destroyed, and the proofs stay.
 CREATE TABLE ledger (
     position bigint PRIMARY KEY CHECK (position >= 0),
     at timestamptz NOT NULL,
@@ -128,6 +129,7 @@ CREATE TABLE ledger (
     act text NOT NULL,
     recording uuid,
     facts jsonb NOT NULL,
+    sealed text,
     month text,
     details bytea
 );
@@ -145,10 +147,12 @@ CREATE TRIGGER ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger
 CREATE TRIGGER ledger_waiting_as_written BEFORE UPDATE OR TRUNCATE ON ledger_waiting
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewriting();
 
--- One row: how many entries the ledger has. Whoever adds some holds its lock.
+-- One row: how many entries the ledger has, and how many of them are published in the object store.
+-- Whoever adds some holds its lock.
 CREATE TABLE ledger_head (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    size bigint NOT NULL DEFAULT 0
+    size bigint NOT NULL DEFAULT 0,
+    published bigint NOT NULL DEFAULT 0
 );
 INSERT INTO ledger_head DEFAULT VALUES;
 
