@@ -1,0 +1,317 @@
+"""The walk through all rows and all objects, side by side, for `storage.upkeep.reconcile`.
+
+Both are walked in the same order, day by day, a page of each at a time: the memory that this takes
+does not grow with the archive. While uploads and erasures go on, the two are never seen at the same
+moment, so a difference is only a suspicion, and is looked at again before it is told.
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from archive.lifecycle import State
+from storage import attempts, recordings
+from storage.database import connection
+from storage.holdings import Holding
+from storage.objects import SKEW, MissingObjectError
+from storage.sealing import sealed_length
+from storage.upkeep import strays
+from storage.upkeep.strays import Stray, Why
+from storage.vault import Vault
+
+NAMED = 1000
+"""How many of a kind are named in a report, at the most."""
+
+HELD = 10_000
+"""How many objects one run may remove; what is left goes with the next."""
+
+OURS = ("ledger/", "check/")
+"""What the archive itself keeps in the bucket besides recordings."""
+
+_PAGE = 1000
+_ASKED = 200
+
+
+@dataclass(slots=True)
+class Names:
+    """How many there are of a kind, and the first of them by name."""
+
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.named) < NAMED:
+            self.named.append(name)
+
+
+@dataclass(slots=True)
+class Report:
+    """What one run saw and did.
+
+    `objects` counts all that the store showed under expiry days, `recordings` the stored rows.
+    `lost` names recordings, `unknown` objects. `due` counts, by the evidence, what is to be
+    removed; `removed` what was. `versions` are older versions of objects that are in their place.
+    `stopped` says why nothing was removed; empty if nothing stood in the way.
+    """
+
+    objects: int = 0
+    recordings: int = 0
+    lost: Names = field(default_factory=Names)
+    unknown: Names = field(default_factory=Names)
+    due: dict[str, int] = field(default_factory=lambda: {str(why): 0 for why in Why})
+    removed: int = 0
+    versions: int = 0
+    stopped: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether somebody has to look at it at once."""
+        return bool(self.lost.count or self.stopped)
+
+    @property
+    def counts(self) -> dict[str, object]:
+        """The numbers alone, as the ledger tells them."""
+        return {
+            "objects": self.objects,
+            "recordings": self.recordings,
+            "lost": self.lost.count,
+            "unknown": self.unknown.count,
+            "due": dict(self.due),
+            "removed": self.removed,
+            "versions": self.versions,
+            "stopped": bool(self.stopped),
+        }
+
+    def as_json(self) -> dict[str, object]:
+        """The report as it is shown and kept."""
+        return {
+            **self.counts,
+            "lost_ids": self.lost.named,
+            "unknown_objects": self.unknown.named,
+            "stopped": self.stopped or None,
+        }
+
+
+@dataclass(slots=True)
+class _Row:
+    """What a row says of its object: where it is and, in bytes, how long.
+
+    `over`: its time has run out. `whole`: its object was seen.
+    """
+
+    id: UUID
+    state: str
+    key: str
+    length: int
+    over: bool
+    whole: bool = False
+
+    @property
+    def name(self) -> str:
+        """What follows the day in the names of all its objects."""
+        return f"{self.id}/"
+
+
+class Comparison:
+    """One walk: what it saw so far, and what it still has to ask about."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._closed: set[date] = set()
+        self._missing: list[_Row] = []
+        self._nameless: list[tuple[UUID, str]] = []
+        self.report = Report()
+        self.doomed: list[Stray] = []
+
+    async def everything(self) -> None:
+        """Walk through all. Raises UnavailableError when database or store is away."""
+        self._closed = await _closed(self._vault)
+        days = set(await _stored_days(self._vault))
+        for folder in await self._vault.objects.folders():
+            if day := _day(folder):
+                days.add(day)
+            elif folder not in OURS:
+                await self._foreign(folder)
+        for each in sorted(days):
+            await self._side_by_side(each)
+        await self._ask_missing()
+        await self._ask_nameless()
+        await self._unfinished()
+
+    async def _side_by_side(self, day: date) -> None:
+        folder = f"{day.isoformat()}/"
+        rows = _rows(self._vault, day)
+        row = await anext(rows, None)
+        async for holding in self._vault.objects.walk(folder):
+            self.report.objects += 1
+            rest = holding.key.removeprefix(folder)
+            while row is not None and row.name < rest and not rest.startswith(row.name):
+                await self._passed(row)
+                row = await anext(rows, None)
+            if row is not None and rest.startswith(row.name):
+                self._judge(day, holding, row)
+            else:
+                await self._judge_alone(day, holding)
+        while row is not None:
+            await self._passed(row)
+            row = await anext(rows, None)
+
+    def _judge(self, day: date, holding: Holding, row: _Row) -> None:
+        """Decide on an object under the name of a recording that has a row."""
+        if day in self._closed:
+            self._doom(Stray(holding, Why.DAY_CLOSED, row.id))
+        elif row.state == State.ERASED:
+            self._doom(Stray(holding, Why.ERASED, row.id))
+        elif row.state == State.ABANDONED and row.over:
+            self._doom(Stray(holding, Why.ABANDONED, row.id))
+        elif row.state != State.STORED:
+            return
+        elif holding.key != row.key:
+            self.report.unknown.add(holding.key)
+        elif not holding.latest:
+            self.report.versions += 1
+        elif holding.kind != "marker":
+            row.whole = holding.size in (row.length, -1)
+
+    async def _judge_alone(self, day: date, holding: Holding) -> None:
+        """Decide on an object that no row seems to name."""
+        parts = strays.parse(holding.key)
+        recording = parts[1] if parts else None
+        if day in self._closed:
+            self._doom(Stray(holding, Why.DAY_CLOSED, recording))
+        elif recording is None:
+            self.report.unknown.add(holding.key)
+        else:
+            self._nameless.append((recording, holding.key))
+            if len(self._nameless) >= _ASKED:
+                await self._ask_nameless()
+
+    async def _passed(self, row: _Row) -> None:
+        """Take leave of a row: all objects under its name have been seen."""
+        if row.state != State.STORED:
+            return
+        self.report.recordings += 1
+        if not row.whole:
+            self._missing.append(row)
+            if len(self._missing) >= _ASKED:
+                await self._ask_missing()
+
+    def _doom(self, stray: Stray) -> None:
+        self.report.due[stray.why] += 1
+        if len(self.doomed) < HELD:
+            self.doomed.append(stray)
+
+    async def _ask_missing(self) -> None:
+        """Tell as lost what is not there at a second look while its row is still stored."""
+        rows, self._missing = self._missing, []
+        for row in rows:
+            if not await _is_whole(self._vault, row) and await _is_stored(self._vault, row):
+                self.report.lost.add(str(row.id))
+
+    async def _ask_nameless(self) -> None:
+        """Tell as unknown what still has no row: it may have come in after its page was read."""
+        found, self._nameless = self._nameless, []
+        async with connection(self._vault.pool) as lent:
+            rows = await lent.fetch(
+                "SELECT id FROM recording WHERE id = ANY($1)", [each for each, _ in found]
+            )
+        known = {row["id"] for row in rows}
+        for identifier, key in found:
+            if identifier not in known:
+                self.report.unknown.add(key)
+
+    async def _foreign(self, folder: str) -> None:
+        async for holding in self._vault.objects.walk(folder):
+            self.report.unknown.add(holding.key)
+
+    async def _unfinished(self) -> None:
+        """Find uploads in parts that nobody can be sending any more; the archive makes none."""
+        longest = timedelta(seconds=SKEW + attempts.patience(self._vault.limits.max_bytes))
+        before = await self._vault.objects.clock() - longest - attempts.GRACE
+        async for holding in self._vault.objects.unfinished():
+            parts = strays.parse(holding.key)
+            recording = parts[1] if parts else None
+            ours = _day(holding.key.split("/", 1)[0] + "/")
+            if ours and await self._is_over(holding, recording, before):
+                self._doom(Stray(holding, Why.UNFINISHED, recording))
+
+    async def _is_over(self, holding: Holding, recording: UUID | None, before: datetime) -> bool:
+        if holding.at is not None:
+            return holding.at < before
+        async with connection(self._vault.pool) as lent:
+            return not await lent.fetchval(
+                "SELECT EXISTS (SELECT FROM recording WHERE id = $1 AND state = 'receiving')",
+                recording,
+            )
+
+
+def _day(folder: str) -> date | None:
+    try:
+        day = date.fromisoformat(folder.removesuffix("/"))
+    except ValueError:
+        return None
+    return day if f"{day.isoformat()}/" == folder else None
+
+
+async def _closed(vault: Vault) -> set[date]:
+    """The days whose key is gone, by the ring's word, or by the database's and not in the ring."""
+    async with connection(vault.pool) as lent:
+        rows = await lent.fetch("SELECT expires_on FROM day WHERE closed_at IS NOT NULL")
+    told = {row["expires_on"] for row in rows}
+    return (told | vault.ring.destroyed().keys()) - set(vault.ring.days())
+
+
+async def _stored_days(vault: Vault) -> list[date]:
+    async with connection(vault.pool) as lent:
+        rows = await lent.fetch("SELECT DISTINCT expires_on FROM recording WHERE state = 'stored'")
+    return [row["expires_on"] for row in rows]
+
+
+async def _rows(vault: Vault, day: date) -> AsyncGenerator[_Row, None]:
+    """The rows of a day in the order of their ids, which is that of their objects' names."""
+    after = UUID(int=0)
+    while True:
+        async with connection(vault.pool) as lent:
+            page = await lent.fetch(
+                "SELECT id, attempt, state, bytes, length(header) + length(details) AS head,"
+                " coalesce(lease_until < (SELECT archive_now()), false) AS over FROM recording"
+                " WHERE expires_on = $1 AND id > $2 ORDER BY id LIMIT $3",
+                day,
+                after,
+                _PAGE,
+            )
+        for row in page:
+            key, length = "", 0
+            if row["state"] == State.STORED:
+                key = recordings.object_key(day, row["id"], row["attempt"])
+                length = row["head"] + sealed_length(row["bytes"])
+            yield _Row(row["id"], row["state"], key, length, row["over"])
+        if len(page) < _PAGE:
+            return
+        after = page[-1]["id"]
+
+
+async def _is_whole(vault: Vault, row: _Row) -> bool:
+    """Look at one object: can its last byte be had, and is it of the right length?"""
+    try:
+        async with vault.objects.get(row.key, row.length - 1, row.length) as pieces:
+            async for _ in pieces:
+                pass
+    except MissingObjectError:
+        return False
+    shown = [one async for one in vault.objects.walk(row.key) if one.key == row.key and one.latest]
+    return all(one.size in (row.length, -1) for one in shown if one.kind != "marker")
+
+
+async def _is_stored(vault: Vault, row: _Row) -> bool:
+    async with connection(vault.pool) as lent:
+        return bool(
+            await lent.fetchval(
+                "SELECT EXISTS (SELECT FROM recording WHERE id = $1 AND state = 'stored'"
+                " AND expires_at > archive_now())",
+                row.id,
+            )
+        )
