@@ -23,14 +23,12 @@ from storage.database import connection
 from storage.keyring import NoDayKeyError
 from storage.objects import ObjectStore
 from tests.app.child_service import Child, House
-from tests.jobs.test_expiry import TOMBSTONE, a_year_ago
+from tests.jobs.test_expiry import TOMBSTONE, a_year_ago, when_over
 from tests.services import Service, set_clock
 from tests.sounds import tone
 from tests.stores.servers import Server
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem, query
-
-AHEAD = timedelta(hours=30)
 
 
 class Services:
@@ -196,14 +194,15 @@ async def test_a_kill_in_the_closing_of_a_day(
     gone = await upload(service, "gone", started_at=a_year_ago(seconds=50))
     day = next(row["expires_on"] for row in await service.rows() if str(row["id"]) == gone)
     await vault.objects.put(f"{day}/stray/1", [b"x"], 1, md5(b"x").digest(), 10)
-    await set_clock(vault, AHEAD)
-    child = await services.start(crash_at=step, ahead=AHEAD.total_seconds())
+    ahead = when_over(day)
+    await set_clock(vault, ahead)
+    child = await services.start(crash_at=step, ahead=ahead.total_seconds())
     await child.death()
     assert vault.ring.destroyed().keys() == (set() if step == "swept" else {day})
     noted = [act for act, _ in await service.acts()].count("day.closed")
     assert noted == (1 if step == "closed" else 0)
 
-    again = at(service, await services.start(ahead=AHEAD.total_seconds()))
+    again = at(service, await services.start(ahead=ahead.total_seconds()))
 
     async def done() -> bool:
         return "night.done" in [act for act, _ in await service.acts()]

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from hashlib import md5
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,6 +21,12 @@ from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem
 
 TOMBSTONE = {"id", "source", "call_type", "expires_on", "state", "epoch"}
+
+
+def when_over(day: date) -> timedelta:
+    """How far the clocks are to be turned so that this day is just over, at any time of a day."""
+    zone = ZoneInfo("Europe/Helsinki")
+    return datetime.combine(day + timedelta(days=1), time(0, 10), zone) - datetime.now(zone)
 
 
 def a_year_ago(**later: float) -> str:
@@ -141,7 +147,7 @@ async def test_the_night_closes_the_day_and_destroys_its_key(
     assert night.expiry.erased == 1
     assert night.closings == []
     assert Seal.unwrap(header, service.vault.ring.day_key(day))
-    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    await service.turn_all_clocks(when_over(day), monkeypatch)
     night = await service.night()
     assert [(closing.day, closing.closed, closing.strays) for closing in night.closings] == [
         (day, True, 1)
@@ -172,7 +178,7 @@ async def test_a_day_with_anything_left_is_not_closed(
 ) -> None:
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
     day = (await service.rows())[0]["expires_on"]
-    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    await service.turn_all_clocks(when_over(day), monkeypatch)
     working = service.vault
     broken: Any = Faulty(working.objects, remove=_nothing)
     service.vault = replace(working, objects=broken)
@@ -189,7 +195,7 @@ async def test_a_day_whose_canary_lives_is_not_closed(
 ) -> None:
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
     day = (await service.rows())[0]["expires_on"]
-    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    await service.turn_all_clocks(when_over(day), monkeypatch)
     working = service.vault
     lying: Any = Faulty(working.ring, destroy=lambda day: datetime.now(UTC))
     service.vault = replace(working, ring=lying)

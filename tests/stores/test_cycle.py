@@ -15,7 +15,7 @@ from storage.database import connection
 from storage.holdings import Holding
 from storage.keyring import NoDayKeyError
 from storage.objects import ObjectStore
-from tests.jobs.test_expiry import a_year_ago
+from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.services import Service, open_service, open_vault
 from tests.sounds import tone
 from tests.stores.servers import Server
@@ -115,7 +115,7 @@ async def test_what_has_no_row_goes_when_its_day_is_closed(
     await objects._bucket.call("POST", {"uploads": ""}, key=f"{day}/{uuid4()}/c")
     other = f"{day + timedelta(days=40)}/{uuid4()}/1"
     await put(objects, other)
-    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    await service.turn_all_clocks(when_over(day), monkeypatch)
     night = await service.night()
     assert night.expiry.erased == 1
     closing = next(closing for closing in night.closings if closing.day == day)
@@ -157,7 +157,7 @@ async def test_what_an_object_lock_keeps_is_never_called_erased(
     assert "archive_recordings_overdue 1\n" in metrics
     assert "erased" not in [act for act, _ in await service.acts()]
     # Nor is its day closed: as long as a copy is known to be there, its key is kept to tell so.
-    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    await service.turn_all_clocks(when_over(day), monkeypatch)
     night = await service.night()
     closing = next(closing for closing in night.closings if closing.day == day)
     assert (closing.closed, closing.why) == (False, "1 recordings of it are not erased yet")
