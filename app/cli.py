@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _serve_parser(commands)
     _key_parsers(commands)
     _expire_parser(commands)
+    _reconcile_parser(commands)
     _check_parser(commands)
     audit.add_parsers(commands)
     client.add_parsers(commands)
@@ -215,6 +216,26 @@ async def _expire(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return await expire.say(loaded, arguments.on, as_json=arguments.json)
     return await expire.act(loaded, arguments.release, as_json=arguments.json)
+
+
+def _reconcile_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "reconcile",
+        "Compare rows with objects, both ways; the report first.",
+        "  archive reconcile\n"
+        "  archive reconcile --repair   # removes what the evidence is against, and only that",
+        _reconcile,
+    )
+    parser.add_argument("--repair", action="store_true", help="remove what is known to be over")
+    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+
+
+async def _reconcile(arguments: argparse.Namespace) -> int:
+    from app import reconcile
+
+    loaded = config.load(arguments.config, os.environ)
+    return await reconcile.run(loaded, repair=arguments.repair, as_json=arguments.json)
 
 
 def _check_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,5 +1,5 @@
-"""The night's work: catch whatever is left, close the days that are over, and write down what was
-done.
+"""The night's work: catch whatever is left, close the days that are over, hold rows against
+objects, and write down what was done.
 
 It may run twice, late, or on two services at once: each part asks the database what is left to do.
 """
@@ -12,6 +12,7 @@ from jobs import expiry
 from storage import clocks, days, ledger, nights, removal, tree
 from storage.database import connection, now
 from storage.days import Closing
+from storage.upkeep import reconcile
 from storage.vault import Vault
 
 log = logging.getLogger("archive.nightly")
@@ -29,6 +30,7 @@ class Night:
     expiry: expiry.Report
     collected: int
     closings: list[Closing]
+    reconciled: reconcile.Report
 
     def as_json(self) -> dict[str, object]:
         """The report as it is kept and shown."""
@@ -48,6 +50,7 @@ class Night:
                 }
                 for closing in self.closings
             ],
+            "reconciled": self.reconciled.as_json(),
         }
 
 
@@ -62,7 +65,8 @@ async def run(vault: Vault) -> Night:
     # Keys go only while the clocks are trusted: as far as a person released, or up to yesterday.
     through = today - timedelta(days=1) if verdict.whole else verdict.released_through
     closings = await days.close_through(vault, through, today) if through else []
-    night = Night(ran_at, report, collected, closings)
+    reconciled = await reconcile.run(vault, repair=True)
+    night = Night(ran_at, report, collected, closings, reconciled)
     await tree.sequence(vault.pool)
     async with connection(vault.pool) as lent, lent.transaction():
         await nights.record(lent, ran_at, night.as_json())

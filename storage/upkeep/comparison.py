@@ -69,7 +69,7 @@ class Report:
     @property
     def failed(self) -> bool:
         """Whether somebody has to look at it at once."""
-        return bool(self.lost.count or self.stopped)
+        return bool(self.lost.count or self.unknown.count or self.stopped)
 
     @property
     def counts(self) -> dict[str, object]:

@@ -6,6 +6,7 @@ it.
 
 import base64
 import hashlib
+import io
 import json
 import os
 import signal
@@ -24,8 +25,9 @@ from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
+from minio import Minio
 
-from app import cli
+from app import cli, embedded_rclone
 from archive.access import Level
 from archive.recording import CallType
 from tests.jobs.test_expiry import a_year_ago
@@ -362,6 +364,27 @@ def test_expire_and_a_release(here: Any) -> None:
     assert (released.status, released.out) == (0, "erased 0, still there 0, could not ask 0\n")
 
 
+def test_reconcile_finds_rows_and_objects_agreeing(trial: Archive, here: Any) -> None:
+    told = here("reconcile", "--json")
+    assert told.status == 0, told.out
+    facts = told.facts
+    assert (facts["lost"], facts["unknown"], facts["removed"], facts["stopped"]) == (0, 0, 0, None)
+    assert facts["objects"] >= facts["recordings"] >= len(SAMPLES)
+    access = embedded_rclone.read_access(trial.data_dir / "store.json")
+    assert access
+    client = Minio(f"127.0.0.1:{access.port}", access.access_key, access.secret_key, secure=False)
+    name = "2000-01-01/nobody-knows-me"
+    client.put_object("calls", name, io.BytesIO(b"x"), 1)
+    try:
+        wrong = here("reconcile", "--repair")
+        assert wrong.status == 1
+        assert f"unknown  {name}" in wrong.out
+        assert "removed 0\n" in wrong.out
+    finally:
+        client.remove_object("calls", name)
+    assert here("reconcile").status == 0
+
+
 def test_check_finds_everything_in_order(here: Any) -> None:
     told = here("check")
     assert told.status == 0, told.out
@@ -468,7 +491,18 @@ def test_wrong_usage_ends_with_2(here: Any, words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["serve", "key add", "key list", "key revoke", "expire", "check", "upload", "search", "fetch"],
+    [
+        "serve",
+        "key add",
+        "key list",
+        "key revoke",
+        "expire",
+        "reconcile",
+        "check",
+        "upload",
+        "search",
+        "fetch",
+    ],
 )
 def test_help_has_examples(here: Any, words: str) -> None:
     told = here(*words.split(), "--help")

@@ -157,7 +157,7 @@ async def test_the_night_closes_the_day_and_destroys_its_key(
         service.vault.ring.day_key(day)
     assert not await service.holdings()
     acts = [act for act, recording in await service.acts() if recording in (gone, None)]
-    assert acts[-3:] == ["night.done", "day.closed", "night.done"]
+    assert acts[-4:] == ["night.done", "day.closed", "reconciled", "night.done"]
     async with connection(service.vault.pool) as lent:
         closed = [one for one in await ledger.page(lent, 0, 1000) if one.act == "day.closed"]
     receipt = closed[0].facts
