@@ -130,7 +130,8 @@ def verifier(text: str) -> Verifier:
 async def _print_key(arguments: argparse.Namespace) -> int:
     from app.serve import opened
 
-    async with opened(config.load(arguments.config, os.environ), join=True) as vault:
+    loaded = config.load(arguments.config, os.environ)
+    async with opened(loaded, join=True, whole=False) as vault:
         key = str(vault.signer.verifier)
     print(json.dumps({"key": key}) if arguments.json else key)
     return 0

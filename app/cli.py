@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _key_parsers(commands)
     _expire_parser(commands)
     _reconcile_parser(commands)
+    _rebuild_parser(commands)
     _check_parser(commands)
     audit.add_parsers(commands)
     client.add_parsers(commands)
@@ -236,6 +237,24 @@ async def _reconcile(arguments: argparse.Namespace) -> int:
 
     loaded = config.load(arguments.config, os.environ)
     return await reconcile.run(loaded, repair=arguments.repair, as_json=arguments.json)
+
+
+def _rebuild_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "rebuild",
+        "Make a database whole that was lost or put back, out of the bucket, the ring, the ledger.",
+        "  archive rebuild   # with no service running; docs/operations.md tells how to restore",
+        _rebuild,
+    )
+    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+
+
+async def _rebuild(arguments: argparse.Namespace) -> int:
+    from app import rebuild
+
+    loaded = config.load(arguments.config, os.environ)
+    return await rebuild.run(loaded, as_json=arguments.json)
 
 
 def _check_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

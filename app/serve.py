@@ -26,7 +26,7 @@ from storage.audio.pool import AudioPool
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
-from storage.signer import Signer
+from storage.signer import RewrittenError, Signer
 from storage.vault import Limits, Vault
 from web import doors, ingest, operations, retrieval
 from web.doors import OpenRoute, Route
@@ -53,10 +53,11 @@ class Addresses:
 
 
 @asynccontextmanager
-async def opened(config: Config, *, join: bool = False) -> AsyncIterator[Vault]:
+async def opened(config: Config, *, join: bool = False, whole: bool = True) -> AsyncIterator[Vault]:
     """The vault, with the embedded servers if the configuration asks for them.
 
-    `join`: a command may use the servers of a service that runs on the same `data_dir`.
+    `join`: a command may use the servers of a service that runs on the same `data_dir`. `whole`:
+    raise RewrittenError when the database is an old one that was put back, or was rewritten.
     """
     # A core dump would put the keys that the memory holds on a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -84,7 +85,7 @@ async def opened(config: Config, *, join: bool = False) -> AsyncIterator[Vault]:
         spool = config.server.data_dir / "spool"
         spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         intake = config.intake
-        yield Vault(
+        vault = Vault(
             pool,
             objects,
             ring,
@@ -96,6 +97,9 @@ async def opened(config: Config, *, join: bool = False) -> AsyncIterator[Vault]:
             spool,
             asyncio.Semaphore(intake.max_concurrent),
         )
+        if whole:
+            await tree.agree_wholly(vault)
+        yield vault
 
 
 async def open_store(config: Config, servers: Embedded) -> ObjectStore:
@@ -140,17 +144,16 @@ async def open_signer(config: Config, pool: Pool, ring: Ring) -> Signer:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[tuple[Addresses, Vault]]:
+async def running(config: Config) -> AsyncIterator[tuple[Addresses, Schedule, Vault]]:
     """The whole service: doors that answer and jobs that run, until the context is left."""
     async with opened(config) as vault:
-        await tree.agree(vault)
         await asyncio.to_thread(nightly.make_keys, vault, await database.now(vault.pool))
         async with AsyncExitStack() as stack:
             addresses = await _open_doors(config, vault, stack)
             schedule = Schedule(vault, config.jobs.nightly)
             await schedule.start()
             stack.push_async_callback(schedule.stop)
-            yield addresses, vault
+            yield addresses, schedule, vault
 
 
 async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Addresses:
@@ -199,16 +202,29 @@ def _tls(door: Door) -> ssl.SSLContext | None:
 
 
 async def serve(config: Config, then: Callable[[Addresses, Vault], Awaitable[None]]) -> None:
-    """Run until SIGTERM or SIGINT; `then` is done once the doors are open."""
+    """Run until SIGTERM or SIGINT; `then` is done once the doors are open.
+
+    Raises RewrittenError, after everything was stopped, when the database was put back meanwhile.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(config) as (addresses, vault):
+    async with running(config) as (addresses, schedule, vault):
         print(f"ingest      {addresses.ingest}")
         print(f"retrieval   {addresses.retrieval}")
         print(f"operations  {addresses.operations}")
         print("ready", flush=True)
         await then(addresses, vault)
-        await stop.wait()
+        await _first(stop, schedule.rewritten)
         log.info("stopping: finishing what is in flight")
+    if schedule.rewritten.is_set():
+        raise RewrittenError("stopped: the database is not the one any more that it served")
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()

@@ -67,7 +67,7 @@ async def run(vault: Vault) -> Night:
     closings = await days.close_through(vault, through, today) if through else []
     reconciled = await reconcile.run(vault, repair=True)
     night = Night(ran_at, report, collected, closings, reconciled)
-    await tree.sequence(vault.pool)
+    await tree.sequence(vault)
     async with connection(vault.pool) as lent, lent.transaction():
         await nights.record(lent, ran_at, night.as_json())
         account = await nights.account(lent)

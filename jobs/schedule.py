@@ -20,7 +20,7 @@ from jobs import expiry, nightly
 from storage import database, nights, removal, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
-from storage.signer import SignerError
+from storage.signer import RewrittenError, SignerError
 from storage.vault import Vault
 
 log = logging.getLogger("archive.jobs")
@@ -36,10 +36,15 @@ RETRY = timedelta(minutes=1)
 
 
 class Schedule:
-    """The running service's clock: started once, stopped once."""
+    """The running service's clock: started once, stopped once.
+
+    `rewritten` is set when the database is not the one any more that the service started on: an
+    old one was put back under it, or somebody rewrote it. Then nothing more may be done here.
+    """
 
     def __init__(self, vault: Vault, nightly_cron: str) -> None:
         self._vault = vault
+        self.rewritten = asyncio.Event()
         self._nightly = CronTrigger.from_crontab(nightly_cron, timezone=vault.policy.zone)
         self._night = asyncio.Lock()
         self._running: set[asyncio.Future[bool]] = set()
@@ -105,11 +110,17 @@ class Schedule:
         try:
             # A scheduler that shuts down cancels its jobs; the work itself is let finish.
             return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._scheduler.running:
+                raise
+            return False  # it goes on, and `stop` waits for it
         except UnavailableError as error:
             log.warning("%s: %s", name, error.detail)
             return False
         except (KeyRingError, SignerError) as error:
             log.error("%s: %s", name, error)  # noqa: TRY400 (it says what to do)
+            if isinstance(error, RewrittenError):
+                self.rewritten.set()
             return False
         except Exception as error:  # the one boundary of the jobs; messages of drivers hold values
             where = "".join(traceback.format_tb(error.__traceback__))
@@ -136,6 +147,7 @@ async def tidy(vault: Vault) -> bool:
     """Every minute: keys ahead, unfinished uploads collected, what failed retried, the clock
     marked, the ledger signed.
     """
+    await tree.agree(vault)  # an old database knows uploads as given up that were stored since
     nightly.make_keys(vault, await database.now(vault.pool))
     await removal.sweep(vault)
     await expiry.run(vault)
@@ -144,6 +156,9 @@ async def tidy(vault: Vault) -> bool:
 
 
 async def _sequence(vault: Vault) -> bool:
-    """Every second: what was written down is given its place in the ledger."""
-    await tree.sequence(vault.pool)
+    """Every second: what was written down is given its place in the ledger, if it is still the one
+    that was signed.
+    """
+    await tree.agree(vault)
+    await tree.sequence(vault)
     return True

@@ -17,6 +17,7 @@ from archive.errors import GoneError, UnavailableError
 from archive.recording import Recording
 from storage import database, ledger, recordings, steps
 from storage.database import Connection, connection
+from storage.keyring import Ring
 from storage.sealing import sealed_length
 from storage.spool import Spool
 from storage.vault import Vault
@@ -53,14 +54,21 @@ class Attempt:
 def prepare(vault: Vault, recording: Recording, spool: Spool) -> Attempt:
     """Seal what is known of the recording, and hash what it is to be found by."""
     details = spool.seal.seal_details(recordings.to_details(recording))
-    day_key = vault.ring.day_key(recording.call.expiry.on)
+    header = spool.seal.header(vault.ring.day_key(recording.call.expiry.on), len(details))
+    return describe(vault.ring, recording, spool.seal.identity.attempt, header, details)
+
+
+def describe(
+    ring: Ring, recording: Recording, attempt: UUID, header: bytes, details: bytes
+) -> Attempt:
+    """The attempt whose object has this head, with what its recording is to be found by."""
     return Attempt(
         recording,
-        spool.seal.identity.attempt,
-        recordings.call_hash(vault.ring, recording.source, recording.call.call_id),
-        recordings.digest_hash(vault.ring, spool.sha256),
-        recordings.terms(vault.ring, recording.call),
-        spool.seal.header(day_key, len(details)),
+        attempt,
+        recordings.call_hash(ring, recording.source, recording.call.call_id),
+        recordings.digest_hash(ring, bytes.fromhex(recording.audio.sha256)),
+        recordings.terms(ring, recording.call),
+        header,
         details,
         patience(recording.audio.bytes),
     )
@@ -72,7 +80,10 @@ async def store(vault: Vault, caller: Caller, attempt: Attempt, spool: Spool) ->
     Raises UnavailableError when it is not stored, GoneError when its year ended meanwhile.
     """
     try:
-        if not await _intend(vault, attempt):
+        async with connection(vault.pool) as lent:
+            named = await intend(lent, attempt)
+        steps.reached("intended")
+        if not named:
             return False
         await _put(vault, attempt, spool)
     except BaseException:
@@ -83,41 +94,39 @@ async def store(vault: Vault, caller: Caller, attempt: Attempt, spool: Spool) ->
     return True
 
 
-async def _intend(vault: Vault, attempt: Attempt) -> bool:
+async def intend(lent: Connection, attempt: Attempt) -> bool:
     """Name the object before it exists. False when another upload of the call was quicker."""
     recording, call, audio = attempt.recording, attempt.recording.call, attempt.recording.audio
-    async with connection(vault.pool) as lent:
-        named = await lent.fetchval(
-            "INSERT INTO recording (id, source, call_type, expires_on, state, lease_until, attempt,"
-            " call_hash, digest, started_at, expires_at, rule, received_at, direction, duration,"
-            " bytes, channels, sample_rate, codec, container, flaws, header, details)"
-            " VALUES ($1, $2, $3, $4, 'receiving', archive_now() + $5, $6, $7, $8, $9, $10, $11,"
-            " $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
-            " ON CONFLICT (source, call_hash) DO NOTHING RETURNING id",
-            recording.id,
-            recording.source,
-            call.call_type,
-            call.expiry.on,
-            timedelta(seconds=attempt.timeout) + GRACE,
-            attempt.attempt,
-            attempt.call_hash,
-            attempt.digest,
-            call.started_at,
-            call.expiry.at,
-            call.expiry.rule,
-            recording.received_at,
-            call.direction,
-            audio.duration,
-            audio.bytes,
-            audio.channels,
-            audio.sample_rate,
-            audio.codec,
-            audio.container,
-            list(audio.flaws),
-            attempt.header,
-            attempt.details,
-        )
-    steps.reached("intended")
+    named = await lent.fetchval(
+        "INSERT INTO recording (id, source, call_type, expires_on, state, lease_until, attempt,"
+        " call_hash, digest, started_at, expires_at, rule, received_at, direction, duration,"
+        " bytes, channels, sample_rate, codec, container, flaws, header, details)"
+        " VALUES ($1, $2, $3, $4, 'receiving', archive_now() + $5, $6, $7, $8, $9, $10, $11,"
+        " $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+        " ON CONFLICT (source, call_hash) DO NOTHING RETURNING id",
+        recording.id,
+        recording.source,
+        call.call_type,
+        call.expiry.on,
+        timedelta(seconds=attempt.timeout) + GRACE,
+        attempt.attempt,
+        attempt.call_hash,
+        attempt.digest,
+        call.started_at,
+        call.expiry.at,
+        call.expiry.rule,
+        recording.received_at,
+        call.direction,
+        audio.duration,
+        audio.bytes,
+        audio.channels,
+        audio.sample_rate,
+        audio.codec,
+        audio.container,
+        list(audio.flaws),
+        attempt.header,
+        attempt.details,
+    )
     return named is not None
 
 
@@ -139,7 +148,7 @@ async def _commit(vault: Vault, caller: Caller, attempt: Attempt) -> None:
     """Make the recording exist. UnavailableError when it does not, GoneError past its year."""
     try:
         async with connection(vault.pool) as lent:
-            kept = await _make_stored(lent, caller, attempt)
+            kept = await make_stored(lent, caller.id, attempt)
     except UnavailableError:
         # The reply was lost, and the commit may have landed or be about to: ask, never assume.
         kept = await _settle(vault, attempt)
@@ -151,8 +160,11 @@ async def _commit(vault: Vault, caller: Caller, attempt: Attempt) -> None:
     steps.reached("committed")
 
 
-async def _make_stored(lent: Connection, caller: Caller, attempt: Attempt) -> bool:
-    call = attempt.recording.call
+async def make_stored(lent: Connection, actor: str, attempt: Attempt, act: str = "stored") -> bool:
+    """Make what was named a recording that exists, and tell of it on the ledger.
+
+    False when the attempt was given up, or the recording's year is over.
+    """
     return bool(
         await lent.fetchval(
             "WITH kept AS (UPDATE recording SET state = 'stored', lease_until = NULL"
@@ -163,13 +175,14 @@ async def _make_stored(lent: Connection, caller: Caller, attempt: Attempt) -> bo
             " days AS (INSERT INTO filed SELECT (started_at AT TIME ZONE 'UTC')::date, expires_on"
             " FROM kept ON CONFLICT DO NOTHING),"
             " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts)"
-            " SELECT $4, 'stored', id, $5 FROM kept)"
+            " SELECT $4, $5, id, $6 FROM kept)"
             " SELECT true FROM kept",
             attempt.recording.id,
             attempt.attempt,
             attempt.terms,
-            caller.id,
-            ledger.due(call.expiry),
+            actor,
+            act,
+            ledger.due(attempt.recording.call.expiry),
         )
     )
 

@@ -28,7 +28,7 @@ async def of_recording(vault: Vault, caller: Caller, identifier: UUID) -> Certif
 
     Raises NotFoundError until its bytes are gone, and for what the caller may not know of.
     """
-    await tree.sequence(vault.pool)
+    await tree.sequence(vault)
     async with connection(vault.pool) as lent:
         kind = await lent.fetchval("SELECT call_type FROM recording WHERE id = $1", identifier)
         if kind is None or not caller.may_know(kind):
@@ -50,7 +50,7 @@ async def of_night(vault: Vault, day: date) -> Certificate:
 
     Raises NotFoundError when there is none.
     """
-    await tree.sequence(vault.pool)
+    await tree.sequence(vault)
     async with connection(vault.pool) as lent:
         row = await lent.fetchrow(
             "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"

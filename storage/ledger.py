@@ -8,13 +8,14 @@ waits for its place, which `storage.tree` gives within a second.
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from archive.certificate import BEGIN
 from archive.ledger import Entry, instant
 from archive.retention import Expiry
 from storage.database import Connection
@@ -84,6 +85,17 @@ async def page(lent: Connection, first: int, limit: int) -> list[Entry]:
         limit,
     )
     return [from_row(row) for row in rows]
+
+
+async def fates(lent: Connection, asked: Sequence[UUID]) -> dict[UUID, str]:
+    """What the ledger last tells of recordings: `erased`, or an act by which they came to be."""
+    rows = await lent.fetch(
+        "SELECT DISTINCT ON (recording) recording, act FROM ledger WHERE recording = ANY($1)"
+        " AND act = ANY($2) ORDER BY recording, act = 'erased' DESC",
+        asked,
+        [*BEGIN, "erased"],
+    )
+    return {row["recording"]: row["act"] for row in rows}
 
 
 def from_row(row: asyncpg.Record) -> Entry:

@@ -77,6 +77,15 @@ async def entries(objects: ObjectStore, first: int) -> AsyncIterator[Entry]:
         number += 1
 
 
+async def reach(objects: ObjectStore, size: int) -> int:
+    """Up to where entries are published, looked for around a ledger of this size."""
+    number = size // tiles.FULL
+    for each in (number + 1, number):
+        if texts := await _get(objects, each):
+            return each * tiles.FULL + len(texts)
+    return 0
+
+
 async def _get(objects: ObjectStore, number: int) -> list[bytes]:
     """The widest bundle of this number; nothing if there is none."""
     found = [

@@ -1,4 +1,4 @@
-"""The named steps of intake and erasure, where a test may stop the world.
+"""The named steps of intake, erasure and rebuilding, where a test may stop the world.
 
 `ARCHIVE_CRASH_AT=name` in the environment kills the process, as a power cut would, when it reaches
 that step for the first time. Nothing else reads it; without it a step costs one comparison.
@@ -11,6 +11,7 @@ INTAKE = ("received", "intended", "put", "committed")
 ERASURE = ("claimed", "removed", "absent", "erased")
 LEDGER = ("sequenced",)
 CLOSE = ("swept", "destroyed", "closed")
+REBUILD = ("replayed", "rebuilt")
 
 _crash_at = os.environ.get("ARCHIVE_CRASH_AT")
 

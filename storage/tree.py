@@ -20,7 +20,7 @@ from archive.merkle import Growth, Node
 from archive.note import Note
 from archive.tiles import FULL, STEP, Tile, Tiles
 from storage import ledger, published, steps
-from storage.database import Connection, Pool, connection
+from storage.database import Connection, connection
 from storage.signer import RewrittenError
 from storage.vault import Vault
 
@@ -35,20 +35,27 @@ class Head:
     root: bytes
 
 
-async def sequence(pool: Pool) -> int:
-    """Give every entry that waits its place; returns how many there were."""
+async def sequence(vault: Vault) -> int:
+    """Give every entry that waits its place; returns how many there were.
+
+    Raises RewrittenError for a ledger that is shorter than what was signed: in a database that was
+    put back the next places are taken already.
+    """
     given = 0
     while True:
-        async with connection(pool) as lent:
+        async with connection(vault.pool) as lent:
             if not await lent.fetchval("SELECT EXISTS (SELECT FROM ledger_waiting)"):
                 return given
+            signed = await asyncio.to_thread(vault.signer.last)
             async with lent.transaction():
-                given += await _take(lent)
+                given += await _take(lent, signed.size if signed else 0)
         steps.reached("sequenced")
 
 
-async def _take(lent: Connection) -> int:
+async def _take(lent: Connection, signed: int) -> int:
     size = await lent.fetchval("SELECT size FROM ledger_head FOR UPDATE")
+    if size < signed:
+        raise _put_back(size, signed)
     rows = await lent.fetch(
         "WITH taken AS (DELETE FROM ledger_waiting WHERE number IN"
         " (SELECT number FROM ledger_waiting ORDER BY number LIMIT $2) RETURNING *)"
@@ -89,7 +96,7 @@ async def checkpoint(vault: Vault) -> Note:
     Raises RewrittenError when it is not what was signed, UnavailableError when the database or the
     store is away: what is not outside the database yet is not signed.
     """
-    await sequence(vault.pool)
+    await sequence(vault)
     while True:
         last = await asyncio.to_thread(vault.signer.last)
         since = last.size if last else 0
@@ -103,18 +110,43 @@ async def checkpoint(vault: Vault) -> Note:
 
 
 async def agree(vault: Vault) -> None:
-    """Raise RewrittenError unless the database's ledger goes on from what was signed last."""
+    """Raise RewrittenError unless the database's ledger goes on from what was signed last, and the
+    database is not half rebuilt.
+    """
     last = await asyncio.to_thread(vault.signer.last)
-    if last is None:
-        return
     async with connection(vault.pool) as lent:
+        if await lent.fetchval("SELECT rebuilding FROM archive"):
+            raise RewrittenError(
+                "the database is being rebuilt: run `archive rebuild` to its end, nothing may be"
+                " done before"
+            )
+        if last is None:
+            return
         count = await size(lent)
         if count >= last.size and (await head(lent, last.size)).root == last.root:
             return
-    raise RewrittenError(
-        f"the ledger of the database ({count} entries) is not the one that was signed last"
-        f" ({last.size} entries): it was rewritten, or the database is an old one that was put"
-        " back; docs/operations.md says how to restore"
+    raise _put_back(count, last.size)
+
+
+async def agree_wholly(vault: Vault) -> None:
+    """The same, and see that no more is published than the database knows: a crash may have come
+    between publishing and signing. Raises UnavailableError also when the store is away.
+    """
+    await agree(vault)
+    async with connection(vault.pool) as lent:
+        count = await size(lent)
+    reached = await published.reach(vault.objects, count)
+    async with connection(vault.pool) as lent:
+        count = await size(lent)  # another service may have gone on meanwhile
+    if count < reached:
+        raise _put_back(count, reached)
+
+
+def _put_back(size: int, signed: int) -> RewrittenError:
+    return RewrittenError(
+        f"the ledger of the database ({size} entries) is not the one that was signed or published"
+        f" last ({signed} entries): it was rewritten, or the database is an old one that was put"
+        " back; `archive rebuild` makes an old one whole, docs/operations.md says how to restore"
     )
 
 

@@ -155,7 +155,7 @@ class Service:
 
     async def acts(self) -> list[tuple[str, str | None]]:
         """The ledger: each act and the recording it is about, in their order."""
-        await tree.sequence(self.vault.pool)
+        await tree.sequence(self.vault)
         async with connection(self.vault.pool) as lent:
             rows = await lent.fetch("SELECT act, recording FROM ledger ORDER BY position")
         return [(row["act"], row["recording"] and str(row["recording"])) for row in rows]

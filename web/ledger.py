@@ -34,7 +34,7 @@ async def entries(request: web.Request, visit: Visit) -> web.Response:
     first, limit = asked.number(request, "from", 0), asked.number(request, "limit", 100)
     if not 1 <= limit <= PAGE:
         raise MalformedError(f"`limit` is a whole number from 1 to {PAGE}.")
-    await tree.sequence(visit.vault.pool)
+    await tree.sequence(visit.vault)
     async with connection(visit.vault.pool) as lent:
         page = await ledger.page(lent, first, limit)
     items = [

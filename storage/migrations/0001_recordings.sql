@@ -2,12 +2,14 @@
 CREATE FUNCTION archive_now() RETURNS timestamptz
     LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()';
 
--- One row: which key ring belongs to this database, and how far its clock was seen to go.
+-- One row: which key ring belongs to this database, how far its clock was seen to go, and whether it
+-- is being rebuilt (storage/upkeep/rebuild.py), which nothing may be done beside.
 CREATE TABLE archive (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     ring text,
     clock_mark timestamptz,
-    released_through date
+    released_through date,
+    rebuilding boolean NOT NULL DEFAULT false
 );
 INSERT INTO archive DEFAULT VALUES;
 

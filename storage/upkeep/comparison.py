@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from archive.lifecycle import State
-from storage import attempts, recordings
+from storage import attempts, ledger, recordings
 from storage.database import connection
 from storage.holdings import Holding
 from storage.objects import SKEW, MissingObjectError
@@ -122,7 +122,7 @@ class Comparison:
         self._vault = vault
         self._closed: set[date] = set()
         self._missing: list[_Row] = []
-        self._nameless: list[tuple[UUID, str]] = []
+        self._nameless: list[tuple[UUID, Holding]] = []
         self.report = Report()
         self.doomed: list[Stray] = []
 
@@ -185,7 +185,7 @@ class Comparison:
         elif recording is None:
             self.report.unknown.add(holding.key)
         else:
-            self._nameless.append((recording, holding.key))
+            self._nameless.append((recording, holding))
             if len(self._nameless) >= _ASKED:
                 await self._ask_nameless()
 
@@ -212,16 +212,21 @@ class Comparison:
                 self.report.lost.add(str(row.id))
 
     async def _ask_nameless(self) -> None:
-        """Tell as unknown what still has no row: it may have come in after its page was read."""
+        """Tell as unknown what still has no row: it may have come in after its page was read.
+
+        In a database that was made anew erased recordings have no row: the ledger tells of them.
+        """
         found, self._nameless = self._nameless, []
+        ids = [each for each, _ in found]
         async with connection(self._vault.pool) as lent:
-            rows = await lent.fetch(
-                "SELECT id FROM recording WHERE id = ANY($1)", [each for each, _ in found]
-            )
+            rows = await lent.fetch("SELECT id FROM recording WHERE id = ANY($1)", ids)
+            fates = await ledger.fates(lent, ids)
         known = {row["id"] for row in rows}
-        for identifier, key in found:
-            if identifier not in known:
-                self.report.unknown.add(key)
+        for identifier, holding in found:
+            if fates.get(identifier) == "erased":
+                self._doom(Stray(holding, Why.ERASED, identifier))
+            elif identifier not in known:
+                self.report.unknown.add(holding.key)
 
     async def _foreign(self, folder: str) -> None:
         async for holding in self._vault.objects.walk(folder):

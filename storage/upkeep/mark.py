@@ -57,6 +57,13 @@ async def gone_back(vault: Vault) -> str:
     return ""
 
 
+async def begin_anew(vault: Vault) -> None:
+    """Take the database as it is for the one to go on from: it was made whole."""
+    async with connection(vault.pool) as lent:
+        seen = await _look(lent)
+    await asyncio.to_thread(_write, vault.signer.directory / FILE, seen)
+
+
 async def _look(lent: Connection) -> Mark:
     system: str | None = None
     with suppress(asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFunctionError):
@@ -92,10 +99,14 @@ def _read(path: Path) -> Mark | None:
 
 def _keep(path: Path, seen: Mark) -> None:
     """Write the mark. Of two processes at once the lower may stay: it is as true."""
-    new = path.with_name(f"{path.name}.{os.getpid()}")
     known = _read(path)
     if known is not None:
         ahead = max(known.written, seen.written), max(known.ledger, seen.ledger)
         seen = Mark(seen.system or known.system, *ahead)
+    _write(path, seen)
+
+
+def _write(path: Path, seen: Mark) -> None:
+    new = path.with_name(f"{path.name}.{os.getpid()}")
     durable.write(new, json.dumps(asdict(seen)).encode())
     durable.rename(new, path)

@@ -110,13 +110,20 @@ async def _evident(lent: Connection, strays: Sequence[Stray]) -> list[Stray]:
 
 
 async def _dead(lent: Connection, asked: Sequence[UUID]) -> list[dict[str, UUID]]:
-    """Tombstones, and uploads that were given up, which are claimed as the sweep claims them.
+    """What was erased, and uploads that were given up, which are claimed as the sweep claims them.
 
+    Erased is what has a tombstone; in a rebuilt database also what the ledger tells of without one.
     An upload whose ledger says that it was stored is none: its row came back with an old database.
     """
     erased = await lent.fetch(
         "SELECT id FROM recording WHERE id = ANY($1) AND state = 'erased' FOR UPDATE SKIP LOCKED",
         asked,
+    )
+    told = [each for each, act in (await ledger.fates(lent, asked)).items() if act == "erased"]
+    without = await lent.fetch(
+        "SELECT id FROM unnest($1::uuid[]) AS told(id)"
+        " WHERE NOT EXISTS (SELECT FROM recording WHERE recording.id = told.id)",
+        told,
     )
     given_up = await lent.fetch(
         "WITH held AS (SELECT id FROM recording WHERE id = ANY($1) AND state = 'abandoned'"
@@ -127,7 +134,7 @@ async def _dead(lent: Connection, asked: Sequence[UUID]) -> list[dict[str, UUID]
         asked,
         LEASE,
     )
-    return [dict(row) for row in (*erased, *given_up)]
+    return [dict(row) for row in (*erased, *without, *given_up)]
 
 
 async def _is_there(vault: Vault, holding: Holding) -> bool:

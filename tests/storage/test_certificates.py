@@ -242,4 +242,4 @@ async def test_no_certificate_from_a_ledger_that_was_rewritten(
     raw = await (await service.get(f"/v1/certificates/{identifier}")).json()
     with pytest.raises(certificate.CertificateError, match="not proven"):
         check(service, raw)
-    assert await tree.sequence(service.vault.pool) == 0
+    assert await tree.sequence(service.vault) == 0

@@ -243,7 +243,7 @@ async def test_entries_come_in_their_order(vault: Vault) -> None:
     async with connection(vault.pool) as lent:
         for act in ("one", "two", "three"):
             await ledger.record(lent, ledger.SYSTEM, act)
-    assert await tree.sequence(vault.pool) == 3
+    assert await tree.sequence(vault) == 3
     async with connection(vault.pool) as lent:
         page = await ledger.page(lent, 0, 2)
         rest = await ledger.page(lent, 2, 2)

@@ -57,14 +57,14 @@ async def test_entries_get_their_places_without_a_gap_whoever_writes_and_gives(
 
     async def giver() -> None:
         while not done.is_set():
-            await tree.sequence(vault.pool)
+            await tree.sequence(vault)
 
     done = asyncio.Event()
     givers = [asyncio.ensure_future(giver()) for _ in range(3)]
     await asyncio.gather(*(writer(number) for number in range(16)))
     done.set()
     await asyncio.gather(*givers)
-    await tree.sequence(vault.pool)
+    await tree.sequence(vault)
     entries = await everything(vault)
     assert [entry.position for entry in entries] == list(range(480))
     assert {entry.act for entry in entries} == {f"{n}.{c}" for n in range(16) for c in range(30)}
@@ -80,7 +80,7 @@ async def test_what_fails_half_way_leaves_everything_waiting(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write(vault, "one")
-    await tree.sequence(vault.pool)
+    await tree.sequence(vault)
     await write(vault, "two")
 
     async def failing(*_: object) -> None:
@@ -88,9 +88,9 @@ async def test_what_fails_half_way_leaves_everything_waiting(
 
     with monkeypatch.context() as patched, pytest.raises(Exception, match="away"):
         patched.setattr(tree, "extend", failing)
-        await tree.sequence(vault.pool)
+        await tree.sequence(vault)
     assert [entry.act for entry in await everything(vault)] == ["one"]
-    assert await tree.sequence(vault.pool) == 1
+    assert await tree.sequence(vault) == 1
     assert [entry.act for entry in await everything(vault)] == ["one", "two"]
 
 
@@ -100,7 +100,7 @@ async def test_everything_is_proven_out_of_the_database(vault: Vault) -> None:
         async with connection(vault.pool) as lent:
             now = await tree.size(lent)
         await write(vault, *(f"{number}" for number in range(now, size)))
-        await tree.sequence(vault.pool)
+        await tree.sequence(vault)
         async with connection(vault.pool) as lent:
             heads.append(await tree.head(lent))
     last = heads[-1]
@@ -167,7 +167,7 @@ async def test_whoever_rewrites_the_ledger_gets_no_signature(vault: Vault, rewri
     with pytest.raises(RewrittenError, match="was rewritten, or"):
         await tree.agree(vault)
     await write(vault, *"later")
-    with pytest.raises(RewrittenError, match="does not go on"):
+    with pytest.raises(RewrittenError, match=r"does not go on|put back"):
         await tree.checkpoint(vault)
     assert str(vault.signer.last_note()) == str(before)
 
@@ -176,11 +176,8 @@ async def test_another_beginning_of_the_same_length_is_noticed(vault: Vault) -> 
     await write(vault, "one", "two")
     await tree.checkpoint(vault)
     async with unguarded(vault) as lent:
-        await lent.execute("DELETE FROM ledger")
-        await lent.execute("DELETE FROM ledger_tile")
-        await lent.execute("UPDATE ledger_head SET size = 0")
-    await write(vault, "uno", "dos")
-    await tree.sequence(vault.pool)
+        await lent.execute("UPDATE ledger SET act = CASE position WHEN 0 THEN 'uno' ELSE 'dos' END")
+        await rewrite_tree(lent)
     with pytest.raises(RewrittenError):
         await tree.checkpoint(vault)
 

@@ -1,0 +1,33 @@
+"""`archive rebuild`: the database made whole out of the bucket, the key ring and the ledger."""
+
+import json
+
+from app.config import Config
+from app.serve import opened
+from storage.upkeep import rebuild
+from storage.upkeep.rebuild import Report
+
+
+async def run(config: Config, *, as_json: bool) -> int:
+    """Rebuild, while no service runs; 1 if there are objects that somebody has to look at."""
+    async with opened(config, whole=False) as vault:
+        report = await rebuild.run(vault)
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        _print(report)
+    return 1 if report.strange.count else 0
+
+
+def _print(report: Report) -> None:
+    done = report.replayed
+    print(
+        f"ledger: {done.entries} entries taken back; {done.erased} recordings erased again,"
+        f" {done.closed} days closed, {done.revoked} keys revoked"
+    )
+    print(
+        f"objects: {report.objects} looked at; {report.rebuilt} recordings rebuilt,"
+        f" {report.over} passed over that are erased or past their year"
+    )
+    for name in report.strange.named:
+        print(f"strange  {name}: it does not open, is not whole, or its call has another object")

@@ -1,0 +1,171 @@
+"""The ledger of a database that was put back: its lost end is taken from the object store, and what
+it tells is done again.
+
+The published entries (`storage.published`) are believed as far as the archive signed them, since
+their tree must have the signed root; the few after that, which a crash left unsigned, are taken as
+they are. Then the rows are made to agree: what is told as erased becomes a tombstone, a day that is
+told as closed is closed, a key that is told as revoked opens nothing.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from archive.ledger import Entry
+from archive.note import Checkpoint
+from storage import published, tree
+from storage.database import Connection, connection
+from storage.signer import RewrittenError
+from storage.vault import Vault
+
+_BATCH = 5000
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What was done again: entries taken back, tombstones made, days closed, keys revoked.
+
+    `unfinished` rows of uploads that were under way then, or given up, were dropped: their objects
+    decide what they are.
+    """
+
+    entries: int = 0
+    erased: int = 0
+    closed: int = 0
+    revoked: int = 0
+    unfinished: int = 0
+
+
+async def run(vault: Vault) -> Replayed:
+    """Make the ledger whole and the rows agree with it, in one transaction.
+
+    From then on `archive.rebuilding` is set. Raises RewrittenError when what is published does not
+    reach, or does not lead to, what was signed last; UnavailableError when database or store is
+    away. Then nothing is changed. Doing it again does no harm.
+    """
+    last = await asyncio.to_thread(vault.signer.last)
+    done = Replayed()
+    async with connection(vault.pool) as lent, lent.transaction():
+        await lent.execute("UPDATE archive SET rebuilding = true")
+        size = await lent.fetchval("SELECT size FROM ledger_head FOR UPDATE")
+        if last and size >= last.size:
+            await _check(lent, last)
+        done.entries = await _take_back(vault, lent, size, last)
+        await _drop_waiting(lent, size)
+        done.erased = await _bury(lent)
+        done.closed = await _close(lent)
+        done.revoked = await _revoke(lent)
+        done.unfinished = _count(
+            await lent.execute("DELETE FROM recording WHERE state IN ('receiving', 'abandoned')")
+        )
+    return done
+
+
+async def _check(lent: Connection, last: Checkpoint) -> None:
+    if (await tree.head(lent, last.size)).root != last.root:
+        raise RewrittenError(
+            f"the first {last.size} entries of the ledger are not those that were signed: the"
+            " database was rewritten; put back one that was not"
+        )
+
+
+async def _take_back(vault: Vault, lent: Connection, size: int, last: Checkpoint | None) -> int:
+    """Add the published entries that the database lacks; returns how many."""
+    batch: list[Entry] = []
+    first = size
+    async for entry in published.entries(vault.objects, size):
+        batch.append(entry)
+        signed = last is not None and entry.position + 1 == last.size
+        if signed or len(batch) == _BATCH:
+            await _add(lent, size, batch)
+            size, batch = size + len(batch), []
+        if signed and last:
+            await _check(lent, last)
+    await _add(lent, size, batch)
+    size += len(batch)
+    if last and size < last.size:
+        raise RewrittenError(
+            f"the object store has the ledger's entries up to {size} only, and {last.size} were"
+            " signed: without the rest it is not known what was erased"
+        )
+    await lent.execute("UPDATE ledger_head SET published = size")
+    return size - first
+
+
+async def _add(lent: Connection, size: int, entries: list[Entry]) -> None:
+    if not entries:
+        return
+    await lent.execute(
+        "INSERT INTO ledger (position, at, actor, act, recording, facts, sealed)"
+        " SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[],"
+        " $5::uuid[], $6::jsonb[], $7::text[])",
+        [entry.position for entry in entries],
+        [entry.at for entry in entries],
+        [entry.actor for entry in entries],
+        [entry.act for entry in entries],
+        [entry.recording for entry in entries],
+        [entry.facts for entry in entries],
+        [entry.sealed for entry in entries],
+    )
+    await tree.extend(lent, size, entries)
+
+
+async def _drop_waiting(lent: Connection, size: int) -> None:
+    """Drop what waited for its place then and is known to have got it since."""
+    await lent.execute(
+        "DELETE FROM ledger_waiting w USING ledger l WHERE l.position >= $1 AND l.at = w.at"
+        " AND l.actor = w.actor AND l.act = w.act AND l.facts = w.facts"
+        " AND l.recording IS NOT DISTINCT FROM w.recording",
+        size,
+    )
+
+
+async def _bury(lent: Connection) -> int:
+    """Make tombstones of the rows of recordings that are told as erased."""
+    rows = await lent.fetch(
+        "WITH dug AS (DELETE FROM recording r USING ledger l WHERE l.recording = r.id"
+        " AND l.act = 'erased' AND r.state <> 'erased'"
+        " RETURNING r.id, r.source, r.call_type, r.expires_on)"
+        " INSERT INTO recording (id, source, call_type, expires_on, state)"
+        " SELECT DISTINCT id, source, call_type, expires_on, 'erased' FROM dug"
+        " RETURNING id, expires_on"
+    )
+    await lent.execute(
+        "DELETE FROM term t USING unnest($1::date[], $2::uuid[]) AS gone(expires_on, id)"
+        " WHERE t.expires_on = gone.expires_on AND t.recording = gone.id",
+        [row["expires_on"] for row in rows],
+        [row["id"] for row in rows],
+    )
+    return len(rows)
+
+
+async def _close(lent: Connection) -> int:
+    """Count what is told as erased of each day, and close the days that are told as closed."""
+    await lent.execute(
+        "INSERT INTO day (expires_on, erased) SELECT (facts->>'day')::date, count(*) FROM ledger"
+        " WHERE act = 'erased' GROUP BY 1"
+        " ON CONFLICT (expires_on) DO UPDATE SET erased = EXCLUDED.erased"
+    )
+    rows = await lent.fetch(
+        "INSERT INTO day AS d (expires_on, closed_at) SELECT (facts->>'day')::date, min(at)"
+        " FROM ledger WHERE act = 'day.closed' GROUP BY 1 ON CONFLICT (expires_on)"
+        " DO UPDATE SET closed_at = EXCLUDED.closed_at WHERE d.closed_at IS NULL"
+        " RETURNING expires_on"
+    )
+    days = [row["expires_on"] for row in rows]
+    await lent.execute("DELETE FROM term WHERE expires_on = ANY($1)", days)
+    await lent.execute("DELETE FROM filed WHERE expires_on = ANY($1)", days)
+    return len(days)
+
+
+async def _revoke(lent: Connection) -> int:
+    return _count(
+        await lent.execute(
+            "UPDATE access_key k SET revoked_at = l.at FROM ledger l WHERE l.act = 'key.revoked'"
+            " AND l.facts->>'key' = k.id AND k.revoked_at IS NULL"
+        )
+    )
+
+
+def _count(status: str) -> int:
+    """How many rows a command says that it touched."""
+    return int(status.rsplit(" ", 1)[1])

@@ -1,0 +1,402 @@
+"""A database that was lost or put back, made whole: what was acknowledged is there, what was erased
+stays erased, and nothing else may be done before.
+
+The backups are real ones, made with `pg_dump` and put back with `psql` into another database.
+"""
+
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from archive.errors import UnavailableError
+from archive.story import read as read_story
+from storage import credentials, ledger, published, recordings, steps, tree
+from storage.database import connection, migrate
+from storage.holdings import Holding
+from storage.signer import RewrittenError
+from storage.upkeep import rebuild, reconcile
+from storage.upkeep.replay import Replayed
+from storage.vault import Vault
+from tests.jobs.test_expiry import a_year_ago, when_over
+from tests.postgres import BIN, Postgres
+from tests.services import Faulty, Service, open_service, open_vault
+from tests.sounds import tone
+from tests.storage.upkeep.test_reconcile import put, stored
+from tests.web.test_listen import found, upload
+from tests.web.test_upload import problem, query
+
+Put = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Backups:
+    """Backs the service's database up, and opens an archive on what was put back."""
+
+    postgres: Postgres
+    url: str
+    folder: Path
+    stack: AsyncExitStack
+
+    def dump(self) -> bytes:
+        return subprocess.run(
+            [str(BIN / "pg_dump"), "--no-owner", self.url], capture_output=True, check=True
+        ).stdout
+
+    async def put_back(self, dumped: bytes | None, vault: Vault) -> Vault:
+        """An archive on the same bucket and ring, and an old database; or an empty one."""
+        url = await self.postgres.fresh_database(migrate)
+        if dumped is not None:
+            name = urlsplit(url).path.removeprefix("/")
+            lent = await asyncpg.connect(self.url)
+            await lent.execute(f"DROP DATABASE {name}")
+            await lent.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+            await lent.close()
+            words = ["psql", "--quiet", "--set=ON_ERROR_STOP=1", url]
+            subprocess.run(
+                [str(BIN / words[0]), *words[1:]], input=dumped, capture_output=True, check=True
+            )
+        return await self.stack.enter_async_context(open_vault(url, vault.objects, self.folder))
+
+    async def serve(self, vault: Vault, like: Service) -> Service:
+        """The doors over an archive that was made whole, for the keys of before."""
+        return await self.stack.enter_async_context(_doors(vault, like))
+
+
+@asynccontextmanager
+async def _doors(vault: Vault, like: Service) -> AsyncIterator[Service]:
+    async with connection(vault.pool) as lent:
+        names = await lent.fetch("UPDATE access_key SET name = 'old-' || name RETURNING name")
+    async with open_service(vault) as opened:
+        opened.tokens.update(like.tokens if names else {})
+        yield opened
+
+
+@pytest.fixture
+async def backups(postgres: Postgres, database_url: str, tmp_path: Path) -> AsyncIterator[Backups]:
+    async with AsyncExitStack() as stack:
+        yield Backups(postgres, database_url, tmp_path, stack)
+
+
+async def heard(service: Service, identifier: str) -> bytes:
+    answer = await service.get(f"/v1/recordings/{identifier}/audio")
+    assert answer.status == 200, await answer.text()
+    return await answer.read()
+
+
+async def agrees(service: Service) -> None:
+    """Rows, objects and ledger tell the same, and the ledger's story is whole."""
+    report = await reconcile.run(service.vault, repair=True)
+    assert not report.failed, report
+    assert (report.removed, report.objects) == (0, report.recordings)
+    await tree.checkpoint(service.vault)
+    async with connection(service.vault.pool) as lent:
+        entries = await ledger.page(lent, 0, 100_000)
+    assert read_story(entry.text for entry in entries).faults == []
+
+
+async def test_a_database_of_yesterday_becomes_that_of_today(
+    service: Service, backups: Backups
+) -> None:
+    first, other = tone(1, pitch=300), tone(2, pitch=500)
+    kept = await upload(service, "kept", first, agent="Anna Ääkkönen")
+    gone = await upload(service, "gone", started_at=a_year_ago(seconds=50))
+    stolen = await service.key("supervisor", "stolen")
+    dumps: list[bytes] = []
+    real = service.vault.objects
+
+    async def put_and_dump(*words: Any) -> None:
+        await real.put(*words)
+        dumps.append(backups.dump())
+
+    slow: Any = Faulty(real, put=put_and_dump)
+    async with open_service_on(service, slow) as slowly:
+        middle = await upload(slowly, "middle", other, caller="040 123 4567")
+    later = await upload(service, "later", first, queue="faults")
+    async with connection(service.vault.pool) as lent:
+        await credentials.revoke(lent, "first-stolen")
+    await service.turn_clock(timedelta(seconds=51))
+    assert (await service.erase()).erased == 1
+    await tree.checkpoint(service.vault)
+    acts = await service.acts()
+
+    vault = await backups.put_back(dumps[0], service.vault)
+    with pytest.raises(RewrittenError, match="archive rebuild"):
+        await tree.agree(vault)
+    with pytest.raises(RewrittenError, match="archive rebuild"):
+        async with connection(vault.pool) as lent:
+            await ledger.record(lent, ledger.SYSTEM, "too.early")
+        await tree.sequence(vault)
+    assert (await reconcile.run(vault, repair=True)).stopped
+
+    report = await rebuild.run(vault)
+    done = report.replayed
+    assert (done.erased, done.revoked, done.unfinished) == (1, 1, 1)
+    assert (report.objects, report.rebuilt, report.over, report.strange.count) == (3, 2, 0, 0)
+    await tree.agree_wholly(vault)
+    again = await backups.serve(vault, service)
+    assert [await heard(again, each) for each in (kept, middle, later)] == [first, other, first]
+    assert await found(again, number="123 4567") == ["middle"]
+    assert await found(again, queue="faults") == ["later"]
+    assert await found(again, agent="anna ääkkönen") == ["kept"]
+    await problem(await again.get(f"/v1/recordings/{gone}"), 410, "gone")
+    assert (await again.get(f"/v1/certificates/{gone}")).status == 200
+    assert (await again.get(f"/v1/recordings/{kept}", stolen)).status == 401
+    receipt = await again.put("later", first, query(queue="faults"))
+    assert receipt.status in (200, 409), "the call is known"
+    told = await again.acts()
+    assert told[: len(acts)] == acts
+    assert [act for act, _ in told].count("erased") == 1
+    assert {one for act, one in told if act == "rebuilt"} == {middle, later}
+    await agrees(again)
+
+
+@asynccontextmanager
+async def open_service_on(service: Service, objects: Any) -> AsyncIterator[Service]:
+    """The doors once more, with another way to the store, for the same keys."""
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE access_key SET name = 'first-' || name")
+    async with open_service(replace(service.vault, objects=objects)) as opened:
+        yield opened
+
+
+async def test_a_database_that_was_lost_is_made_anew(service: Service, backups: Backups) -> None:
+    audio = tone(1)
+    kept = await upload(service, "kept", audio, customer="C-9")
+    gone = await upload(service, "gone", started_at=a_year_ago(seconds=50))
+    _, key = await stored(service, gone)
+    async with service.vault.objects.get(key, 0, (await service.holdings())[0].size) as pieces:
+        copy = b"".join([piece async for piece in pieces])
+    await service.turn_clock(timedelta(seconds=51))
+    await service.erase()
+    await tree.checkpoint(service.vault)
+    await put(service, key, copy)  # a late write, whole and well sealed
+
+    vault = await backups.put_back(None, service.vault)
+    with pytest.raises(RewrittenError):
+        await tree.agree_wholly(vault)
+    report = await rebuild.run(vault)
+    assert (report.rebuilt, report.over, report.strange.count) == (1, 1, 0)
+    assert report.replayed.entries == len(await service.acts())
+    again = await backups.serve(vault, service)
+    assert await heard(again, kept) == audio
+    assert await found(again, customer="c-9") == ["kept"]
+    await problem(await again.get(f"/v1/recordings/{gone}"), 404, "not-found")
+    assert (await reconcile.run(vault, repair=True)).removed == 1
+    await agrees(again)
+    # Done again, nothing is left to do.
+    done = await rebuild.run(vault)
+    assert (done.rebuilt, done.replayed) == (0, Replayed())
+    await agrees(again)
+
+
+async def test_a_day_that_was_closed_since_stays_closed(
+    service: Service, backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await upload(service, "gone", started_at=a_year_ago(seconds=50))
+    day, _ = await stored(service, gone)
+    kept = await upload(service, "kept")
+    dumped = backups.dump()
+    await service.turn_all_clocks(when_over(day), monkeypatch)
+    await service.night()
+    assert day in service.vault.ring.destroyed()
+    vault = await backups.put_back(dumped, service.vault)
+    report = await rebuild.run(vault)
+    assert (report.replayed.erased, report.replayed.closed) == (1, 1)
+    async with connection(vault.pool) as lent:
+        assert await lent.fetchval("SELECT closed_at FROM day WHERE expires_on = $1", day)
+        assert await lent.fetchval("SELECT erased FROM day WHERE expires_on = $1", day) == 1
+        assert await lent.fetchval("SELECT count(*) FROM filed WHERE expires_on = $1", day) == 0
+    again = await backups.serve(vault, service)
+    await heard(again, kept)
+    await agrees(again)
+
+
+async def test_what_does_not_open_is_named_and_left_alone(
+    service: Service, backups: Backups
+) -> None:
+    ids = [await upload(service, f"c{number}") for number in range(5)]
+    objects = service.vault.objects
+    bodies, names = {}, []
+    for identifier in ids:
+        _, key = await stored(service, identifier)
+        size = (await objects.holdings(key))[0].size
+        async with objects.get(key, 0, size) as pieces:
+            bodies[key] = b"".join([piece async for piece in pieces])
+        names.append(key)
+    await tree.checkpoint(service.vault)
+    flipped = bytearray(bodies[names[0]])
+    flipped[120] ^= 1
+    damaged = [bytes(flipped), bodies[names[1]][:-1], bodies[names[0]], b"short"]
+    for key, body in zip(names, damaged, strict=False):
+        await objects.remove([Holding(key, "object")])
+        await put(service, key, body)
+    day = names[0].split("/")[0]
+    odd = await put(service, f"{day}/not-one-of-ours")
+    vault = await backups.put_back(None, service.vault)
+    report = await rebuild.run(vault)
+    assert (report.objects, report.rebuilt) == (6, 1)
+    assert sorted(report.strange.named) == sorted([*names[:4], odd])
+    assert len(await service.holdings()) == 6
+    again = await backups.serve(vault, service)
+    assert await found(again) == ["c4"]
+
+
+async def test_of_two_objects_of_one_call_the_one_that_was_acknowledged_becomes_the_row(
+    service: Service, backups: Backups
+) -> None:
+    """A write that timed out lands late, after the sender's second try was stored."""
+    real = service.vault.objects
+
+    async def doubtful(*words: Any) -> None:
+        await real.put(*words)
+        raise UnavailableError("The object store did not answer in time.")
+
+    broken: Any = Faulty(real, put=doubtful)
+    async with open_service_on(service, broken) as slowly:
+        answer = await slowly.put("call", tone(), query())
+        assert answer.status == 503
+    (late,) = await service.holdings()
+    identifier = await upload(service, "call")
+    unknown = await upload(service, "unknown")
+    await tree.checkpoint(service.vault)
+    assert str(UUID(late.key.split("/")[1])) < identifier, "the late one is looked at first"
+    vault = await backups.put_back(None, service.vault)
+    report = await rebuild.run(vault)
+    assert (report.objects, report.rebuilt, report.strange.named) == (3, 2, [late.key])
+    again = await backups.serve(vault, service)
+    await heard(again, identifier)
+    await heard(again, unknown)
+
+
+async def test_a_recording_that_the_ledger_never_came_to_tell_of_is_rebuilt(
+    service: Service, backups: Backups
+) -> None:
+    """It was acknowledged in the seconds between the last publishing and the end of the disk."""
+    await upload(service, "first")
+    await tree.checkpoint(service.vault)
+    last = await upload(service, "last", tone(1))
+    vault = await backups.put_back(None, service.vault)
+    assert (await rebuild.run(vault)).rebuilt == 2
+    assert await heard(await backups.serve(vault, service), last) == tone(1)
+
+
+async def test_without_the_published_ledger_nothing_is_done(
+    service: Service, backups: Backups
+) -> None:
+    await upload(service, "c1")
+    await tree.checkpoint(service.vault)
+    held = await service.vault.objects.holdings(published.PREFIX)
+    await service.vault.objects.remove(held)
+    vault = await backups.put_back(None, service.vault)
+    with pytest.raises(RewrittenError, match="up to 0 only"):
+        await rebuild.run(vault)
+    async with connection(vault.pool) as lent:
+        assert await lent.fetchval("SELECT count(*) FROM ledger") == 0
+        assert not await lent.fetchval("SELECT rebuilding FROM archive")
+
+
+async def test_a_published_ledger_that_is_not_the_signed_one_is_refused(
+    service: Service, backups: Backups
+) -> None:
+    await upload(service, "c1")
+    await tree.checkpoint(service.vault)
+    held = await service.vault.objects.holdings(published.PREFIX)
+    await service.vault.objects.remove(held)
+    entries = [entry async for entry in everything(service)]
+    texts = [replace(entry, actor="somebody").text for entry in entries]
+    await published._put(service.vault.objects, 0, texts)
+    vault = await backups.put_back(None, service.vault)
+    with pytest.raises(RewrittenError, match="not those that were signed"):
+        await rebuild.run(vault)
+
+
+async def everything(service: Service) -> AsyncIterator[Any]:
+    async with connection(service.vault.pool) as lent:
+        for entry in await ledger.page(lent, 0, 1000):
+            yield entry
+
+
+async def test_a_database_that_was_rewritten_is_not_made_whole(service: Service) -> None:
+    await upload(service, "c1")
+    await tree.checkpoint(service.vault)
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE ledger_tile SET hashes = overlay(hashes PLACING '\\x00' FROM 1)")
+        await lent.execute("UPDATE ledger_tile SET hashes = overlay(hashes PLACING '\\x01' FROM 2)")
+    with pytest.raises(RewrittenError, match="not those that were signed"):
+        await rebuild.run(service.vault)
+
+
+async def test_what_was_published_and_not_signed_shows_that_a_database_was_put_back(
+    service: Service, backups: Backups
+) -> None:
+    await upload(service, "c1")
+    await tree.checkpoint(service.vault)
+    dumped = backups.dump()
+    last = await upload(service, "c2")
+    await tree.sequence(service.vault)
+    await published.publish(service.vault.pool, service.vault.objects)
+    vault = await backups.put_back(dumped, service.vault)
+    await tree.agree(vault)
+    with pytest.raises(RewrittenError, match="published last"):
+        await tree.agree_wholly(vault)
+    report = await rebuild.run(vault)
+    assert (report.replayed.entries > 0, report.rebuilt) == (True, 1)
+    await heard(await backups.serve(vault, service), last)
+
+
+@pytest.mark.parametrize("step", steps.REBUILD)
+async def test_a_rebuilding_that_was_broken_off_is_gone_on_with(
+    service: Service, backups: Backups, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    identifier = await upload(service, "c1")
+    await tree.checkpoint(service.vault)
+    vault = await backups.put_back(None, service.vault)
+
+    def reached(name: str) -> None:
+        if name == step:
+            raise ConnectionError("the power")
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(steps, "reached", reached)
+        await rebuild.run(vault)
+    with pytest.raises(RewrittenError, match="run `archive rebuild` to its end"):
+        await tree.agree(vault)
+    report = await rebuild.run(vault)
+    assert report.rebuilt == (1 if step == "replayed" else 0)
+    await tree.agree_wholly(vault)
+    await heard(await backups.serve(vault, service), identifier)
+
+
+async def test_a_call_past_its_year_does_not_come_back(service: Service, backups: Backups) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=50))
+    await tree.checkpoint(service.vault)
+    vault = await backups.put_back(None, service.vault)
+    await service.turn_clock(timedelta(0))
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
+            " AS $$SELECT clock_timestamp() + interval '51 seconds'$$"
+        )
+    report = await rebuild.run(vault)
+    assert (report.rebuilt, report.over) == (0, 1)
+
+
+def test_an_attempt_is_never_mistaken() -> None:
+    """The names that rebuilding reads are those that intake gives."""
+    from datetime import date
+
+    from storage.upkeep.strays import parse
+
+    parts = date(2027, 2, 28), uuid4(), uuid4()
+    assert parse(recordings.object_key(*parts)) == parts
+    for wrong in ("x", "2027-02-28/a/b", f"2027-2-28/{parts[1]}/{parts[2]}", "a/b/c/d"):
+        assert parse(wrong) is None
