@@ -17,11 +17,12 @@ from archive.errors import UnavailableError
 from archive.ledger import Entry
 from storage import ledger
 from storage.database import Pool, connection
-from storage.objects import ObjectStore
+from storage.objects import Holding, ObjectStore
 
 PREFIX = "ledger/"
 
 _NAME = re.compile(r"ledger/(\d{12})-(\d{3})")
+_WHOLE = ("object", "version")
 _TIMEOUT = 60.0
 
 
@@ -51,13 +52,13 @@ async def publish(pool: Pool, objects: ObjectStore) -> int:
 
 async def _put(objects: ObjectStore, number: int, texts: list[bytes]) -> None:
     """Put one bundle, unless it is there; then remove the narrower ones of the same number."""
-    there = await objects.holdings(f"{PREFIX}{number:012}-")
+    there = await _bundles(objects, number)
     key = f"{PREFIX}{number:012}-{len(texts):03}"
-    if key not in {holding.key for holding in there if holding.kind == "object"}:
+    if len(texts) not in there:
         content = tiles.bundle(texts)
         digest = hashlib.md5(content, usedforsecurity=False).digest()
         await objects.put(key, [content], len(content), digest, _TIMEOUT)
-    await objects.remove([holding for holding in there if holding.key < key])
+    await objects.remove([holding for width, holding in there.items() if width < len(texts)])
 
 
 async def entries(objects: ObjectStore, first: int) -> AsyncIterator[Entry]:
@@ -78,24 +79,29 @@ async def entries(objects: ObjectStore, first: int) -> AsyncIterator[Entry]:
 
 
 async def reach(objects: ObjectStore, size: int) -> int:
-    """Up to where entries are published, looked for around a ledger of this size."""
+    """Up to where entries are published, looked for around a ledger of this size; 0 if nothing is
+    there.
+    """
     number = size // tiles.FULL
     for each in (number + 1, number):
-        if texts := await _get(objects, each):
-            return each * tiles.FULL + len(texts)
+        if bundles := await _bundles(objects, each):
+            return each * tiles.FULL + max(bundles)
     return 0
+
+
+async def _bundles(objects: ObjectStore, number: int) -> dict[int, Holding]:
+    """The bundles of a number, by how many entries they have."""
+    held = await objects.holdings(f"{PREFIX}{number:012}-")
+    named = ((holding, _NAME.fullmatch(holding.key)) for holding in held)
+    return {int(name[2]): holding for holding, name in named if name and holding.kind in _WHOLE}
 
 
 async def _get(objects: ObjectStore, number: int) -> list[bytes]:
     """The widest bundle of this number; nothing if there is none."""
-    found = [
-        holding
-        for holding in await objects.holdings(f"{PREFIX}{number:012}-")
-        if holding.kind == "object" and _NAME.fullmatch(holding.key)
-    ]
+    found = await _bundles(objects, number)
     if not found:
         return []
-    widest = max(found, key=lambda holding: holding.key)
+    widest = found[max(found)]
     async with objects.get(widest.key, 0, widest.size) as body:
         content = b"".join([piece async for piece in body])
     try:

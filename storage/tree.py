@@ -130,7 +130,8 @@ async def agree(vault: Vault) -> None:
 
 async def agree_wholly(vault: Vault) -> None:
     """The same, and see that no more is published than the database knows: a crash may have come
-    between publishing and signing. Raises UnavailableError also when the store is away.
+    between publishing and signing. What an old bucket lacks is published with the next checkpoint.
+    Raises UnavailableError also when the store is away.
     """
     await agree(vault)
     async with connection(vault.pool) as lent:
@@ -138,6 +139,8 @@ async def agree_wholly(vault: Vault) -> None:
     reached = await published.reach(vault.objects, count)
     async with connection(vault.pool) as lent:
         count = await size(lent)  # another service may have gone on meanwhile
+        if reached < await lent.fetchval("SELECT published FROM ledger_head"):
+            await lent.execute("UPDATE ledger_head SET published = 0")
     if count < reached:
         raise _put_back(count, reached)
 

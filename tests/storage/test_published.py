@@ -65,6 +65,18 @@ async def test_publishing_again_after_a_crash_changes_nothing(vault: Vault) -> N
     assert await read(vault.objects) == await everything(vault)
 
 
+async def test_what_an_old_bucket_lacks_is_published_again(vault: Vault) -> None:
+    await write(vault, *(f"{number}" for number in range(300)))
+    await tree.checkpoint(vault)
+    held = await vault.objects.holdings(published.PREFIX)
+    await vault.objects.remove(held)
+    await tree.agree_wholly(vault)
+    await tree.checkpoint(vault)
+    assert await bundles(vault) == [
+        holding.key.removeprefix(published.PREFIX) for holding in sorted(held, key=lambda h: h.key)
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [(b"\xff\xff", "bundle .* is damaged"), (b"\0\2{}", "Entry 0 .* is damaged")],

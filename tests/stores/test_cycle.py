@@ -11,10 +11,13 @@ from minio import Minio
 from minio.commonconfig import GOVERNANCE
 from minio.objectlockconfig import DAYS, ObjectLockConfig
 
+from storage import ledger, published, tree
 from storage.database import connection
 from storage.holdings import Holding
 from storage.keyring import NoDayKeyError
 from storage.objects import ObjectStore
+from storage.recordings import object_key
+from storage.upkeep import reconcile
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.services import Service, open_service, open_vault
 from tests.sounds import tone
@@ -102,6 +105,26 @@ async def test_every_version_mark_and_unfinished_upload_goes_with_the_recording(
     assert (await service.erase()).erased == 1
     assert await service.holdings() == []
     assert await states(service) == ["erased"]
+
+
+async def test_the_ledger_is_published_and_rows_are_held_against_objects(service: Service) -> None:
+    identifier = await upload(service, "kept", AUDIO)
+    for _ in range(2):
+        await upload(service, f"more-{uuid4()}")
+        await tree.checkpoint(service.vault)
+    entries = [entry async for entry in published.entries(service.vault.objects, 0)]
+    async with connection(service.vault.pool) as lent:
+        assert entries == await ledger.page(lent, 0, 1000)
+    assert len(await service.vault.objects.holdings(published.PREFIX)) == 1
+    (row,) = [row for row in await service.rows() if str(row["id"]) == identifier]
+    key = object_key(row["expires_on"], row["id"], row["attempt"])
+    await put(service.vault.objects, key.replace(str(row["attempt"]), str(uuid4())))
+    report = await reconcile.run(service.vault, repair=True)
+    assert (report.recordings, report.objects, report.lost.count) == (3, 4, 0)
+    assert (report.unknown.count, report.removed) == (1, 0)
+    held = [holding for holding in await service.holdings() if holding.key == key]
+    await service.vault.objects.remove(held)
+    assert (await reconcile.run(service.vault, repair=True)).lost.named == [identifier]
 
 
 async def test_what_has_no_row_goes_when_its_day_is_closed(
