@@ -112,12 +112,15 @@ def _destroy(ring: Ring, day: date) -> datetime:
 async def _note(
     lent: Connection, holder: str, day: date, destroyed_at: datetime, strays: int
 ) -> None:
-    """Write down that the day is closed, with the holder's receipt for its key."""
-    await lent.execute(
+    """Write down, once, that the day is closed, with the holder's receipt for its key."""
+    first = await lent.fetchval(
         "INSERT INTO day (expires_on, closed_at) VALUES ($1, archive_now())"
-        " ON CONFLICT (expires_on) DO UPDATE SET closed_at = archive_now()",
+        " ON CONFLICT (expires_on) DO UPDATE SET closed_at = archive_now()"
+        " WHERE day.closed_at IS NULL RETURNING true",
         day,
     )
+    if not first:  # another service closed it in the same night
+        return
     # Nothing can be found by these any more: the keys of their hashes are gone.
     await lent.execute("DELETE FROM term WHERE expires_on = $1", day)
     await lent.execute("DELETE FROM filed WHERE expires_on = $1", day)

@@ -1,0 +1,39 @@
+"""The end of an expiry day, when two close it at once."""
+
+import asyncio
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from storage import database, days
+from tests.jobs.test_expiry import a_year_ago
+from tests.services import Faulty, Service
+from tests.web.test_listen import upload
+
+
+async def test_two_services_that_close_a_day_at_once_tell_of_it_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    day = (await service.rows())[0]["expires_on"]
+    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    assert (await service.erase()).erased == 1
+    both_have_destroyed = Barrier(2, timeout=60)
+    real = service.vault.ring
+
+    def destroy(day: date) -> datetime:
+        destroyed_at = real.destroy(day)
+        both_have_destroyed.wait()
+        return destroyed_at
+
+    ring: Any = Faulty(real, destroy=destroy)
+    vault = replace(service.vault, ring=ring)
+    today = vault.policy.day_of(await database.now(vault.pool))
+    closings = await asyncio.gather(
+        *(days.close_through(vault, today - timedelta(days=1), today) for _ in range(2))
+    )
+    assert [[(one.day, one.closed) for one in each] for each in closings] == [[(day, True)]] * 2
+    assert [act for act, _ in await service.acts()].count("day.closed") == 1
