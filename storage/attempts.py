@@ -17,7 +17,7 @@ from archive.errors import GoneError, UnavailableError
 from archive.recording import Recording
 from storage import database, ledger, recordings, steps
 from storage.database import Connection, connection
-from storage.keyring import Ring
+from storage.keyring import NoDayKeyError, Ring
 from storage.sealing import sealed_length
 from storage.spool import Spool
 from storage.vault import Vault
@@ -30,6 +30,8 @@ SETTLE = 10.0
 
 GRACE = timedelta(seconds=60)
 """How long after a put was given up its object may still land and be looked for."""
+
+OVER = "The call's period ended while it was being taken in."
 
 
 def patience(size: int) -> float:
@@ -52,10 +54,16 @@ class Attempt:
 
 
 def prepare(vault: Vault, recording: Recording, spool: Spool) -> Attempt:
-    """Seal what is known of the recording, and hash what it is to be found by."""
+    """Seal what is known of the recording, and hash what it is to be found by.
+
+    Raises GoneError when its day was closed while its body came in.
+    """
     details = spool.seal.seal_details(recordings.to_details(recording))
-    header = spool.seal.header(vault.ring.day_key(recording.call.expiry.on), len(details))
-    return describe(vault.ring, recording, spool.seal.identity.attempt, header, details)
+    try:
+        header = spool.seal.header(vault.ring.day_key(recording.call.expiry.on), len(details))
+        return describe(vault.ring, recording, spool.seal.identity.attempt, header, details)
+    except NoDayKeyError:
+        raise GoneError(OVER) from None
 
 
 def describe(
@@ -155,7 +163,7 @@ async def _commit(vault: Vault, caller: Caller, attempt: Attempt) -> None:
     if not kept:
         await _give_up(vault, attempt.recording.id, attempt.attempt)
         if await database.now(vault.pool) >= attempt.recording.call.expiry.at:
-            raise GoneError("The call's period ended while it was being taken in.")
+            raise GoneError(OVER)
         raise UnavailableError("The upload took too long and was given up; try again.")
     steps.reached("committed")
 

@@ -1,4 +1,4 @@
-"""The end of an expiry day, when two close it at once."""
+"""The end of an expiry day, when two close it at once, and when an upload comes after it."""
 
 import asyncio
 from dataclasses import replace
@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from storage import database, days
+from storage.keyring import NoDayKeyError
+from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
-from tests.services import Faulty, Service
+from tests.services import Faulty, Service, open_service
+from tests.sounds import tone
 from tests.web.test_listen import upload
+from tests.web.test_upload import problem, query
 
 
 async def test_two_services_that_close_a_day_at_once_tell_of_it_once(
@@ -37,3 +41,13 @@ async def test_two_services_that_close_a_day_at_once_tell_of_it_once(
     )
     assert [[(one.day, one.closed) for one in each] for each in closings] == [[(day, True)]] * 2
     assert [act for act, _ in await service.acts()].count("day.closed") == 1
+
+
+async def test_an_upload_whose_day_was_closed_while_it_came_in_is_gone(vault: Vault) -> None:
+    def closed(day: date) -> bytes:
+        raise NoDayKeyError(day)
+
+    ring: Any = Faulty(vault.ring, day_key=closed)
+    async with open_service(replace(vault, ring=ring)) as service:
+        await problem(await service.put("late", tone(), query()), 410, "gone")
+        assert await service.rows() == []
