@@ -184,11 +184,11 @@ def replay(state: State) -> State:
 def rebuilt(state: State, at: int, known: tuple[str, ...]) -> State:
     """One recording's row, out of the head of its object.
 
-    A row that came back as `receiving` says nothing: its upload may have been acknowledged since.
+    A row that came back unfinished says nothing: its upload may have been acknowledged since.
     Of two uploads of the call both are kept, unless the ledger tells which was stored. What the
     ledger tells to be stored and has no object any more was being erased: that is taken up again.
     """
-    if stands(state, at) not in ("", "receiving"):
+    if stands(state, at) not in ("", "receiving", "abandoned"):
         return state
     other = any(f"stored {each}" in known for each in range(len(state.rows)) if each != at)
     wanted = f"stored {at}" in known or not other
@@ -197,9 +197,7 @@ def rebuilt(state: State, at: int, known: tuple[str, ...]) -> State:
         return with_row(state, at, Row("stored", False), *more)
     if f"stored {at}" in known:
         return with_row(state, at, Row("erasing", False))
-    if stands(state, at) or state.objects[at]:
-        return with_row(state, at, Row("abandoned", False))
-    return state
+    return with_row(state, at, None)
 
 
 def rebuild(state: State) -> State:

@@ -232,6 +232,17 @@ def first_twin(s: State) -> State:
     return s._replace(mode="open")
 
 
+def leave_due_out(s: State) -> State:
+    """What is past its instant gets no row any more."""
+    after = mending.rebuild(s)
+    if s.time == BEFORE:
+        return after
+    rows = tuple(
+        None if stands(s, at) in ("", "receiving") else new for at, new in enumerate(after.rows)
+    )
+    return after._replace(rows=rows)
+
+
 def no_erasing(s: State) -> State:
     """What has no object any more is left out."""
     after = mending.rebuild(s)

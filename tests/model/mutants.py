@@ -241,6 +241,11 @@ MUTANTS = (
         _does("rebuild: reads the objects", mistakes.no_erasing),
     ),
     _mutant(
+        "the rebuild leaves out what came due meanwhile",
+        RESTORE,
+        _does("rebuild: reads the objects", mistakes.leave_due_out),
+    ),
+    _mutant(
         "the rebuild keeps the first of two uploads",
         TWINS,
         _does("rebuild: reads the objects", mistakes.first_twin),
