@@ -9,14 +9,14 @@ from storage.upkeep.rebuild import Report
 
 
 async def run(config: Config, *, as_json: bool) -> int:
-    """Rebuild, while no service runs; 1 if there are objects that somebody has to look at."""
+    """Rebuild, while no service runs; 1 if there is something to look at."""
     async with opened(config, whole=False) as vault:
         report = await rebuild.run(vault)
     if as_json:
         print(json.dumps(report.as_json()))
     else:
         _print(report)
-    return 1 if report.strange.count else 0
+    return 1 if report.failed else 0
 
 
 def _print(report: Report) -> None:
@@ -27,7 +27,11 @@ def _print(report: Report) -> None:
     )
     print(
         f"objects: {report.objects} looked at; {report.rebuilt} recordings rebuilt,"
-        f" {report.over} passed over that are erased or past their year"
+        f" {report.over} passed over that are erased"
     )
+    if report.told:
+        print(f"ledger: {report.told} recordings were due and gone, and are now told as erased")
+    for identifier in report.lost.named:
+        print(f"LOST     recording {identifier}: it was acknowledged, and nothing is left of it")
     for name in report.strange.named:
         print(f"strange  {name}: it does not open, is not whole, or its call has another object")

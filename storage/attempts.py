@@ -171,13 +171,15 @@ async def _commit(vault: Vault, caller: Caller, attempt: Attempt) -> None:
 async def make_stored(lent: Connection, actor: str, attempt: Attempt, act: str = "stored") -> bool:
     """Make what was named a recording that exists, and tell of it on the ledger.
 
-    False when the attempt was given up, or the recording's year is over.
+    False when the attempt was given up, or the recording's year is over. One that is `rebuilt` past
+    its year is due at once.
     """
     return bool(
         await lent.fetchval(
             "WITH kept AS (UPDATE recording SET state = 'stored', lease_until = NULL"
             " WHERE id = $1 AND attempt = $2 AND state = 'receiving'"
-            " AND expires_at > archive_now() RETURNING id, started_at, expires_on),"
+            " AND (expires_at > archive_now() OR $5 = 'rebuilt')"
+            " RETURNING id, started_at, expires_on),"
             " terms AS (INSERT INTO term (expires_on, hash, started_at, recording)"
             " SELECT expires_on, hash, started_at, id FROM kept, unnest($3::bigint[]) hash),"
             " days AS (INSERT INTO filed SELECT (started_at AT TIME ZONE 'UTC')::date, expires_on"

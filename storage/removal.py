@@ -265,9 +265,14 @@ def _evidence(claim: Claim, *, versions: bool) -> dict[str, object]:
     `attempt` is the id of the recording's own key, of which the row had the only copy outside the
     object. `listed` is what the store was asked for under its prefix, and did not have.
     """
-    seen = ["objects", "uploads", *(["versions", "markers"] if versions else [])]
     expiry = Expiry(claim.expires_at, claim.expires_on, claim.rule)
-    return {**ledger.due(expiry), "attempt": str(claim.attempt), "absent": seen}
+    attempt = str(claim.attempt)
+    return {**ledger.due(expiry), "attempt": attempt, "absent": absent(versions=versions)}
+
+
+def absent(*, versions: bool) -> list[str]:
+    """What the store was asked for, and did not have."""
+    return ["objects", "uploads", *(["versions", "markers"] if versions else [])]
 
 
 async def sweep(vault: Vault, limit: int = BATCH) -> int:

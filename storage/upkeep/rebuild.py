@@ -7,24 +7,30 @@ since, and has rows of some that were erased since. In this order:
 1. The ledger is made whole, and what it tells is done again (`storage.upkeep.replay`). *Nothing
    that was erased comes back, and nothing else may be done on this database until the end.*
 2. Every object becomes a row again whose head opens under a living day's key, which is as long as
-   it says, which is not told as erased, and whose year is not over. *Every acknowledged recording
-   has its row.* Of two objects of one call the one that the ledger knows comes first.
-3. The archive is free again, and erasing waits for a person who has looked.
+   it says, and which is not told as erased. *Every acknowledged recording has its row*, also one
+   that is due by now and will be erased and told of like any other. Of two objects of one call the
+   one that the ledger knows stands for it; if it knows neither, either may have been acknowledged,
+   and both become rows.
+3. What is told as stored and has neither row nor object is told as erased if it was due, for then
+   only the telling was lost; and else it is lost. *The ledger leaves nothing out that came due.*
+4. The archive is free again, and erasing waits for a person who has looked.
 
 An object that does not open, or is not whole, is put on the list and left alone. What is in it
 besides its head the verifying job looks at.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from uuid import UUID
 
+from archive.certificate import BEGIN
 from archive.errors import UnavailableError
-from storage import attempts, ledger, recordings, steps, tree
+from storage import attempts, ledger, recordings, removal, steps, tree
 from storage.attempts import Attempt
-from storage.database import connection, now
+from storage.database import Connection, connection
 from storage.holdings import Holding
 from storage.objects import MissingObjectError
 from storage.sealing import (
@@ -41,6 +47,8 @@ from storage.upkeep.replay import Replayed
 from storage.upkeep.strays import parse
 from storage.vault import Vault
 
+log = logging.getLogger("archive.rebuild")
+
 HEAD = 4096
 """Bytes in which the head of nearly every object lies whole."""
 
@@ -52,25 +60,43 @@ _AT_ONCE = 16
 class Report:
     """What one run did: the ledger's part, then how many objects were looked at and became rows.
 
-    `over` are of recordings that were erased, or whose year is over; `strange` do not open, are not
-    whole, or are of a call that another object stands for.
+    `over` are of recordings that were erased; `strange` do not open, are not whole, or are of a
+    call that another object stands for. `told` recordings are told as erased whose erasing was not
+    told. `lost` ones were acknowledged, are not due, and nothing is left of them.
     """
 
     replayed: Replayed
     objects: int = 0
     rebuilt: int = 0
     over: int = 0
+    told: int = 0
     strange: Names = field(default_factory=Names)
+    lost: Names = field(default_factory=Names)
 
-    def as_json(self) -> dict[str, object]:
-        """The report as it is shown; its counts stand on the ledger as well."""
+    @property
+    def failed(self) -> bool:
+        """Whether somebody has to look at it."""
+        return bool(self.strange.count or self.lost.count)
+
+    @property
+    def counts(self) -> dict[str, object]:
+        """The numbers alone, as the ledger tells them."""
         return {
             **{f"ledger_{name}": count for name, count in asdict(self.replayed).items()},
             "objects": self.objects,
             "rebuilt": self.rebuilt,
             "over": self.over,
+            "told": self.told,
             "strange": self.strange.count,
+            "lost": self.lost.count,
+        }
+
+    def as_json(self) -> dict[str, object]:
+        """The report as it is shown."""
+        return {
+            **self.counts,
             "strange_objects": self.strange.named,
+            "lost_ids": self.lost.named,
         }
 
 
@@ -89,10 +115,10 @@ async def run(vault: Vault) -> Report:
             later += await _rebuild(vault, page, report, told=True)
     for start in range(0, len(later), _PAGE):
         await _rebuild(vault, later[start : start + _PAGE], report, told=False)
+    await _tell(vault, report)
     steps.reached("rebuilt")
-    facts = {name: value for name, value in report.as_json().items() if name != "strange_objects"}
     async with connection(vault.pool) as lent, lent.transaction():
-        await ledger.record(lent, ledger.SYSTEM, "database.rebuilt", facts=facts)
+        await ledger.record(lent, ledger.SYSTEM, "database.rebuilt", facts=report.counts)
         await lent.execute("UPDATE archive SET rebuilding = false")
     await tree.checkpoint(vault)
     await mark.begin_anew(vault)
@@ -139,6 +165,33 @@ async def _rebuild(
     return later
 
 
+async def _tell(vault: Vault, report: Report) -> None:
+    """Look for what is told as stored and has neither row nor object."""
+    async with connection(vault.pool) as lent:
+        rows = await lent.fetch(
+            "SELECT DISTINCT ON (l.recording) l.recording, l.facts, (l.facts->>'due')::timestamptz"
+            " <= (SELECT archive_now()) AS due FROM ledger l WHERE l.act = ANY($1)"
+            " AND NOT EXISTS (SELECT FROM recording r WHERE r.id = l.recording) AND NOT EXISTS"
+            " (SELECT FROM ledger t WHERE t.recording = l.recording AND t.act = 'erased')"
+            " ORDER BY l.recording",
+            list(BEGIN),
+        )
+    for row in rows:
+        day = date.fromisoformat(row["facts"]["day"])
+        if await vault.objects.holdings(recordings.prefix(day, row["recording"])):
+            continue  # it is named as strange, and goes when its day is closed
+        if row["due"]:
+            report.told += 1
+            facts = {**row["facts"], "absent": removal.absent(versions=vault.objects.versions)}
+            async with connection(vault.pool) as lent:
+                await ledger.record(
+                    lent, ledger.SYSTEM, "erased", recording=row["recording"], facts=facts
+                )
+        else:
+            report.lost.add(str(row["recording"]))
+            log.error("recording %s is lost: it has neither row nor object", row["recording"])
+
+
 async def _store(vault: Vault, wanted: Sequence[Holding], report: Report) -> None:
     gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -147,19 +200,39 @@ async def _store(vault: Vault, wanted: Sequence[Holding], report: Report) -> Non
             return await _read(vault, holding)
 
     opened = await asyncio.gather(*map(one, wanted))
-    at = await now(vault.pool)
+    made: set[UUID] = set()
     async with connection(vault.pool) as lent, lent.transaction():
         for holding, attempt in zip(wanted, opened, strict=True):
-            if attempt is None:
+            if attempt is None or attempt.recording.id in made:
                 report.strange.add(holding.key)
-            elif attempt.recording.call.expiry.at <= at:
-                report.over += 1
-            elif await attempts.intend(lent, attempt) and await attempts.make_stored(
-                lent, ledger.SYSTEM, attempt, "rebuilt"
-            ):
+            elif await _named(vault, lent, attempt):
+                await attempts.make_stored(lent, ledger.SYSTEM, attempt, "rebuilt")
+                made.add(attempt.recording.id)
                 report.rebuilt += 1
             else:
                 report.strange.add(holding.key)
+
+
+async def _named(vault: Vault, lent: Connection, attempt: Attempt) -> bool:
+    """Make a row for an object; False when one that the ledger knows stands for the call.
+
+    Beside one that it does not know either this one stands under a name of its own: the call's
+    cannot be given twice, and which of the two was acknowledged nobody can tell any more.
+    """
+    if await attempts.intend(lent, attempt):
+        return True
+    found = attempt.recording
+    other = await lent.fetchval(
+        "SELECT id FROM recording WHERE source = $1 AND call_hash = $2",
+        found.source,
+        attempt.call_hash,
+    )
+    if await ledger.fates(lent, [other]):
+        return False
+    name = recordings.call_hash(
+        vault.ring, found.source, f"{found.call.call_id}\0{attempt.attempt}"
+    )
+    return await attempts.intend(lent, replace(attempt, call_hash=name))
 
 
 async def _read(vault: Vault, holding: Holding) -> Attempt | None:

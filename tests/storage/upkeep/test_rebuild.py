@@ -28,7 +28,7 @@ from storage.upkeep.replay import Replayed
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.postgres import BIN, Postgres
-from tests.services import Faulty, Service, open_service, open_vault
+from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
 from tests.storage.upkeep.test_reconcile import put, stored
 from tests.web.test_listen import found, upload
@@ -250,20 +250,23 @@ async def test_what_does_not_open_is_named_and_left_alone(
     assert await found(again) == ["c4"]
 
 
-async def test_of_two_objects_of_one_call_the_one_that_was_acknowledged_becomes_the_row(
-    service: Service, backups: Backups
-) -> None:
-    """A write that timed out lands late, after the sender's second try was stored."""
+def doubting(service: Service) -> Any:
+    """The store, whose answer to a write never comes though the write lands."""
     real = service.vault.objects
 
     async def doubtful(*words: Any) -> None:
         await real.put(*words)
         raise UnavailableError("The object store did not answer in time.")
 
-    broken: Any = Faulty(real, put=doubtful)
-    async with open_service_on(service, broken) as slowly:
-        answer = await slowly.put("call", tone(), query())
-        assert answer.status == 503
+    return Faulty(real, put=doubtful)
+
+
+async def test_of_two_objects_of_one_call_the_one_that_was_acknowledged_becomes_the_row(
+    service: Service, backups: Backups
+) -> None:
+    """A write that timed out lands late, after the sender's second try was stored."""
+    async with open_service_on(service, doubting(service)) as slowly:
+        assert (await slowly.put("call", tone(), query())).status == 503
     (late,) = await service.holdings()
     identifier = await upload(service, "call")
     unknown = await upload(service, "unknown")
@@ -376,18 +379,64 @@ async def test_a_rebuilding_that_was_broken_off_is_gone_on_with(
     await heard(await backups.serve(vault, service), identifier)
 
 
-async def test_a_call_past_its_year_does_not_come_back(service: Service, backups: Backups) -> None:
-    await upload(service, "gone", started_at=a_year_ago(seconds=50))
+async def test_what_came_due_is_barred_erased_and_told_of_like_any_other(
+    service: Service, backups: Backups
+) -> None:
+    gone = await upload(service, "gone", started_at=a_year_ago(seconds=50))
     await tree.checkpoint(service.vault)
     vault = await backups.put_back(None, service.vault)
-    await service.turn_clock(timedelta(0))
-    async with connection(vault.pool) as lent:
-        await lent.execute(
-            "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
-            " AS $$SELECT clock_timestamp() + interval '51 seconds'$$"
-        )
+    await set_clock(vault, timedelta(seconds=51))
+    assert (await rebuild.run(vault)).rebuilt == 1
+    again = await backups.serve(vault, service)
+    await problem(await again.get(f"/v1/recordings/{gone}"), 410, "gone")
+    assert (await again.erase()).erased == 1
+    assert ("erased", gone) in await again.acts()
+    assert await again.holdings() == []
+    await agrees(again)
+
+
+async def test_an_erasing_that_was_never_told_is_told(service: Service, backups: Backups) -> None:
+    """It was erased in the seconds between the last publishing and the end of the disk."""
+    gone = await upload(service, "gone", started_at=a_year_ago(seconds=50))
+    await tree.checkpoint(service.vault)
+    await service.turn_clock(timedelta(seconds=51))
+    assert (await service.erase()).erased == 1
+    vault = await backups.put_back(None, service.vault)
+    await set_clock(vault, timedelta(seconds=51))
     report = await rebuild.run(vault)
-    assert (report.rebuilt, report.over) == (0, 1)
+    assert (report.told, report.lost.count, report.failed) == (1, 0, False)
+    again = await backups.serve(vault, service)
+    assert ("erased", gone) in await again.acts()
+    await agrees(again)
+
+
+async def test_an_acknowledged_recording_of_which_nothing_is_left_is_named(
+    service: Service, backups: Backups, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = await upload(service, "c1")
+    await tree.checkpoint(service.vault)
+    await service.vault.objects.remove(await service.holdings())
+    vault = await backups.put_back(None, service.vault)
+    report = await rebuild.run(vault)
+    assert (report.lost.named, report.told, report.failed) == ([lost], 0, True)
+    assert lost in caplog.text
+
+
+async def test_of_two_objects_of_a_call_of_which_the_ledger_knows_neither_none_is_lost(
+    service: Service, backups: Backups
+) -> None:
+    """The disk ends before the second try, which was acknowledged, is published."""
+    await tree.checkpoint(service.vault)
+    async with open_service_on(service, doubting(service)) as slowly:
+        assert (await slowly.put("call", tone(2), query())).status == 503
+    acknowledged = await upload(service, "call", tone(1))
+    vault = await backups.put_back(None, service.vault)
+    report = await rebuild.run(vault)
+    assert (report.rebuilt, report.strange.count) == (2, 0)
+    again = await backups.serve(vault, service)
+    assert await heard(again, acknowledged) == tone(1)
+    assert await found(again, call_id="call") == ["call", "call"]
+    await agrees(again)
 
 
 def test_an_attempt_is_never_mistaken() -> None:
