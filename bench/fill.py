@@ -36,6 +36,7 @@ COLUMNS = (
     *("id", "source", "call_type", "expires_on", "state", "attempt", "call_hash", "digest"),
     *("started_at", "expires_at", "rule", "received_at", "direction", "duration", "bytes"),
     *("channels", "sample_rate", "codec", "container", "flaws", "header", "details"),
+    "verified_at",
 )
 TERMS = ("expires_on", "hash", "started_at", "recording")
 
@@ -137,6 +138,7 @@ def _row(ring: Ring, recording: Recording) -> tuple[tuple[object, ...], list[int
         [],
         header,
         details,
+        datetime.now(UTC),  # there is no audio that could be read back
     )
     return row, recordings.terms(ring, call)
 

@@ -12,7 +12,7 @@ from jobs import expiry
 from storage import clocks, days, ledger, nights, removal, tree
 from storage.database import connection, now
 from storage.days import Closing
-from storage.upkeep import reconcile
+from storage.upkeep import reconcile, verify
 from storage.vault import Vault
 
 log = logging.getLogger("archive.nightly")
@@ -31,6 +31,7 @@ class Night:
     collected: int
     closings: list[Closing]
     reconciled: reconcile.Report
+    verified: verify.Report
 
     def as_json(self) -> dict[str, object]:
         """The report as it is kept and shown."""
@@ -41,6 +42,7 @@ class Night:
             "could_not_ask": self.expiry.unknown,
             "stopped": self.expiry.stopped or None,
             "unfinished_uploads_collected": self.collected,
+            "verified": self.verified.facts,
             "days": [
                 {
                     "day": closing.day.isoformat(),
@@ -66,12 +68,13 @@ async def run(vault: Vault) -> Night:
     through = today - timedelta(days=1) if verdict.whole else verdict.released_through
     closings = await days.close_through(vault, through, today) if through else []
     reconciled = await reconcile.run(vault, repair=True)
-    night = Night(ran_at, report, collected, closings, reconciled)
     await tree.sequence(vault)
     async with connection(vault.pool) as lent, lent.transaction():
+        verified = await verify.since(lent, await nights.last(lent))
+        night = Night(ran_at, report, collected, closings, reconciled, verified)
         await nights.record(lent, ran_at, night.as_json())
-        account = await nights.account(lent)
-        await ledger.record(lent, ledger.SYSTEM, "night.done", facts=account.facts(today))
+        facts = (await nights.account(lent)).facts(today) | {"verified": verified.facts}
+        await ledger.record(lent, ledger.SYSTEM, "night.done", facts=facts)
     await tree.checkpoint(vault)
     for closing in closings:
         log.info("day %s: %s", closing.day, closing.why)

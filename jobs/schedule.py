@@ -21,6 +21,7 @@ from storage import database, nights, removal, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import RewrittenError, SignerError
+from storage.upkeep import verify
 from storage.vault import Vault
 
 log = logging.getLogger("archive.jobs")
@@ -48,6 +49,7 @@ class Schedule:
         self._nightly = CronTrigger.from_crontab(nightly_cron, timezone=vault.policy.zone)
         self._night = asyncio.Lock()
         self._running: set[asyncio.Future[bool]] = set()
+        self._reading: asyncio.Future[bool] | None = None
         self._rest_until = 0.0
         # A pulse that finds the last one still at work is not news.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
@@ -63,15 +65,18 @@ class Schedule:
         self._add("expiry", self._pulse, pulse)
         self._add("ledger", self._sequence, second)
         self._add("tidy", self._tidy, minute)
+        self._add("verify", self._verify, minute)
         self._add("nightly", self._run_night, self._nightly)
         self._scheduler.start()
         if await self._missed():
             self._scheduler.add_job(self._run_night, name="missed night")
 
     async def stop(self) -> None:
-        """Start nothing more, and wait for what is running."""
+        """Start nothing more, and wait for what is running; reading back is broken off."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+        if self._reading:
+            self._reading.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _add(
@@ -91,6 +96,10 @@ class Schedule:
 
     async def _tidy(self) -> None:
         await self._guarded("tidy", tidy(self._vault))
+
+    async def _verify(self) -> None:
+        self._reading = asyncio.ensure_future(_verify(self._vault))
+        await self._guarded("verify", self._reading)
 
     async def _run_night(self) -> None:
         async with self._night:
@@ -161,4 +170,10 @@ async def _sequence(vault: Vault) -> bool:
     """
     await tree.agree(vault)
     await tree.sequence(vault)
+    return True
+
+
+async def _verify(vault: Vault) -> bool:
+    """Every minute, for a part of it: objects are read back whole, those whose turn it is."""
+    await verify.run(vault)
     return True

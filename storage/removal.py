@@ -229,7 +229,8 @@ async def _finish(lent: Connection, claims: Sequence[Claim], *, versions: bool) 
         " digest = NULL, started_at = NULL, expires_at = NULL, rule = NULL,"
         " received_at = NULL, direction = NULL, duration = NULL, bytes = NULL, channels = NULL,"
         " sample_rate = NULL, codec = NULL, container = NULL, flaws = NULL, header = NULL,"
-        " details = NULL FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)"
+        " details = NULL, verified_at = NULL, damaged_at = NULL"
+        " FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)"
         " WHERE r.id = c.id AND r.epoch = c.epoch AND r.state = 'erasing' RETURNING r.id)"
         " SELECT id FROM gone",
         [claim.id for claim in claims],

@@ -55,6 +55,9 @@ CREATE TABLE recording (
     flaws text[],
     header bytea,
     details bytea,
+    -- When its object was last read back whole; and, while it is not whole, when that was last seen.
+    verified_at timestamptz,
+    damaged_at timestamptz,
     -- Somebody holds it, until a named time, or it is at rest.
     CHECK ((lease_until IS NOT NULL) = (state IN ('receiving', 'erasing', 'abandoned'))),
     -- A recording that exists has all that is needed to open it.
@@ -64,7 +67,7 @@ CREATE TABLE recording (
     -- A tombstone has nothing but its id, source, type and day (and the hash, until its year ends).
     CHECK (state <> 'erased' OR num_nonnulls(attempt, digest, started_at, expires_at, rule,
         received_at, direction, duration, bytes, channels, sample_rate, codec, container, flaws,
-        header, details) = 0),
+        header, details, verified_at, damaged_at) = 0),
     CHECK (state <> 'abandoned' OR num_nonnulls(call_hash, digest, header, details) = 0)
 );
 CREATE UNIQUE INDEX recording_call ON recording (source, call_hash);
@@ -79,6 +82,14 @@ CREATE INDEX recording_direction ON recording (direction, started_at, id) WHERE 
 -- Long calls are rare: without a fine histogram the planner takes a search for them for a wide one.
 ALTER TABLE recording ALTER COLUMN duration SET STATISTICS 1000;
 CREATE INDEX recording_duration ON recording (duration) WHERE state = 'stored';
+-- What is to be read back next. An upload is in the first, which stays small, and leaves it for the
+-- second after an hour or so; the third is empty while all is well.
+CREATE INDEX recording_unverified ON recording (received_at)
+    WHERE state = 'stored' AND verified_at IS NULL AND damaged_at IS NULL;
+CREATE INDEX recording_verified ON recording (verified_at)
+    WHERE state = 'stored' AND verified_at IS NOT NULL AND damaged_at IS NULL;
+CREATE INDEX recording_damaged ON recording (damaged_at)
+    WHERE state = 'stored' AND damaged_at IS NOT NULL;
 
 -- The steps of archive/lifecycle.py and no others.
 CREATE FUNCTION refuse_step() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -231,6 +231,30 @@ async def test_the_end_waits_for_what_is_running_and_lets_nothing_more_begin(
     assert started == 1
 
 
+async def test_reading_back_is_due_each_minute_and_is_broken_off_at_the_end(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await note_night(vault)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Vault) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(schedule.verify, "run", slow)
+    running_one = Schedule(vault, CRON)
+    await running_one.start()
+    job = running_one._scheduler.get_job("verify")
+    assert job.trigger.interval == timedelta(minutes=1)
+    job.modify(next_run_time=datetime.now(UTC))
+    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(running_one.stop(), 5)
+    assert ended.is_set()
+
+
 async def test_a_stop_before_the_start_and_a_second_one_are_harmless(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
