@@ -1,8 +1,10 @@
 """What the operator and the auditor look at: what is overdue, what was erased, what is coming."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 
+from archive.lifecycle import State
+from archive.retention import Policy
 from storage.database import Connection
 
 
@@ -27,6 +29,74 @@ class Day:
     closed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the archive is behind each of its promises, by the database's clock.
+
+    All but counts are seconds, and 0 when nothing is behind. `night`: since the last night's work
+    that came to its end began; as long as there was none, since the ledger began. `unsigned`: how
+    long the first entry of the ledger has waited that no signed checkpoint covers.
+    """
+
+    overdue: int
+    overdue_for: float
+    day_open: float
+    night: float
+    unverified: float
+    verified: float
+    damaged: int
+    unsigned: float
+    entries: int
+
+
+async def standing(lent: Connection, day_end: datetime | None, signed: int | None) -> Standing:
+    """Look at every promise at once; each look finds its row by an index.
+
+    `day_end` is when the oldest day ends whose key is alive, `signed` how many entries of the
+    ledger the last checkpoint covers, None if that is not known.
+    """
+    row = await lent.fetchrow(
+        "SELECT archive_now() AS now,"
+        " (SELECT count(*) FROM recording WHERE state IN ('stored', 'erasing')"
+        " AND expires_at <= (SELECT archive_now())) AS overdue,"
+        " (SELECT min(expires_at) FROM recording WHERE state IN ('stored', 'erasing')) AS due,"
+        " coalesce((SELECT max(ran_at) FROM night), (SELECT at FROM ledger WHERE position = 0))"
+        " AS night,"
+        " (SELECT min(received_at) FROM recording WHERE state = 'stored' AND verified_at IS NULL"
+        " AND damaged_at IS NULL) AS unverified,"
+        " (SELECT min(verified_at) FROM recording WHERE state = 'stored' AND damaged_at IS NULL)"
+        " AS verified,"
+        " (SELECT count(*) FROM recording WHERE state = 'stored' AND damaged_at IS NOT NULL)"
+        " AS damaged,"
+        " coalesce((SELECT at FROM ledger WHERE position = $1),"
+        " (SELECT at FROM ledger_waiting ORDER BY number LIMIT 1)) AS unsigned,"
+        " size AS entries FROM ledger_head",
+        signed,
+    )
+    if row is None:
+        raise RuntimeError("the table `ledger_head` has lost its row")
+
+    def age(moment: datetime | None) -> float:
+        return max((row["now"] - moment).total_seconds(), 0.0) if moment else 0.0
+
+    return Standing(
+        row["overdue"],
+        age(row["due"]),
+        age(day_end),
+        age(row["night"]),
+        age(row["unverified"]),
+        age(row["verified"]),
+        row["damaged"],
+        age(row["unsigned"]),
+        row["entries"],
+    )
+
+
+def end_of(day: date, policy: Policy) -> datetime:
+    """The instant at which a day is over, in the archive's time zone."""
+    return datetime.combine(day + timedelta(days=1), time.min, policy.zone)
+
+
 async def overdue(lent: Connection) -> Overdue:
     """What should be gone by the database's clock and is not."""
     row = await lent.fetchrow(
@@ -36,10 +106,10 @@ async def overdue(lent: Connection) -> Overdue:
     return Overdue(row["count"], row["oldest"]) if row else Overdue(0, None)
 
 
-async def states(lent: Connection) -> dict[str, int]:
+async def states(lent: Connection) -> dict[State, int]:
     """How many recordings are in each state."""
     rows = await lent.fetch("SELECT state, count(*) AS count FROM recording GROUP BY state")
-    return {row["state"]: row["count"] for row in rows}
+    return dict.fromkeys(State, 0) | {State(row["state"]): row["count"] for row in rows}
 
 
 async def days(lent: Connection, first: date, last: date) -> list[Day]:

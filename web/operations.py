@@ -1,10 +1,12 @@
 """The operations door: whether the archive does what it promises, for machines and for auditors.
 
-Health is not «the process is up»: it is that the database, the store and the fuse are well and that
-nothing is overdue.
+Health is not «the process is up»: it is that the database, the store and the fuse are well, that
+nothing is overdue, and that nights, days, looks at objects and checkpoints come when they should.
 """
 
-from datetime import timedelta
+import asyncio
+from contextlib import suppress
+from datetime import datetime, timedelta
 
 from aiohttp import web
 
@@ -15,11 +17,11 @@ from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
 from storage.vault import Vault
-from web import asked, certificates, ledger, openapi, render
+from web import asked, certificates, gauges, ledger, openapi, render
 from web.doors import VAULT, OpenRoute, Route, Visit
 
-OVERDUE_LIMIT = timedelta(minutes=5)
-"""How late an erasure may be before the archive says that it is not well."""
+PARTS = ("database", "objects", "keys", "fuse", "ledger")
+"""What `/readyz` looks at besides the figures that have a limit."""
 
 
 def routes() -> list[Route | OpenRoute]:
@@ -42,19 +44,19 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """`GET /readyz`: 200 when every part is well, 503 with what is not."""
+    """`GET /readyz`: 200 when all parts are well and all promises kept, 503 with what is not."""
     vault = request.app[VAULT]
-    checks = dict.fromkeys(("database", "objects", "keys", "fuse", "overdue", "ledger"), "ok")
+    checks = dict.fromkeys((*PARTS, *gauges.CHECKS), "ok")
+    day_end, signed = None, None
     try:
-        vault.ring.days()
+        day_end = _oldest_day_end(vault)
     except KeyRingError:
         checks["keys"] = "the key ring cannot be read: `archive check` says what to do"
+    with suppress(SignerError):  # told of as the ledger's state, below
+        signed = await _signed(vault)
     try:
         async with connection(vault.pool) as lent:
-            late = await overview.overdue(lent)
-            reading = await clocks.read(lent)
-        if late.oldest and reading.database - late.oldest > OVERDUE_LIMIT:
-            checks["overdue"] = f"{late.count} recordings are past their time and not erased"
+            checks |= gauges.judged(await overview.standing(lent, day_end, signed))
     except ArchiveError as error:
         checks["database"] = error.detail
     else:
@@ -63,6 +65,18 @@ async def readyz(request: web.Request) -> web.Response:
     answer = render.data({"ready": well, "checks": checks})
     answer.set_status(200 if well else 503)
     return answer
+
+
+def _oldest_day_end(vault: Vault) -> datetime | None:
+    """When the oldest day whose key is alive is or was over."""
+    days = vault.ring.days()
+    return overview.end_of(days[-1], vault.policy) if days else None
+
+
+async def _signed(vault: Vault) -> int:
+    """How many entries of the ledger the last checkpoint covers."""
+    last = await asyncio.to_thread(vault.signer.last)
+    return last.size if last else 0
 
 
 async def _look_further(vault: Vault, checks: dict[str, str]) -> None:
@@ -82,26 +96,14 @@ async def _look_further(vault: Vault, checks: dict[str, str]) -> None:
 
 async def metrics(request: web.Request, visit: Visit) -> web.Response:
     """`GET /metrics`: the text format of Prometheus."""
-    async with connection(visit.vault.pool) as lent:
-        late = await overview.overdue(lent)
+    vault = visit.vault
+    day_end, signed = _oldest_day_end(vault), await _signed(vault)
+    async with connection(vault.pool) as lent:
+        seen = await overview.standing(lent, day_end, signed)
         states = await overview.states(lent)
-    age = (visit.now - late.oldest).total_seconds() if late.oldest else 0
-    lines = [
-        "# HELP archive_recordings_overdue Recordings past their expiry that are not erased.",
-        "# TYPE archive_recordings_overdue gauge",
-        f"archive_recordings_overdue {late.count}",
-        "# HELP archive_overdue_seconds How long the oldest of them is overdue.",
-        "# TYPE archive_overdue_seconds gauge",
-        f"archive_overdue_seconds {max(age, 0):.3f}",
-        "# HELP archive_recordings Recordings by state.",
-        "# TYPE archive_recordings gauge",
-        *(f'archive_recordings{{state="{name}"}} {count}' for name, count in states.items()),
-        "# HELP archive_day_keys Expiry days whose key is alive.",
-        "# TYPE archive_day_keys gauge",
-        f"archive_day_keys {len(visit.vault.ring.days())}",
-    ]
+    page = gauges.page(seen, states, len(vault.ring.days()))
     kind = "text/plain; version=0.0.4; charset=utf-8"
-    return web.Response(body="\n".join([*lines, ""]).encode(), headers={"Content-Type": kind})
+    return web.Response(body=page.encode(), headers={"Content-Type": kind})
 
 
 async def expiry(request: web.Request, visit: Visit) -> web.Response:

@@ -10,12 +10,18 @@ import pytest
 
 from archive.access import Level
 from archive.errors import UnavailableError
+from archive.lifecycle import State
+from storage import overview, tree
 from storage.database import connection
+from storage.overview import Standing
+from storage.upkeep import verify
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.services import Faulty, Service, open_service, set_clock
+from tests.storage.test_verify import fetch, later, put, remove
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem
+from web import gauges, operations
 
 CLOSED = ("/metrics", "/v1/expiry", "/v1/ledger", "/v1/ledger/checkpoint")
 
@@ -60,7 +66,7 @@ async def checks(service: Service) -> tuple[int, dict[str, str]]:
     answer = await service.operate("/readyz", token=None)
     body = await answer.json()
     assert body["ready"] is (answer.status == 200)
-    assert body["checks"].keys() == {"database", "objects", "keys", "fuse", "overdue", "ledger"}
+    assert body["checks"].keys() == {*operations.PARTS, *gauges.CHECKS}
     return answer.status, {part: text for part, text in body["checks"].items() if text != "ok"}
 
 
@@ -115,6 +121,180 @@ async def test_the_figures_count_what_is_there_and_what_is_late(service: Service
     assert after["archive_recordings_overdue", frozenset()] == 0
     assert after["archive_recordings", frozenset({("state", "stored")})] == 1
     assert after["archive_recordings", frozenset({("state", "erased")})] == 2
+
+
+async def test_a_fresh_archive_is_ready_and_nothing_in_it_is_behind(vault: Vault) -> None:
+    async with connection(vault.pool) as lent:
+        assert await overview.standing(lent, None, 0) == NOTHING
+    async with open_service(vault) as service:
+        assert await checks(service) == (200, {})
+        found = await figures(service)
+    names = {name for name, _ in found}
+    assert names == {"archive_recordings", "archive_day_keys", *(one.name for one in gauges.GAUGES)}
+    states = {labels: count for (name, labels), count in found.items() if "recordings" in name}
+    assert all(frozenset({("state", state)}) in states for state in State)
+    assert set(states.values()) == {0}
+
+
+NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "check", "most"),
+    [
+        ("overdue_for", "overdue", 5 * 60),
+        ("day_open", "days", 26 * 3600),
+        ("night", "nights", 26 * 3600),
+        ("unverified", "unverified", 25 * 3600),
+        ("verified", "verified", 31 * 86400),
+        ("damaged", "damaged", 0),
+        ("unsigned", "checkpoint", 10 * 60),
+    ],
+)
+def test_each_promise_has_its_limit(field: str, check: str, most: float) -> None:
+    assert set(gauges.judged(replace(NOTHING, **{field: most})).values()) == {"ok"}
+    wrong = gauges.judged(replace(NOTHING, **{field: most + 1}))
+    assert [name for name, said in wrong.items() if said != "ok"] == [check]
+    assert set(gauges.judged(NOTHING)) == set(gauges.CHECKS)
+
+
+async def value(service: Service, name: str) -> float:
+    return (await figures(service))[name, frozenset()]
+
+
+async def about(service: Service, name: str, span: timedelta) -> bool:
+    """Whether a figure is that span, give or take what a slow machine takes."""
+    return 0 <= await value(service, name) - span.total_seconds() < 120
+
+
+async def test_not_ready_when_a_recording_is_not_read_back_in_time(service: Service) -> None:
+    await upload(service, "c1")
+    await later(service, hours=24)
+    assert await about(service, "archive_unverified_seconds", timedelta(hours=24))
+    assert await checks(service) == (200, {})
+    await later(service, hours=2)
+    status, wrong = await checks(service)
+    assert (status, wrong.keys()) == (503, {"unverified"})
+    await verify.run(service.vault)
+    assert await value(service, "archive_unverified_seconds") == 0
+    await later(service, days=30)
+    assert await about(service, "archive_verified_age_seconds", timedelta(days=30))
+    assert await checks(service) == (200, {})
+    await later(service, days=2)
+    status, wrong = await checks(service)
+    assert (status, wrong.keys()) == (503, {"verified"})
+    await verify.run(service.vault)
+    assert await checks(service) == (200, {})
+
+
+async def test_not_ready_while_a_recording_is_damaged(service: Service) -> None:
+    identifier = await upload(service, "c1")
+    whole = await fetch(service, identifier)
+    await later(service, hours=2)
+    await remove(service, identifier)
+    await verify.run(service.vault)
+    assert await value(service, "archive_recordings_damaged") == 1
+    wrong = {"damaged": "1 recordings are damaged: the log and the ledger name them"}
+    assert await checks(service) == (503, wrong)
+    # It is no news that it was not read back whole.
+    await later(service, days=40)
+    assert await value(service, "archive_unverified_seconds") == 0
+    assert await checks(service) == (503, wrong)
+    await put(service, identifier, whole)
+    await verify.run(service.vault)
+    assert await value(service, "archive_recordings_damaged") == 0
+    assert await checks(service) == (200, {})
+
+
+async def note_act(vault: Vault, ago: timedelta) -> None:
+    """Write into the ledger what was done a while ago."""
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "INSERT INTO ledger_waiting (at, actor, act)"
+            " VALUES (archive_now() - $1::interval, 'system', 'test')",
+            ago,
+        )
+
+
+async def test_not_ready_when_the_nights_stay_away(vault: Vault) -> None:
+    # As long as there was no night, it counts from the beginning of the ledger.
+    await note_act(vault, timedelta(hours=27))
+    await tree.checkpoint(vault)
+    async with open_service(vault) as service:
+        assert await about(service, "archive_night_age_seconds", timedelta(hours=27))
+        status, wrong = await checks(service)
+        assert (status, wrong.keys()) == (503, {"nights"})
+        await service.night()
+        assert await checks(service) == (200, {})
+        for hours, expected in ((25, set()), (2, {"nights"})):
+            async with connection(vault.pool) as lent:
+                await lent.execute(
+                    "UPDATE night SET ran_at = ran_at - make_interval(hours => $1)", hours
+                )
+            assert (await checks(service))[1].keys() == expected
+        assert await about(service, "archive_night_age_seconds", timedelta(hours=27))
+
+
+async def test_not_ready_when_the_ledger_is_not_signed(service: Service) -> None:
+    await note_act(service.vault, timedelta(minutes=5))
+    await tree.checkpoint(service.vault)
+    assert await value(service, "archive_ledger_unsigned_seconds") == 0
+    entries = await value(service, "archive_ledger_entries")
+    await note_act(service.vault, timedelta(minutes=5))
+    assert await about(service, "archive_ledger_unsigned_seconds", timedelta(minutes=5))
+    assert await checks(service) == (200, {})
+    await tree.checkpoint(service.vault)
+    await note_act(service.vault, timedelta(minutes=11))
+    assert (await checks(service))[1].keys() == {"checkpoint"}
+    # To have a place in the ledger is not to be signed.
+    await tree.sequence(service.vault.pool)
+    assert (await checks(service))[1].keys() == {"checkpoint"}
+    assert await about(service, "archive_ledger_unsigned_seconds", timedelta(minutes=11))
+    assert await value(service, "archive_ledger_entries") == entries + 2
+    await tree.checkpoint(service.vault)
+    assert await checks(service) == (200, {})
+
+
+async def test_not_ready_when_a_day_does_not_close(vault: Vault) -> None:
+    now = datetime.now(UTC)
+    today = vault.policy.day_of(now)
+    over = overview.end_of(today - timedelta(days=1), vault.policy)
+    assert vault.policy.day_of(over) == today
+    assert vault.policy.day_of(over - timedelta(microseconds=1)) == today - timedelta(days=1)
+
+    def days() -> list[date]:
+        return [*vault.ring.days(), today - timedelta(days=back)]
+
+    ring: Any = Faulty(vault.ring, days=days)
+    async with open_service(replace(vault, ring=ring)) as service:
+        back = -1
+        assert await value(service, "archive_day_open_seconds") == 0
+        back = 1
+        assert await about(service, "archive_day_open_seconds", now - over)
+        # Two days back it ended over 24 hours ago, three days back over 26, whatever the time.
+        back = 3
+        status, wrong = await checks(service)
+        assert (status, wrong.keys()) == (503, {"days"})
+
+
+async def test_readiness_is_looked_up_by_indexes(vault: Vault) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    async def fetchrow(statement: str, *values: Any) -> Any:
+        asked.append((statement, values))
+        return await lent.fetchrow(statement, *values)
+
+    async with connection(vault.pool) as lent, lent.transaction():
+        spy: Any = Faulty(lent, fetchrow=fetchrow)
+        await overview.standing(spy, None, 0)
+        [(statement, values)] = asked
+        await lent.execute("SET LOCAL enable_seqscan = off")
+        plan = "\n".join(row[0] for row in await lent.fetch("EXPLAIN " + statement, *values))
+    for table in ("recording", "ledger", "night"):
+        assert f"Seq Scan on {table}\n" not in plan
+        assert f"Seq Scan on {table} " not in plan
+    for index in ("due", "unverified", "verified", "damaged"):
+        assert f"recording_{index} on recording" in plan
 
 
 async def test_not_ready_when_an_erasure_is_late(service: Service) -> None:

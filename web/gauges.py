@@ -1,0 +1,152 @@
+"""What is watched: each figure, its words, and the limit beyond which the archive is not well.
+
+`/metrics` tells the figures, `/readyz` judges by them, and the alert rules in `deploy/prometheus`
+have the same limits; a test holds them together.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from archive.lifecycle import State
+from storage.overview import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A gauge over `most` is told in `/readyz` under `check`, as `wrong` says it."""
+
+    most: timedelta | int
+    check: str
+    wrong: str
+
+    @property
+    def value(self) -> float:
+        """In the gauge's own unit."""
+        return self.most.total_seconds() if isinstance(self.most, timedelta) else self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """One figure of `/metrics`. `text` is its HELP."""
+
+    name: str
+    text: str
+    value: Callable[[Standing], float]
+    limit: Limit | None = None
+
+
+GAUGES = (
+    Gauge(
+        "archive_recordings_overdue",
+        "Recordings past their expiry that are not erased.",
+        lambda seen: seen.overdue,
+    ),
+    Gauge(
+        "archive_overdue_seconds",
+        "How long the oldest of them is overdue.",
+        lambda seen: seen.overdue_for,
+        Limit(
+            timedelta(minutes=5),
+            "overdue",
+            "{0.overdue} recordings are past their time and not erased",
+        ),
+    ),
+    Gauge(
+        "archive_day_open_seconds",
+        "How long ago the oldest expiry day ended whose key is still alive.",
+        lambda seen: seen.day_open,
+        Limit(
+            timedelta(hours=26),
+            "days",
+            "an expiry day is long over and its key still alive: the last night's report says why",
+        ),
+    ),
+    Gauge(
+        "archive_night_age_seconds",
+        "How long ago the last night's work began that came to its end.",
+        lambda seen: seen.night,
+        Limit(
+            timedelta(hours=26),
+            "nights",
+            "no night's work has come to its end for over a day: the log says why",
+        ),
+    ),
+    Gauge(
+        "archive_unverified_seconds",
+        "How long ago the oldest recording came in that was never read back.",
+        lambda seen: seen.unverified,
+        Limit(
+            timedelta(hours=25),
+            "unverified",
+            "a recording that came in over a day ago was never read back",
+        ),
+    ),
+    Gauge(
+        "archive_verified_age_seconds",
+        "How long ago that recording was read back which was read back longest ago.",
+        lambda seen: seen.verified,
+        Limit(
+            timedelta(days=31),
+            "verified",
+            "a recording was not read back for over a month",
+        ),
+    ),
+    Gauge(
+        "archive_recordings_damaged",
+        "Recordings whose object is missing or not what was stored.",
+        lambda seen: seen.damaged,
+        Limit(
+            0,
+            "damaged",
+            "{0.damaged} recordings are damaged: the log and the ledger name them",
+        ),
+    ),
+    Gauge(
+        "archive_ledger_unsigned_seconds",
+        "How long the oldest entry of the ledger waits for a signed checkpoint.",
+        lambda seen: seen.unsigned,
+        Limit(
+            timedelta(minutes=10),
+            "checkpoint",
+            "the ledger was not signed for over ten minutes: the log says why",
+        ),
+    ),
+    Gauge(
+        "archive_ledger_entries",
+        "Entries of the ledger.",
+        lambda seen: seen.entries,
+    ),
+)
+
+LIMITS = tuple((gauge, gauge.limit) for gauge in GAUGES if gauge.limit)
+
+CHECKS = tuple(limit.check for _, limit in LIMITS)
+"""What `judged` tells of."""
+
+
+def judged(seen: Standing) -> dict[str, str]:
+    """For each promise "ok", or what is wrong."""
+    return {
+        limit.check: limit.wrong.format(seen) if gauge.value(seen) > limit.value else "ok"
+        for gauge, limit in LIMITS
+    }
+
+
+def page(seen: Standing, states: Mapping[State, int], day_keys: int) -> str:
+    """All figures in the text format of Prometheus."""
+    families = [(gauge.name, gauge.text, {"": gauge.value(seen)}) for gauge in GAUGES]
+    by_state = {f'{{state="{state}"}}': float(count) for state, count in states.items()}
+    families += [
+        ("archive_recordings", "Recordings by state.", by_state),
+        ("archive_day_keys", "Expiry days whose key is alive.", {"": day_keys}),
+    ]
+    lines: list[str] = []
+    for name, text, samples in families:
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
+        lines += [f"{name}{labels} {_number(value)}" for labels, value in samples.items()]
+    return "\n".join([*lines, ""])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")
