@@ -18,7 +18,7 @@ from storage.upkeep import verify
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.services import Faulty, Service, open_service, set_clock
-from tests.storage.test_verify import fetch, later, put, remove
+from tests.storage.upkeep.test_verify import fetch, later, put, remove
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem
 from web import gauges, operations
@@ -247,7 +247,7 @@ async def test_not_ready_when_the_ledger_is_not_signed(service: Service) -> None
     await note_act(service.vault, timedelta(minutes=11))
     assert (await checks(service))[1].keys() == {"checkpoint"}
     # To have a place in the ledger is not to be signed.
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     assert (await checks(service))[1].keys() == {"checkpoint"}
     assert await about(service, "archive_ledger_unsigned_seconds", timedelta(minutes=11))
     assert await value(service, "archive_ledger_entries") == entries + 2

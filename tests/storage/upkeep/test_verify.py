@@ -74,7 +74,7 @@ async def marks(service: Service) -> dict[str, str]:
 
 async def told(service: Service, identifier: str) -> list[tuple[str, object]]:
     """What the ledger tells of the state of one object."""
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     async with connection(service.vault.pool) as lent:
         rows = await lent.fetch(
             "SELECT act, facts FROM ledger WHERE recording = $1 AND act LIKE 'object.%'"
@@ -360,7 +360,7 @@ async def test_the_night_tells_how_much_was_read(service: Service) -> None:
     # What was read before the last night is not told again; what is damaged is, until it is mended.
     await later(service, hours=1)
     assert (await service.night()).verified == Report(0, 0, 1)
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     async with connection(service.vault.pool) as lent:
         facts = await lent.fetch(
             "SELECT facts->'verified' AS verified FROM ledger WHERE act = 'night.done'"
