@@ -164,6 +164,35 @@ _log = logging.getLogger("archive.http")
 _log.addFilter(_unsaid)
 
 
+class _Connection(web.RequestHandler):
+    """One connection. What cannot be read as HTTP on it, or fails outside the middlewares, is
+    answered like every other error: aiohttp's own answer is no problem document, and quotes what
+    was sent.
+    """
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # it logs, and knows what was sent
+        return _closing(problems.unreadable() if status < 500 else problems.failed())
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server  # aiohttp asks nobody which connections to make
+        return server
+
+
 def runner(app: web.Application, shutdown_timeout: float) -> web.AppRunner:
     """What serves one door: bodies as they were sent, and room for metadata to be judged by us.
 
@@ -171,7 +200,7 @@ def runner(app: web.Application, shutdown_timeout: float) -> web.AppRunner:
     a broken connection. `shutdown_timeout` in seconds is what answers are given at the end; what is
     still to be read needs `finish` before.
     """
-    return web.AppRunner(
+    return _Runner(
         app,
         access_log=None,
         auto_decompress=False,

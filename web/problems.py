@@ -92,11 +92,26 @@ def unexpected(error: Exception) -> web.Response:
     # The messages of the ring and of the signer are for the operator, and our own.
     said = str(error) if isinstance(error, (KeyRingError, SignerError)) else ""
     log.error("500 %s %s\n%s", type(error).__name__, said, where)
+    return failed()
+
+
+def failed() -> web.Response:
+    """What is told of whatever only the operator can mend."""
     return problem(
         500,
         "unexpected",
         "The archive failed",
         "Nothing was kept of this request. Try again; if it stays, tell the operator.",
+    )
+
+
+def unreadable() -> web.Response:
+    """What is told of a request that is not HTTP as it should be, repeating nothing of it."""
+    return problem(
+        400,
+        "malformed",
+        "The request cannot be read",
+        "It is no HTTP/1.1 as it should be, or there is more of it than its length says.",
     )
 
 

@@ -408,6 +408,7 @@ async def test_a_body_that_is_longer_than_its_length(service: Service, seconds: 
         said = await sender.rest()
     # What is too much came with the rest, or was taken for the next request.
     assert status == 400 or (status == 201 and re.search(rb"HTTP/1\.[01] 400 ", said))
+    assert b"urn:call-archive:problem:malformed" in said
     assert [row["bytes"] for row in await service.rows()] == ([len(audio)] * (status == 201))
     assert (await service.put("c", audio, params)).status == (200 if status == 201 else 201)
 
