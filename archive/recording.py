@@ -149,7 +149,7 @@ class _Reader:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str):
-            self.errors[name] = "must be a text"
+            self.errors[name] = "must be one text"
             return None
         value = value.strip()
         if len(value) > LONGEST:

@@ -75,15 +75,12 @@ async def _before_put(request: web.Request, visit: Visit) -> None:
 
 
 def _call_of_query(request: web.Request, visit: Visit) -> Call:
-    fields: dict[str, object] = {}
-    repeated = {}
-    for name, value in request.query.items():
-        if name in fields:
-            repeated[name] = "is given more than once"
-        fields[name] = value
-    known = {name: error for name, error in repeated.items() if name in Call.__dataclass_fields__}
-    if known or "started_at" in repeated:
-        raise InvalidError(known or repeated)
+    query = request.query
+    given = {name: query.getall(name) for name in query}
+    # A list is no text: a field that is given twice is refused along with what else is wrong.
+    fields: dict[str, object] = {
+        name: each if each[1:] else each[0] for name, each in given.items()
+    }
     fields["call_id"] = request.match_info["call_id"]
     return Call.from_fields(fields, visit.vault.policy, visit.now)
 

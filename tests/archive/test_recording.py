@@ -93,7 +93,7 @@ def test_a_call_past_its_year_is_refused_from_the_instant_on() -> None:
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, True, 1.5])
 def test_a_field_that_is_no_text_is_refused(value: object) -> None:
-    assert errors(agent=value) == {"agent": "must be a text"}
+    assert errors(agent=value) == {"agent": "must be one text"}
 
 
 def test_a_number_of_json_is_taken_as_its_digits() -> None:
