@@ -67,6 +67,15 @@ def as_stored(raw: str) -> str:
     return e164(raw) or raw.strip()
 
 
+def with_plus(asked: str) -> str:
+    """The number of a query that was not percent-encoded, where a `+` arrives as a space.
+
+    A space stays one where a `+` would make no number of it.
+    """
+    meant = f"+{asked[1:]}"
+    return meant if asked.startswith(" ") and e164(meant) else asked
+
+
 def search_terms(raw: str) -> list[str]:
     """What a number is to be found by: itself, and its last 4 to 7 digits.
 

@@ -23,7 +23,7 @@ from archive.errors import (
     UnavailableError,
 )
 from archive.recording import Call
-from storage import intake
+from storage import intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.spool import Spool
 from storage.vault import Vault
@@ -81,6 +81,9 @@ def _call_of_query(request: web.Request, visit: Visit) -> Call:
     fields: dict[str, object] = {
         name: each if each[1:] else each[0] for name, each in given.items()
     }
+    for name in ("caller", "callee"):
+        if isinstance(number := fields.get(name), str):
+            fields[name] = numbers.with_plus(number)
     fields["call_id"] = request.match_info["call_id"]
     return Call.from_fields(fields, visit.vault.policy, visit.now)
 

@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from archive.access import READERS
 from archive.errors import GoneError, MalformedError, RangeError
 from archive.search import Query
-from storage import playback, recordings, search
+from storage import numbers, playback, recordings, search
 from storage.recordings import Opened
 from web import certificates, cursors, openapi, render
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
@@ -72,7 +72,10 @@ async def find(request: web.Request, visit: Visit) -> web.Response:
             raise MalformedError("A cursor holds the whole search: give no filter beside it.")
         params, query = cursors.unseal(ring, caller, cursor)
     else:
-        params = list(request.query.items())
+        params = [
+            (name, numbers.with_plus(text) if name == "number" else text)
+            for name, text in request.query.items()
+        ]
         query = Query.from_params(params)
     page = await search.find(visit.vault, caller, query, visit.now)
     items = [render.recording(found, visit.vault.policy) for found in page.items]

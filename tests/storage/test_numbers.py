@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.numbers import as_stored, e164, query_term, search_terms, stored_terms
+from storage.numbers import (
+    as_stored,
+    e164,
+    query_term,
+    search_terms,
+    stored_terms,
+    with_plus,
+)
 
 MOBILE = "+358401234567"
 
@@ -146,3 +153,15 @@ def test_finnish_mobile_numbers_agree_in_every_notation(national: int) -> None:
 def test_what_was_stored_is_found_by_the_same_without_being_read_again(raw: str) -> None:
     stored = as_stored(raw)
     assert stored_terms(stored) == search_terms(stored)
+
+
+@pytest.mark.parametrize("number", ["46 8 401 61 00", "18005550199", "358 40 123 4567"])
+def test_a_space_is_a_plus_where_it_makes_a_number(number: str) -> None:
+    assert with_plus(f" {number}") == f"+{number}"
+
+
+@pytest.mark.parametrize(
+    "text", ["46 8 401 61 00", " 040 123 4567", " 3201", " anonymous", " ", ""]
+)
+def test_any_other_space_stays_one(text: str) -> None:
+    assert with_plus(text) == text

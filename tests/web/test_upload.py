@@ -108,10 +108,12 @@ async def test_chunked_bodies_and_odd_call_ids_are_taken(service: Service) -> No
 async def test_a_plus_that_was_not_encoded_is_understood(service: Service) -> None:
     moment = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S")
     path = (
-        f"/v1/recordings/c1?call_type=other&started_at={moment}+00:00"
+        f"/v1/recordings/c1?call_type=other&started_at={moment}+00:00&caller=+46%208%20401%206100"
     )
     answer = await service.raw_put(path, tone())
     assert answer.status == 201
+    found = await service.get("/v1/recordings?number=+46840%2016100&from=2020-01-01T00:00:00+02:00")
+    assert [item["caller"] for item in (await found.json())["items"]] == ["+4684016100"]
     assert datetime.fromisoformat((await answer.json())["started_at"]) == datetime.fromisoformat(
         moment + "+00:00"
     )
