@@ -63,39 +63,53 @@ def _bytes(frame: AudioFrame) -> memoryview:
 
 
 class Peaks:
-    """The highest absolute sample of each block, per channel; blocks double when they are many."""
+    """The highest absolute sample of each block, per channel.
+
+    When there are many, each two become one: at first by blocks of twice the length, and once a
+    block is as long as what arrives at once, by `_each` blocks for a peak.
+    """
 
     def __init__(self, points: int, rate: int, channels: int) -> None:
         self._most = 4 * points
         self._rate, self._channels = rate, channels
+        self._width = 2 * channels
         self._block = max(1, rate // _BLOCKS_PER_SECOND)  # samples
+        self._blocks, self._each = 0, 1
         self._peaks: list[list[int]] = [[] for _ in range(channels)]
         self._rest = b""
 
     def add(self, pcm: bytes, *, final: bool = False) -> None:
         """Take interleaved 16-bit samples; what fills no block waits for the next ones."""
         pcm = self._rest + pcm
-        width = 2 * self._channels
-        whole = len(pcm) - (0 if final else len(pcm) % (self._block * width))
+        whole = len(pcm) - (0 if final else len(pcm) % (self._block * self._width))
         self._rest = pcm[whole:]
         if not whole:
             return
         segment = AudioSegment(
             data=pcm[:whole], sample_width=2, frame_rate=self._rate, channels=self._channels
         )
+        starts = range(0, whole // self._width, self._block)
         for peaks, mono in zip(self._peaks, segment.split_to_mono(), strict=True):
-            samples = int(mono.frame_count())
-            for start in range(0, samples, self._block):
-                peaks.append(mono.get_sample_slice(start, start + self._block).max)
+            for number, start in enumerate(starts, self._blocks):
+                peak = mono.get_sample_slice(start, start + self._block).max
+                if number % self._each:
+                    peaks[-1] = max(peaks[-1], peak)
+                else:
+                    peaks.append(peak)
+        self._blocks += len(starts)
         while len(self._peaks[0]) > self._most:
             self._double()
 
     def _double(self) -> None:
-        # A last odd block stands for a whole one: it is as long as a fraction of a point.
         self._peaks = [
             [max(peaks[at : at + 2]) for at in range(0, len(peaks), 2)] for peaks in self._peaks
         ]
-        self._block *= 2
+        if self._block * self._width < _BATCH:
+            self._block *= 2
+            # A last odd block stands for a whole one: it is as long as a fraction of a point.
+            self._blocks = len(self._peaks[0])
+        else:
+            self._each *= 2
 
     def points(self, count: int) -> list[list[int]]:
         """`count` peaks per channel, 0 to PEAK."""

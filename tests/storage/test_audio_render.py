@@ -67,8 +67,9 @@ def test_peaks_of_compressed_stereo(body: bytes) -> None:
     assert all(20 < peak < 45 for peak in right[2:18])
 
 
-def test_twelve_hours_of_blocks_stay_few() -> None:
-    peaks = Peaks(100, 8000, 1)
+@pytest.mark.parametrize("points", [1, 100])
+def test_twelve_hours_of_blocks_stay_few_and_small(points: int) -> None:
+    peaks = Peaks(points, 8000, 1)
     piece = noise(1 << 16)
     tracemalloc.start()
     for _ in range(2000):
@@ -76,8 +77,20 @@ def test_twelve_hours_of_blocks_stay_few() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     peaks.add(b"", final=True)
-    assert peaks.points(100) == [[127] * 100]
+    assert peaks.points(points) == [[127] * points]
     assert most < 2 << 20
+
+
+@pytest.mark.parametrize("points", [1, 3, 10])
+def test_a_click_in_hours_of_silence_is_where_it_was(points: int) -> None:
+    silence, click = bytes(1 << 16), b"\xff\x7f" + bytes((1 << 16) - 2)
+    for place in (0, 333, 599):
+        peaks = Peaks(points, 8000, 1)
+        for number in range(600):
+            peaks.add(click if number == place else silence)
+        peaks.add(b"", final=True)
+        (only,) = peaks.points(points)
+        assert [at for at, peak in enumerate(only) if peak] == [place * points // 600]
 
 
 def test_a_wav_copy_of_pcm_is_exact() -> None:
