@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,7 +174,7 @@ async def _key_list(arguments: argparse.Namespace) -> int:
 
     rows = [asdict(row) for row in await every(config.load(arguments.config, os.environ))]
     if arguments.json:
-        print(json.dumps(rows, default=str))
+        print(json.dumps(rows, default=datetime.isoformat))
         return 0
     for row in rows:
         types = ",".join(row["call_types"]) if row["call_types"] else "all call types"

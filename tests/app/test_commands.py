@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -268,6 +269,7 @@ def test_keys_are_made_listed_and_revoked_while_the_service_runs(trial: Archive,
     seen = json.loads(trial.ask("retrieval", "/v1/recordings", "anna")[2])["items"]
     assert {item["call_type"] for item in seen} == {"other", "contract"}
     rows = {row["name"]: row for row in here("key", "list", "--json").facts}
+    assert all(re.fullmatch(r"\S+T\S+[+]00:00", row["created_at"]) for row in rows.values())
     assert rows["pbx2"]["source"] == "pbx2"
     assert rows["anna"]["call_types"] == ["other", "contract"]
     assert rows["anna"]["revoked_at"] is None
