@@ -205,6 +205,23 @@ async def test_what_is_not_audio_is_refused_and_nothing_kept(service: Service, n
     assert not await service.holdings()
 
 
+CUT, LYING = tone(2)[:20_000], tone(2)[:40] + (10**9).to_bytes(4, "little") + tone(2)[44:]
+
+
+@pytest.mark.parametrize("audio", [CUT, LYING], ids=["cut", "lying"])
+async def test_a_cut_file_and_a_lying_header_are_taken_measured_and_marked(
+    service: Service, audio: bytes
+) -> None:
+    answer = await service.put("c", audio, query())
+    assert answer.status == 201
+    receipt = await answer.json()
+    assert receipt["duration"] == pytest.approx((len(audio) - 44) / 16_000, abs=0.001)
+    shown = await (await service.get(f"/v1/recordings/{receipt['id']}")).json()
+    assert shown["flaws"] == ["truncated"]
+    heard = await service.get(f"/v1/recordings/{receipt['id']}/audio")
+    assert await heard.read() == audio
+
+
 @pytest.mark.parametrize("coding", ["gzip", "br", "x-anything"])
 async def test_an_encoded_body_is_refused(service: Service, coding: str) -> None:
     answer = await service.put("c", tone(), query(), headers={"Content-Encoding": coding})
