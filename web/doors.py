@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from aiohttp import hdrs, web
+from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from archive import access
@@ -152,11 +153,17 @@ async def finish(runners: Sequence[web.AppRunner], seconds: float) -> None:
 
 
 def _unsaid(record: logging.LogRecord) -> bool:
-    """Let no log line of aiohttp's say what was sent: its errors quote addresses and tokens."""
+    """Let no log line of aiohttp's say what was sent: its errors quote addresses and tokens.
+
+    Nor may a sender who vanishes or sends what is not HTTP wake anybody: that is no error of ours.
+    """
     kind = record.exc_info and record.exc_info[0]
     if kind:
         record.msg, record.args = "a request could not be read: %s", (kind.__name__,)
         record.exc_info = None
+        if issubclass(kind, (ConnectionError, HttpProcessingError)):
+            record.levelno = min(record.levelno, logging.WARNING)
+            record.levelname = logging.getLevelName(record.levelno)
     return True
 
 

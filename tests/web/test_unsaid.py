@@ -44,3 +44,4 @@ async def test_a_request_that_cannot_be_read_is_repeated_nowhere(
     assert SECRET not in answer
     assert "a request could not be read" in caplog.text
     assert SECRET.decode() not in caplog.text
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
