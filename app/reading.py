@@ -104,10 +104,10 @@ async def _page(
                 return await read_object(response)
         except AwayError as error:
             away = error
+        except FAULTS as fault:  # before ValueError, which a certificate that fails is as well
+            away = AwayError(reason_of(fault))
         except ValueError:
             raise AwayError("The answer is no JSON: is ARCHIVE_URL an archive's door?") from None
-        except FAULTS as fault:
-            away = AwayError(reason_of(fault))
         if not await patience.wait(away.retry_after):
             raise away
 

@@ -1,13 +1,20 @@
 """`archive search` and `archive fetch` against an archive that fails on purpose."""
 
+import asyncio
 import hashlib
 import json
+import ssl
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from app import reading
 from tests.app.faulty import TOKEN, Faulty, Shell, answers, hang, problem
@@ -291,3 +298,36 @@ async def test_a_file_that_cannot_be_written_is_told(
     assert await shell("fetch", ID, "-o", tmp_path / "no" / "call.wav") == 1
     assert "cannot be written" in shell.err
     assert await shell("fetch", ID, "-o", "/dev/full/x") == 1
+
+
+def of_nobodys_authority(folder: Path) -> ssl.SSLContext:
+    """What a door shows whose certificate was signed by itself alone."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
+        now + timedelta(days=1)
+    )
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "door.pem").write_bytes(pem + key.private_bytes(serialization.Encoding.PEM, *form))
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shown.load_cert_chain(folder / "door.pem")
+    return shown
+
+
+async def test_a_certificate_that_is_not_trusted_is_told(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHIVE_TOKEN", TOKEN)
+
+    async def never(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    shown = of_nobodys_authority(tmp_path)
+    async with await asyncio.start_server(never, "127.0.0.1", 0, ssl=shown) as server:
+        port = server.sockets[0].getsockname()[1]
+        door = ("--url", f"https://127.0.0.1:{port}", "--retry-for", "0")
+        assert await shell("search", *door) == 1
+    assert "certificate" in shell.err
+    assert "JSON" not in shell.err
