@@ -26,7 +26,12 @@ async def offer(folder: Path, data_dir: Path, ingest: str, vault: Vault) -> None
         tokens = json.loads(kept.read_text(encoding="utf-8"))
     else:
         tokens = await _make_keys(vault)
-        if not await _upload(folder, ingest, tokens[Level.UPLOADER]):
+        try:
+            if not await _upload(folder, ingest, tokens[Level.UPLOADER]):
+                return
+        except aiohttp.ClientError as error:  # a door whose certificate is not trusted here
+            why = type(error).__name__
+            print(f"the samples could not be sent ({why}); the next start tries again")
             return
         _write(kept, tokens)
     print("sample keys, for trial only:")
