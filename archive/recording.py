@@ -5,6 +5,7 @@ that is wrong at once.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -133,6 +134,13 @@ def parse_instant(text: str) -> datetime:
     return moment
 
 
+def is_text(value: str) -> bool:
+    """Whether a text can be kept and shown: no control characters, no breaks of lines, no halves of
+    a character. A name as a telephone shows it may hold whatever else, joined signs included.
+    """
+    return not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in value)
+
+
 class _Reader:
     """Reads fields one by one and collects what is wrong with them."""
 
@@ -154,8 +162,8 @@ class _Reader:
         value = value.strip()
         if len(value) > LONGEST:
             self.errors[name] = f"is longer than {LONGEST} characters"
-        elif not value or not value.isprintable():
-            self.errors[name] = "must hold printable characters only"
+        elif not value or not is_text(value):
+            self.errors[name] = "must hold no control characters"
         return None if name in self.errors else value
 
     def choice(self, name: str, kind: type[_Choice], *, required: bool = False) -> _Choice | None:

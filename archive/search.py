@@ -11,7 +11,7 @@ from uuid import UUID
 
 from archive.access import Caller
 from archive.errors import MalformedError
-from archive.recording import LONGEST, CallType, Direction, parse_instant
+from archive.recording import LONGEST, CallType, Direction, is_text, parse_instant
 
 SEALED_FILTERS = ("number", "agent", "queue", "customer", "contract", "call_id")
 """Filters on what is sealed; they are answered through keyed hashes."""
@@ -86,8 +86,10 @@ class _Params:
         values = self.values.pop(name, [])
         if len(values) > 1:
             self.errors[name] = "may be given once"
-        elif values and not (0 < len(values[0].strip()) <= LONGEST and values[0].isprintable()):
-            self.errors[name] = f"must be 1 to {LONGEST} printable characters"
+        elif values and not (0 < len(values[0].strip()) <= LONGEST and is_text(values[0])):
+            self.errors[name] = (
+                f"must be 1 to {LONGEST} characters, none of them a control character"
+            )
         elif values:
             return values[0].strip()
         return None

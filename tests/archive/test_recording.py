@@ -106,6 +106,13 @@ def test_control_characters_are_refused(text: str) -> None:
     assert "agent" in errors(agent=f"a{text}b")
 
 
+@pytest.mark.parametrize(
+    "text", ["Anna\u00a0Ää", "\U0001f469\u200d\U0001f4bb Bo", "\u202bعمر\u202c"]
+)
+def test_a_name_as_a_telephone_shows_it_is_taken(text: str) -> None:
+    assert read(agent=text).agent == text
+
+
 @given(st.text(max_size=300))
 def test_whatever_is_sent_the_answer_is_a_call_or_an_error_without_the_value(text: str) -> None:
     try:
