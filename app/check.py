@@ -1,5 +1,6 @@
 """`archive check`: is all that the archive stands on in order? One line each: ok, or what to do."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable
@@ -12,9 +13,10 @@ from app.embedded import AlreadyRunningError, Embedded, EmbeddedError
 from app.serve import open_ring, open_store
 from archive.errors import ArchiveError
 from archive.retention import Policy
-from storage import clocks, database
+from storage import clocks, database, fuse, release
+from storage.clocks import Others
 from storage.database import Pool, SchemaError, connection
-from storage.keyring import KeyRingError
+from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
 from storage.signer import SignerError
 
@@ -70,6 +72,8 @@ class _Check:
         self._pool: Pool
         self._objects: ObjectStore
         self._servers: Embedded
+        self._ring: Ring
+        self._policy = Policy(config.retention.timezone, config.retention.periods)
 
     async def everything(self) -> None:
         look = self._findings.look
@@ -78,10 +82,11 @@ class _Check:
         database_ok = await look("database", self._database, "[database] url")
         asked = "[objects] endpoint, bucket, access_key, secret_key and ca"
         objects_ok = await look("object store", self._store, asked)
-        if database_ok:
-            await look("keys", self._keys)
-        if database_ok and objects_ok:
+        keys_ok = database_ok and await look("keys", self._keys)
+        if keys_ok and objects_ok:
             await look("clocks", self._clocks)
+        if database_ok:
+            await look("fuse", self._fuse)
 
     async def _start(self) -> str:
         config = self._config
@@ -129,9 +134,8 @@ class _Check:
 
     async def _keys(self) -> str:
         config = self._config
-        policy = Policy(config.retention.timezone, config.retention.periods)
-        ring = await open_ring(config, self._pool, policy)
-        text = f"{len(ring.days())} day keys"
+        self._ring = await open_ring(config, self._pool, self._policy)
+        text = f"{len(self._ring.days())} day keys"
         ring_device = config.keys.store.stat().st_dev
         if ring_device == config.keys.root_file.stat().st_dev:
             text += "; [keys] root_file lies on the same device as the ring: better on another"
@@ -140,7 +144,23 @@ class _Check:
     async def _clocks(self) -> str:
         async with connection(self._pool) as lent:
             reading = await clocks.read(lent)
-        verdict = clocks.judge(clocks.service_now(), await self._objects.clock(), reading)
-        if not verdict.whole:
-            raise ValueError(f"{verdict.why}; set the clocks, or see `archive expire --release`")
-        return verdict.why
+        others = Others(
+            clocks.service_now(),
+            await self._objects.clock(),
+            await asyncio.to_thread(self._ring.today),
+        )
+        if faults := clocks.judge(reading, others, self._policy):
+            raise ValueError(f"{'; '.join(faults)}; set them, or see `archive expire --release`")
+        return "they agree"
+
+    async def _fuse(self) -> str:
+        async with connection(self._pool) as lent:
+            _, faults = await fuse.look_at_due(lent, await clocks.read(lent))
+            people = await release.admins(lent)
+        if faults:
+            raise ValueError(f"{'; '.join(faults)}; see `archive expire --release`")
+        if people > 1:
+            return "whole; two people can release it"
+        return (
+            "whole; one person can release it: two admin keys would make it two people's decision"
+        )

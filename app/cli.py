@@ -198,12 +198,17 @@ def _expire_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "expire",
         "Erase what is due, or say what is (or will be on a day) and why.",
         "  archive expire\n  archive expire --dry-run\n  archive expire --dry-run --on 2027-03-01\n"
-        "  archive expire --release 2026-11-24   # let a stopped fuse go on, up to that expiry day",
+        "  archive expire --release 2026-11-24   # let a blown fuse go on, up to that day\n"
+        "environment:\n  ARCHIVE_TOKEN, ARCHIVE_TOKEN_FILE   with --release: your own admin key;"
+        " where two\n      or more are valid, two people have to release",
         _expire,
     )
     parser.add_argument("--dry-run", action="store_true", help="change nothing, only say")
     parser.add_argument("--on", type=date.fromisoformat, metavar="DATE", help="with --dry-run")
     parser.add_argument("--release", type=date.fromisoformat, metavar="DATE")
+    parser.add_argument(
+        "--token-file", default="", metavar="FILE", help="with --release: your own admin key's"
+    )
     parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
@@ -216,7 +221,7 @@ async def _expire(arguments: argparse.Namespace) -> int:
     loaded = config.load(arguments.config, os.environ)
     if arguments.dry_run:
         return await expire.say(loaded, arguments.on, as_json=arguments.json)
-    return await expire.act(loaded, arguments.release, as_json=arguments.json)
+    return await expire.act(loaded, arguments.release, arguments.token_file, as_json=arguments.json)
 
 
 def _reconcile_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

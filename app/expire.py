@@ -1,15 +1,18 @@
 """`archive expire`: erase what is due, say what is or will be, let a stopped fuse go on."""
 
 import json
+import os
 import sys
 from datetime import date, datetime, time, timedelta
+from pathlib import Path
 
 from app.config import Config
 from app.serve import opened
 from archive.retention import Policy
 from jobs import expiry
-from storage import clocks, database, removal
-from storage.clocks import ReleaseRefusedError
+from storage import database, removal
+from storage.release import ReleaseRefusedError, release
+from storage.vault import Vault
 
 
 async def say(config: Config, on: date | None, *, as_json: bool) -> int:
@@ -35,16 +38,14 @@ async def say(config: Config, on: date | None, *, as_json: bool) -> int:
     return 0
 
 
-async def act(config: Config, release: date | None, *, as_json: bool) -> int:
-    """Erase what is due, after letting a stopped fuse go on if asked to; 1 if something is left."""
+async def act(config: Config, through: date | None, token_file: str, *, as_json: bool) -> int:
+    """Erase what is due, after letting a blown fuse go on `through` a day if asked to; 1 if
+    something is left.
+    """
+    token = _token(token_file) if through else ""
     async with opened(config, join=True) as vault:
-        if release:
-            try:
-                await clocks.release(vault, release)
-            except ReleaseRefusedError as error:
-                print(f"archive: {error}", file=sys.stderr)
-                return 1
-            print(f"released through {release.isoformat()}", file=sys.stderr)
+        if through and not await _released(vault, through, token):
+            return 1
         report = await expiry.run(vault)
     facts = {
         "erased": report.erased,
@@ -62,7 +63,37 @@ async def act(config: Config, release: date | None, *, as_json: bool) -> int:
         if report.stopped:
             print(f"stopped: {report.stopped}", file=sys.stderr)
     # A release that had work to do has done it: what it left stopped was not asked for.
-    return 1 if report.failed or (report.stopped and not release) else 0
+    return 1 if report.failed or (report.stopped and not through) else 0
+
+
+async def _released(vault: Vault, through: date, token: str) -> bool:
+    """Release, and say what came of it; False when nothing may go on yet."""
+    try:
+        came = await release(vault, through, token)
+    except ReleaseRefusedError as error:
+        print(f"archive: {error}", file=sys.stderr)
+        return False
+    day = through.isoformat()
+    also = f" {came.let_go} recordings that the ledger does not bear out go as well." * bool(
+        came.let_go
+    )
+    if not came.done:
+        print(
+            f"archive: a release through {day} is asked for, and nothing is erased yet: a second"
+            " person has to run the same command within 24 hours, with an admin key of their"
+            f" own.{also}",
+            file=sys.stderr,
+        )
+        return False
+    print(f"released through {day}{'.' * bool(also)}{also}", file=sys.stderr)
+    return True
+
+
+def _token(file: str) -> str:
+    """Whose word it is: the token from its file or from the environment, if there is one."""
+    if name := file or os.environ.get("ARCHIVE_TOKEN_FILE", ""):
+        return Path(name).read_text("utf-8").strip()
+    return os.environ.get("ARCHIVE_TOKEN", "").strip()
 
 
 def _end_of(day: date, policy: Policy) -> datetime:

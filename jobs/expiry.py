@@ -3,8 +3,8 @@
 import logging
 from dataclasses import dataclass
 
-from storage import clocks, removal
-from storage.clocks import Verdict
+from storage import clocks, frozen, fuse, removal
+from storage.fuse import Verdict
 from storage.vault import Vault
 
 log = logging.getLogger("archive.expiry")
@@ -27,27 +27,35 @@ class Report:
 
 async def run(vault: Vault) -> Report:
     """Erase all that is due. Raises UnavailableError when the database or the store is away."""
-    verdict = await clocks.fuse(vault)
-    if verdict.stops:
-        log.error("erasing is stopped: %s; see `archive expire --release`", verdict.why)
-        return Report(0, 0, 0, verdict.why)
     erased = still_there = unknown = 0
-    while not unknown and (claims := await removal.claim(vault, verdict.released_through)):
+    while True:
+        verdict = await fuse.look(vault)
+        if not await frozen.compare(vault, verdict.days):
+            continue  # it is held now, and the fuse says so
+        if verdict.stops:
+            break
+        claims = await removal.claim(vault, verdict.released_through)
         outcome = await removal.erase(vault, claims)
         erased += len(outcome.erased)
         still_there += len(outcome.still_there)
         unknown += len(outcome.unknown)
-    if verdict.whole:
+        if outcome.unknown or len(claims) < removal.BATCH:
+            break
+    if not verdict.whole:
+        log.error("the fuse has blown: %s; see `archive expire --release`", verdict.why)
+    else:
         await clocks.mark(vault)
-    report = Report(erased, still_there, unknown, _partly(verdict))
+    report = Report(erased, still_there, unknown, _stopped(verdict))
     if erased or report.failed:
         log.info("erased %d, still there %d, could not ask %d", erased, still_there, unknown)
     return report
 
 
-def _partly(verdict: Verdict) -> str:
+def _stopped(verdict: Verdict) -> str:
     if verdict.whole:
         return ""
+    if verdict.stops:
+        return verdict.why
     return f"{verdict.why}; released through {verdict.released_through}"
 
 

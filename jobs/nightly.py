@@ -1,5 +1,5 @@
-"""The night's work: catch whatever is left, close the days that are over, hold rows against
-objects, and write down what was done.
+"""The night's work: freeze what is to come, catch whatever is left, close the days that are over, hold
+rows against objects, and write down what was done.
 
 It may run twice, late, or on two services at once: each part asks the database what is left to do.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobs import expiry
-from storage import clocks, days, ledger, nights, removal, tree
+from storage import days, frozen, fuse, ledger, nights, removal, tree
 from storage.database import connection, now
 from storage.days import Closing
 from storage.upkeep import reconcile, verify
@@ -62,8 +62,10 @@ async def run(vault: Vault) -> Night:
     today = vault.policy.day_of(ran_at)
     make_keys(vault, ran_at)
     collected = await removal.sweep(vault)
+    await tree.sequence(vault.pool)
+    await frozen.freeze(vault)
     report = await expiry.run(vault)
-    verdict = await clocks.fuse(vault)
+    verdict = await fuse.look(vault)
     # Keys go only while the clocks are trusted: as far as a person released, or up to yesterday.
     through = today - timedelta(days=1) if verdict.whole else verdict.released_through
     closings = await days.close_through(vault, through, today) if through else []

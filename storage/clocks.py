@@ -1,69 +1,54 @@
-"""The clock fuse: a wrong clock must not erase anything.
+"""The clocks, and what the archive remembers of them: a wrong clock must not erase anything.
 
-Bytes and keys are erased only while the clocks of the service, the database and the object store
-agree, and while the database's clock has moved no further than it plausibly can since it was last
-seen. A fuse that has blown stops erasing, never the barring of reads. A person lets it go on, for
-the expiry days up to a date that they name: whoever can name today's date has looked at a calendar.
+The clocks of the service, the database, the object store and the key holder are compared, and the
+database's with how far it was last seen to go. What was found goes to the fuse (`storage.fuse`).
 """
 
 import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from archive.retention import Policy
 from storage import ledger
 from storage.database import Connection, connection
 from storage.vault import Vault
 
 APART = timedelta(seconds=60)
-"""How far the clocks of service, database and store may differ."""
+"""How far the clocks of service, database, store and key holder may differ."""
 
 LEAP = timedelta(hours=48)
 """How far the database's clock may have moved since it was last marked."""
 
 
-class ReleaseRefusedError(ValueError):
-    """The fuse cannot be released for that date; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The database's clock, when it was last seen, and up to which expiry day a person released."""
+    """The database's clock, when it was last seen, up to which expiry day people released, and why
+    erasing is held.
+    """
 
     database: datetime
-    mark: datetime | None
-    released_through: date | None
+    mark: datetime | None = None
+    released_through: date | None = None
+    hold: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether the fuse is whole; if not, why, and up to which expiry day erasing may go on."""
+class Others:
+    """The other clocks, as they were read: of the key holder only its date is known."""
 
-    whole: bool
-    why: str
-    released_through: date | None = None
-
-    @property
-    def stops(self) -> bool:
-        """Whether nothing at all may be erased."""
-        return not self.whole and self.released_through is None
+    service: datetime
+    store: datetime
+    holder: date
 
 
 async def read(lent: Connection) -> Reading:
-    """Look at the database's clock and its mark."""
+    """Look at the database's clock and what it remembers."""
     row = await lent.fetchrow(
-        "SELECT archive_now() AS database, clock_mark AS mark, released_through FROM archive"
+        "SELECT archive_now() AS database, clock_mark AS mark, released_through, hold FROM archive"
     )
     if row is None:
         raise RuntimeError("the table `archive` has lost its row")
     return Reading(**dict(row))
-
-
-async def fuse(vault: Vault) -> Verdict:
-    """Compare the clocks. UnavailableError when the database or the store cannot be asked."""
-    store = await vault.objects.clock()
-    async with connection(vault.pool) as lent:
-        reading = await read(lent)
-    return judge(service_now(), store, reading)
 
 
 def service_now() -> datetime:
@@ -71,19 +56,23 @@ def service_now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-def judge(service: datetime, store: datetime, reading: Reading) -> Verdict:
-    """Decide from the three clocks and the mark."""
+def judge(reading: Reading, others: Others, policy: Policy) -> list[str]:
+    """What is wrong with the clocks; empty when they agree."""
     database = reading.database
     faults = [
         f"the clocks of the database and of {name} are {abs(other - database)} apart"
-        for name, other in (("the service", service), ("the object store", store))
+        for name, other in (("the service", others.service), ("the object store", others.store))
         if abs(other - database) > APART
     ]
+    days = {policy.day_of(moment) for moment in (database - APART, database, database + APART)}
+    if others.holder not in days:
+        faults.append(
+            f"by the key holder's clock it is {others.holder.isoformat()}, and by the database's"
+            f" {policy.day_of(database).isoformat()}"
+        )
     if reading.mark is not None and database - reading.mark > LEAP:
         faults.append(f"the database's clock is {database - reading.mark} past its last mark")
-    if not faults:
-        return Verdict(True, "the clocks agree")
-    return Verdict(False, "; ".join(faults), reading.released_through)
+    return faults
 
 
 async def mark(vault: Vault) -> None:
@@ -98,24 +87,16 @@ async def mark(vault: Vault) -> None:
         )
 
 
-async def release(vault: Vault, through: date) -> None:
-    """Let erasing go on for expiry days up to `through`, on the word of the person who names it.
+async def hold(lent: Connection, why: str) -> None:
+    """Stop erasing until people release it through the present day, whatever they released before.
 
-    Naming today also takes the database's clock for right, from now on. Raises ReleaseRefusedError
-    for a day that the database's clock has not reached.
+    `why` is for them to read, and goes into the ledger: nothing personal. Saying it again changes
+    nothing. In a transaction of the caller's.
     """
-    async with connection(vault.pool) as lent, lent.transaction():
-        reading = await read(lent)
-        today = vault.policy.day_of(reading.database)
-        if through > today:
-            raise ReleaseRefusedError(
-                f"by the database's clock today is {today.isoformat()}: release no later day"
-            )
-        await lent.execute(
-            "UPDATE archive SET released_through = $1,"
-            " clock_mark = CASE WHEN $2 THEN archive_now() ELSE clock_mark END",
-            through,
-            through == today,
-        )
-        facts = {"through": through.isoformat()}
-        await ledger.record(lent, ledger.SYSTEM, "fuse.released", facts=facts)
+    held = await lent.fetchval(
+        "UPDATE archive SET hold = concat_ws('; ', hold, $1::text), released_through = NULL"
+        " WHERE hold IS NULL OR strpos(hold, $1) = 0 RETURNING true",
+        why,
+    )
+    if held:
+        await ledger.record(lent, ledger.SYSTEM, "fuse.held", facts={"why": why})

@@ -43,9 +43,7 @@ _SKEW = timedelta(days=1)
 """How far a caller's date may be behind the holder's, around midnight."""
 
 _REMEMBERED = timedelta(days=800)
-"""How long a ring remembers that a day was destroyed: no call can be filed under such a day any
-more.
-"""
+"""How long a destroyed day is remembered: no call can be filed under it any more."""
 
 
 class KeyRingError(RuntimeError):
@@ -111,7 +109,7 @@ class Ring:
         self._new = directory / "ring.new"
         self._lock = directory / "lock"
         self._root_file = RootFile(root_file)
-        self._today = today
+        self.today = today
         self._state: _State | None = None
 
     @classmethod
@@ -186,7 +184,7 @@ class Ring:
         Raises KeyRingError when the caller's or the holder's clock is wrong: `first` is long over,
         or one of the days was destroyed and is not over.
         """
-        today = self._today()
+        today = self.today()
         if first < today - _SKEW:
             raise KeyRingError("a key for a day that is over is never made: check the clocks")
         span = (first + timedelta(days=count) for count in range((last - first).days + 1))
@@ -209,7 +207,7 @@ class Ring:
         the day is not over by the holder's clock. Doing it again changes nothing; a day that never
         had a key is written down as destroyed.
         """
-        today = self._today()
+        today = self.today()
         if day >= today:
             raise KeyRingError(f"{day.isoformat()} is not over by the key holder's clock")
         with self._locked():
@@ -317,8 +315,7 @@ class Ring:
         """Replace the ring. What it holds counts only when that is done."""
         durable.write(self._new, _seal(content, root))
         durable.rename(self._new, self._file)
-        stamp = self._stamp()
-        if stamp is not None:
+        if stamp := self._stamp():
             self._state = _State(stamp, root, content)
 
     def _rotate(self, content: _Content) -> None:

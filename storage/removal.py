@@ -27,6 +27,7 @@ from archive import retention
 from archive.errors import UnavailableError
 from archive.retention import Expiry
 from storage import ledger, steps
+from storage.borne import BORNE_OUT
 from storage.database import Connection, connection
 from storage.objects import Holding
 from storage.recordings import object_key, prefix
@@ -117,15 +118,19 @@ async def due(vault: Vault, at: datetime) -> list[Due]:
 
 
 async def claim(vault: Vault, through: date | None = None, limit: int = BATCH) -> list[Claim]:
-    """Claim what is due by the database's clock (`through`: no later expiry day than this)."""
+    """Claim what is due by the database's clock and borne out by the ledger.
+
+    `through`: no later expiry day than this.
+    """
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
             # The clock is read once, ahead of the rows, so that they are found by their index.
-            "WITH due AS (SELECT id FROM recording WHERE expires_at <= (SELECT archive_now())"
+            "WITH due AS (SELECT id FROM recording r"  # noqa: S608 - our own words
+            " WHERE expires_at <= (SELECT archive_now())"
             " AND state IN ('stored', 'erasing')"
             " AND (state = 'stored' OR lease_until < (SELECT archive_now()))"
             " AND ($1::date IS NULL OR expires_on <= $1)"
-            " ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            f" AND {BORNE_OUT} ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
             " UPDATE recording r SET state = 'erasing', epoch = epoch + 1,"
             " lease_until = archive_now() + $3, call_hash = NULL FROM due WHERE r.id = due.id"
             " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch,"

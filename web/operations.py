@@ -12,7 +12,7 @@ from aiohttp import web
 
 from archive.access import OPERATORS
 from archive.errors import ArchiveError
-from storage import clocks, overview, tree
+from storage import clocks, fuse, overview, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
@@ -82,7 +82,7 @@ async def _signed(vault: Vault) -> int:
 async def _look_further(vault: Vault, checks: dict[str, str]) -> None:
     """What can be looked at only while the database answers."""
     try:
-        verdict = await clocks.fuse(vault)
+        verdict = await fuse.look(vault)
         checks["fuse"] = "ok" if verdict.whole else verdict.why
     except ArchiveError as error:
         checks["objects"] = error.detail

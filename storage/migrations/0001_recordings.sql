@@ -2,13 +2,15 @@
 CREATE FUNCTION archive_now() RETURNS timestamptz
     LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()';
 
--- One row: which key ring belongs to this database, how far its clock was seen to go, and whether it
--- is being rebuilt (storage/upkeep/rebuild.py), which nothing may be done beside.
+-- One row: which key ring belongs to this database, how far its clock was seen to go, up to which
+-- expiry day people let a blown fuse go on, why erasing is held until they do, and whether the
+-- database is being rebuilt (storage/upkeep/rebuild.py), which nothing may be done beside.
 CREATE TABLE archive (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     ring text,
     clock_mark timestamptz,
     released_through date,
+    hold text,
     rebuilding boolean NOT NULL DEFAULT false
 );
 INSERT INTO archive DEFAULT VALUES;
@@ -147,9 +149,15 @@ CREATE TABLE ledger (
     details bytea
 );
 CREATE INDEX ledger_recording ON ledger (recording) WHERE recording IS NOT NULL;
--- What certificates are made of besides: the closing of a day, and the account of a night.
+-- What certificates are made of besides: the closing of a day, and the account of a night. And what
+-- the fuse asks for.
 CREATE INDEX ledger_day ON ledger (act, (facts->>'day'), (facts->>'night'), position)
-    WHERE act IN ('day.closed', 'night.done');
+    WHERE act IN ('day.closed', 'night.done', 'days.frozen', 'fuse.release_asked', 'fuse.released');
+-- What was stored for an expiry day since a position.
+CREATE INDEX ledger_stored ON ledger ((facts->>'day'), position) WHERE act IN ('stored', 'rebuilt');
+-- So that what is due is found in a full queue as well.
+CREATE INDEX ledger_waiting_stored ON ledger_waiting (recording)
+    WHERE act IN ('stored', 'rebuilt', 'fuse.let_go');
 CREATE FUNCTION refuse_rewriting() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the ledger is only ever added to';
@@ -159,6 +167,12 @@ CREATE TRIGGER ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger
 -- What waits is taken away only by who gives it its place.
 CREATE TRIGGER ledger_waiting_as_written BEFORE UPDATE OR TRUNCATE ON ledger_waiting
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewriting();
+
+-- The ledger, and after it what waits for its place.
+CREATE VIEW told AS
+    SELECT position, at, actor, act, recording, facts FROM ledger
+    UNION ALL
+    SELECT 9223372036854775807, at, actor, act, recording, facts FROM ledger_waiting;
 
 -- One row: how many entries the ledger has, and how many of them are published in the object store.
 -- Whoever adds some holds its lock.
@@ -178,11 +192,21 @@ CREATE TABLE ledger_tile (
     PRIMARY KEY (level, number)
 );
 
--- One row an expiry day: what was due, what was erased, and when the day's key went.
+-- One row an expiry day: when what is due was compared with what was frozen, what was erased, and
+-- when the day's key went.
 CREATE TABLE day (
     expires_on date PRIMARY KEY,
+    compared_at timestamptz,
     erased bigint NOT NULL DEFAULT 0,
     closed_at timestamptz
+);
+
+-- What will be due on each expiry day, as the last night saw it: how many recordings, and the Merkle
+-- root over their ids. The ledger's last `days.frozen` has the root over all of these lines.
+CREATE TABLE frozen (
+    expires_on date PRIMARY KEY,
+    count bigint NOT NULL CHECK (count > 0),
+    root bytea NOT NULL CHECK (length(root) = 32)
 );
 
 -- One row a run of the nightly job.

@@ -1,0 +1,121 @@
+"""Letting a blown fuse go on: the decision of two people, where two can be told apart.
+
+A person is told by a key of level admin. Where two or more such keys are valid, the first person's
+release only asks, and another person's release of the same day, within a day, is the one that
+counts. Each step is an entry of the ledger, and the asking is read back from there.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from archive.access import Level
+from archive.errors import UnauthenticatedError
+from storage import borne, clocks, credentials, ledger
+from storage.database import Connection, connection
+from storage.vault import Vault
+
+WAIT = timedelta(hours=24)
+"""How long a person who asked waits for the second."""
+
+
+class ReleaseRefusedError(ValueError):
+    """The fuse cannot be released for that date; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What came of it: released, by so many people, or only asked for; and how many recordings that
+    the ledger does not bear out are let go with it.
+    """
+
+    done: bool
+    people: int
+    let_go: int
+
+
+async def release(vault: Vault, through: date, token: str = "") -> Release:
+    """Let erasing go on for expiry days up to `through`, on the word of who holds the token.
+
+    Naming today also takes the database's clock for right from now on, and ends what holds the
+    erasing. Raises ReleaseRefusedError for a day that the database's clock has not reached, and for
+    a token that is not an admin's.
+    """
+    async with connection(vault.pool) as lent, lent.transaction():
+        # One release at a time: two who ask at once would not see each other.
+        await lent.execute("SELECT FROM archive FOR UPDATE")
+        today = vault.policy.day_of((await clocks.read(lent)).database)
+        if through > today:
+            raise ReleaseRefusedError(
+                f"by the database's clock today is {today.isoformat()}: release no later day"
+            )
+        actor = await _person(lent, token) if token else ledger.SYSTEM
+        several = await admins(lent) > 1
+        if several and not token:
+            raise ReleaseRefusedError(
+                "two people release, each with a key of level admin: "
+                "set ARCHIVE_TOKEN to yours, or name its file with --token-file"
+            )
+        reach = None if through == today else through
+        count, digest = await borne.stopped(lent, reach)
+        facts: dict[str, object] = {"through": through.isoformat(), "let_go": count}
+        asker = await _asker(lent, actor, through, digest) if several else None
+        if several and asker is None:
+            facts["digest"] = digest
+            await ledger.record(lent, actor, "fuse.release_asked", facts=facts)
+            return Release(False, 1, count)
+        facts |= {"people": 2 if asker else 1, "keys": [*([asker] if asker else []), actor]}
+        await _let_go_on(lent, through, today)
+        if await borne.let_go(lent, reach, digest, actor) != count:
+            raise ReleaseRefusedError("what is stopped has changed just now: look again")
+        await ledger.record(lent, actor, "fuse.released", facts=facts)
+        return Release(True, 2 if asker else 1, count)
+
+
+async def admins(lent: Connection) -> int:
+    """How many keys of level admin are valid: with two, a release is two people's decision."""
+    found: int = await lent.fetchval(
+        "SELECT count(*) FROM access_key WHERE level = $1 AND revoked_at IS NULL", Level.ADMIN
+    )
+    return found
+
+
+async def _person(lent: Connection, token: str) -> str:
+    try:
+        caller, _ = await credentials.authenticate(lent, token)
+    except UnauthenticatedError as error:
+        raise ReleaseRefusedError(error.detail) from None
+    if caller.level is not Level.ADMIN:
+        raise ReleaseRefusedError(
+            f"only a key of level admin can release; this one is of level {caller.level}"
+        )
+    return caller.id
+
+
+async def _asker(lent: Connection, actor: str, through: date, digest: str) -> str | None:
+    """Who else asked for the same, not too long ago, and whose asking was not answered yet."""
+    found: str | None = await lent.fetchval(
+        "SELECT asked.actor FROM told asked JOIN access_key ON access_key.id = asked.actor"
+        " WHERE asked.act = 'fuse.release_asked' AND asked.actor <> $1"
+        " AND asked.facts->>'through' = $2 AND asked.facts->>'digest' = $3"
+        " AND asked.at BETWEEN archive_now() - $4::interval AND archive_now()"
+        " AND access_key.revoked_at IS NULL AND access_key.level = $5"
+        " AND NOT EXISTS (SELECT FROM told WHERE told.act = 'fuse.released'"
+        " AND told.at >= asked.at AND told.facts->>'through' = $2)"
+        " ORDER BY asked.at DESC LIMIT 1",
+        actor,
+        through.isoformat(),
+        digest,
+        WAIT,
+        Level.ADMIN,
+    )
+    return found
+
+
+async def _let_go_on(lent: Connection, through: date, today: date) -> None:
+    await lent.execute(
+        "UPDATE archive SET released_through = $1,"
+        " hold = CASE WHEN $2 THEN NULL ELSE hold END,"
+        " clock_mark = CASE WHEN $2 THEN archive_now() ELSE clock_mark END",
+        through,
+        through == today,
+    )

@@ -1,0 +1,178 @@
+"""The clocks: whichever is wrong, nothing is erased early."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from archive.retention import Policy
+from storage import clocks
+from storage.clocks import Others, Reading, judge
+from storage.database import connection
+from storage.release import release
+from tests.jobs.test_expiry import a_year_ago
+from tests.services import Faulty, Service, set_clock
+from tests.web.test_listen import upload
+
+POLICY = Policy(ZoneInfo("Europe/Helsinki"), {})
+NOON = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+CLOCKS = ("database", "service", "store", "holder")
+OFF = [
+    sign * timedelta(seconds=seconds)
+    for seconds in (1, 3600, 86400, 31_536_000)
+    for sign in (1, -1)
+]
+
+
+def wrong() -> Iterator[tuple[tuple[str, ...], timedelta, timedelta]]:
+    """Every clock off by every amount, alone and in pairs, each of a pair by an amount of its own.
+
+    What a clock alone is off by is told twice.
+    """
+    for name in CLOCKS:
+        yield from (((name,), off, off) for off in OFF)
+    for pair in combinations(CLOCKS, 2):
+        yield from ((pair, one, other) for one in OFF for other in OFF)
+
+
+def beyond(off: dict[str, timedelta], moment: datetime) -> bool:
+    """Whether any clock is further from the database's than it may be."""
+    database = moment + off["database"]
+    apart = [abs(off[name] - off["database"]) for name in ("service", "store")]
+    near = (database - clocks.APART, database, database + clocks.APART)
+    holder = POLICY.day_of(moment + off["holder"])
+    return max(apart) > clocks.APART or holder not in {POLICY.day_of(each) for each in near}
+
+
+def offs(names: tuple[str, ...], one: timedelta, other: timedelta) -> dict[str, timedelta]:
+    return dict.fromkeys(CLOCKS, timedelta()) | {names[0]: one} | {names[-1]: other}
+
+
+@pytest.mark.parametrize("moment", [NOON, NOON.replace(hour=21, minute=59, second=30)])
+def test_every_clock_that_is_too_far_off_is_told(moment: datetime) -> None:
+    told = 0
+    for names, one, other in wrong():
+        off = offs(names, one, other)
+        others = Others(
+            moment + off["service"],
+            moment + off["store"],
+            POLICY.day_of(moment + off["holder"]),
+        )
+        faults = judge(Reading(moment + off["database"]), others, POLICY)
+        assert bool(faults) is beyond(off, moment), (names, one, other)
+        told += bool(faults)
+        # Whoever made the database's clock go ahead by an hour or more made it stand alone.
+        if off["database"] >= timedelta(hours=1):
+            assert faults
+    assert told > 300
+
+
+@pytest.mark.parametrize(
+    ("service_off", "store_off", "mark_off", "whole"),
+    [
+        (0, 0, None, True),
+        (60, -60, -48 * 3600, True),
+        (61, 0, None, False),
+        (-61, 0, None, False),
+        (0, 61, None, False),
+        (0, -61, None, False),
+        (0, 0, -48 * 3600 - 1, False),
+        (0, 0, 3600, True),
+        (0, 0, -31_536_000, False),
+    ],
+)
+def test_the_limits_are_a_minute_and_two_days(
+    service_off: int, store_off: int, mark_off: int | None, whole: bool
+) -> None:
+    mark = None if mark_off is None else NOON + timedelta(seconds=mark_off)
+    others = Others(
+        NOON + timedelta(seconds=service_off),
+        NOON + timedelta(seconds=store_off),
+        POLICY.day_of(NOON),
+    )
+    assert bool(judge(Reading(NOON, mark), others, POLICY)) is not whole
+
+
+@pytest.mark.parametrize(
+    ("second", "holder_days", "whole"),
+    [(30, 0, True), (30, 1, True), (30, 2, False), (30, -1, False), (-90, 1, False)],
+)
+def test_the_holder_may_be_a_minute_ahead_at_midnight(
+    second: int, holder_days: int, whole: bool
+) -> None:
+    moment = datetime(2026, 11, 24, 22, 0, tzinfo=UTC) - timedelta(seconds=abs(second))
+    holder = POLICY.day_of(moment) + timedelta(days=holder_days)
+    faults = judge(Reading(moment), Others(moment, moment, holder), POLICY)
+    assert bool(faults) is not whole
+    assert whole or "key holder" in faults[0]
+
+
+async def _turn(
+    service: Service, real: Any, off: dict[str, timedelta], patch: pytest.MonkeyPatch
+) -> None:
+    await set_clock(service.vault, off["database"])
+    patch.setattr(clocks, "service_now", lambda: datetime.now(UTC) + off["service"])
+    patch.setattr(
+        service.vault.ring, "today", lambda: POLICY.day_of(datetime.now(UTC) + off["holder"])
+    )
+
+    async def clock() -> datetime:
+        return datetime.now(UTC) + off["store"]
+
+    patch.setattr(service.vault.objects, "_faults", {"clock": clock})
+
+
+async def test_nothing_is_erased_early_whichever_clocks_are_wrong(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, later in (("half", 0.5), ("twelve", 12), ("late", 24 * 200)):
+        await upload(service, name, started_at=a_year_ago(hours=later))
+    broken: Any = Faulty(service.vault.objects)
+    service.vault = replace(service.vault, objects=broken)
+    for names, one, other in wrong():
+        if one != other:
+            continue
+        off = offs(names, one, other)
+        with monkeypatch.context() as patch:
+            await _turn(service, broken, off, patch)
+            report = await service.erase()
+        assert (report.erased, report.failed) == (0, 0), (names, one)
+        if {*names} != {"holder"} or abs(one) != timedelta(hours=1):
+            assert bool(report.stopped) is (abs(one) > clocks.APART), (names, one, report.stopped)
+    assert [row["state"] for row in await service.rows()] == ["stored"] * 3
+    await set_clock(service.vault, timedelta(minutes=31))
+    monkeypatch.setattr(clocks, "service_now", lambda: datetime.now(UTC) + timedelta(minutes=31))
+
+    async def ahead() -> datetime:
+        return datetime.now(UTC) + timedelta(minutes=31)
+
+    monkeypatch.setattr(broken, "_faults", {"clock": ahead})
+    assert (await service.erase()).erased == 1
+
+
+async def test_a_hold_stops_until_it_is_released_through_today(service: Service) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    await service.turn_clock(timedelta(seconds=30))
+    today = POLICY.day_of(datetime.now(UTC) + timedelta(seconds=30))
+    # A release that was there before does not reach what comes after it.
+    await release(service.vault, today)
+    async with connection(service.vault.pool) as lent:
+        for _ in range(2):
+            await clocks.hold(lent, "the database was restored")
+    report = await service.erase()
+    assert (report.erased, report.stopped) == (0, "the database was restored")
+    ready = await (await service.operate("/readyz", token=None)).json()
+    assert ready["checks"]["fuse"] == "the database was restored"
+    assert (await service.night()).as_json()["stopped"] == "the database was restored"
+    await release(service.vault, today - timedelta(days=1))
+    report = await service.erase()
+    assert report.erased == 0
+    assert report.stopped.startswith("the database was restored; released through")
+    await release(service.vault, today)
+    report = await service.erase()
+    assert (report.erased, report.stopped) == (1, "")
+    assert [act for act, _ in await service.acts()].count("fuse.held") == 1

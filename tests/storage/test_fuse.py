@@ -1,0 +1,311 @@
+"""The exact fuse: what the ledger does not bear out, what was not frozen, and what is too much."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from storage import removal, tree
+from storage.database import connection
+from storage.release import release
+from tests.jobs.test_expiry import a_year_ago
+from tests.services import Service
+from tests.web.test_listen import upload
+from tests.web.test_upload import problem
+
+
+async def execute(service: Service, sql: str, *arguments: Any) -> None:
+    async with connection(service.vault.pool) as lent:
+        await lent.execute(sql, *arguments)
+
+
+async def fetchval(service: Service, sql: str, *arguments: Any) -> Any:
+    async with connection(service.vault.pool) as lent:
+        return await lent.fetchval(sql, *arguments)
+
+
+async def multiply(service: Service, identifier: str, count: int, *, told: bool) -> None:
+    """More rows like this one; `told`: the ledger tells that they were stored."""
+    await tree.sequence(service.vault.pool)
+    await execute(
+        service,
+        "WITH made AS (INSERT INTO recording SELECT (jsonb_populate_record(r, jsonb_build_object("
+        "'id', gen_random_uuid(), 'attempt', gen_random_uuid(), 'call_hash',"
+        " '\\x' || replace(gen_random_uuid()::text, '-', '')))).*"
+        " FROM recording r, generate_series(1, $2) WHERE r.id = $1 RETURNING id)"
+        " INSERT INTO ledger_waiting (actor, act, recording, facts)"
+        " SELECT actor, act, made.id, facts FROM made, ledger"
+        " WHERE ledger.recording = $1 AND act = 'stored' AND $3",
+        UUID(identifier),
+        count,
+        told,
+    )
+
+
+def today(service: Service, **later: float) -> date:
+    return service.vault.policy.day_of(datetime.now(UTC) + timedelta(**later))
+
+
+async def fuse_of(service: Service) -> str:
+    ready = await (await service.operate("/readyz", token=None)).json()
+    return str(ready["checks"]["fuse"])
+
+
+MOVES = [
+    "expires_at = archive_now() - interval '1 second'",
+    "expires_at = archive_now() - interval '1 second', expires_on = $2",
+    "expires_at = expires_at - interval '1 microsecond'",
+    "expires_on = expires_on - 1",
+    "rule = 'P1M Europe/Helsinki v1'",
+]
+
+
+@pytest.mark.parametrize("sequenced", [True, False])
+@pytest.mark.parametrize("moved", MOVES)
+async def test_a_row_that_was_moved_is_not_erased_and_stops_the_erasing(
+    service: Service, monkeypatch: pytest.MonkeyPatch, moved: str, sequenced: bool
+) -> None:
+    due = await upload(service, "due", started_at=a_year_ago(seconds=20))
+    other = await upload(service, "moved", started_at=a_year_ago(seconds=25))
+    if sequenced:
+        await tree.sequence(service.vault.pool)
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    await execute(
+        service,
+        f"UPDATE recording SET {moved} WHERE id = $1 AND $2::date IS NOT NULL",
+        UUID(other),
+        today(service),
+    )
+    report = await service.erase()
+    assert report.erased == 0
+    assert f"does not bear out 1 of the recordings that are due next ({other})" in report.stopped
+    assert report.stopped in await fuse_of(service)
+    await problem(await service.get(f"/v1/recordings/{other}"), 410, "gone")
+    # Nor does a claim take it that was made without a look at the fuse.
+    assert [str(claim.id) for claim in await removal.claim(service.vault)] == [due]
+    assert {str(row["id"]) for row in await service.rows() if row["state"] == "stored"} == {other}
+
+
+async def test_a_row_that_the_ledger_does_not_know_is_not_erased(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = await upload(service, "due", started_at=a_year_ago(seconds=20))
+    await service.erase()
+    await multiply(service, due, 4, told=False)
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    report = await service.erase()
+    assert report.erased == 0
+    assert "does not bear out 4 of the recordings" in report.stopped
+    assert report.stopped.count(", ") >= 3
+    assert "…" in report.stopped
+    assert due not in report.stopped
+
+
+async def test_a_second_entry_does_not_bear_a_moved_row_out(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = await upload(service, "moved", started_at=a_year_ago(days=100))
+    await execute(
+        service,
+        "WITH moved AS (UPDATE recording SET expires_at = archive_now(),"
+        " expires_on = (archive_now() AT TIME ZONE 'Europe/Helsinki')::date WHERE id = $1"
+        " RETURNING *) INSERT INTO ledger_waiting (actor, act, recording, facts)"
+        " SELECT 'pbx', 'stored', id, jsonb_build_object('day', expires_on, 'rule', rule, 'due',"
+        " to_char(expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')) FROM moved",
+        UUID(moved),
+    )
+    report = await service.erase()
+    assert report.erased == 0
+    assert "does not bear out 1 " in report.stopped
+
+
+async def test_a_row_that_came_back_from_a_rebuild_is_borne_out(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = await upload(service, "due", started_at=a_year_ago(seconds=20))
+    await execute(
+        service,
+        "INSERT INTO ledger_waiting (actor, act, recording, facts) SELECT 'system', 'rebuilt',"
+        " recording, facts FROM told WHERE act = 'stored' AND recording = $1",
+        UUID(due),
+    )
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    report = await service.erase()
+    assert (report.erased, report.stopped) == (1, "")
+
+
+async def test_a_release_lets_go_what_stood_there_and_nothing_that_comes_later(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await upload(service, "first", started_at=a_year_ago(days=100))
+    later = await upload(service, "later", started_at=a_year_ago(days=100))
+    move = "UPDATE recording SET expires_at = archive_now(), expires_on = $2 WHERE id = $1"
+    await execute(service, move, UUID(first), today(service))
+    assert (await service.erase()).erased == 0
+    came = await release(service.vault, today(service))
+    assert (came.done, came.people, came.let_go) == (True, 1, 1)
+    await execute(service, move, UUID(later), today(service))
+    report = await service.erase()
+    assert report.erased == 1
+    assert f"({later})" in report.stopped
+    assert ("fuse.let_go", first) in await service.acts()
+    assert [str(row["id"]) for row in await service.rows() if row["state"] == "stored"] == [later]
+
+
+async def _added(service: Service, one: str, other: str) -> None:
+    await multiply(service, one, 1, told=False)
+
+
+async def _moved(service: Service, one: str, other: str) -> None:
+    await execute(
+        service,
+        "UPDATE recording SET expires_on = (SELECT expires_on FROM recording WHERE id = $2)"
+        " WHERE id = $1",
+        UUID(one),
+        UUID(other),
+    )
+
+
+async def _removed(service: Service, one: str, other: str) -> None:
+    await execute(service, "DELETE FROM recording WHERE id = $1", UUID(one))
+
+
+async def _replaced(service: Service, one: str, other: str) -> None:
+    await _added(service, one, other)
+    await _removed(service, one, other)
+
+
+async def _stored_and_removed(service: Service, one: str, other: str) -> None:
+    await _removed(service, await upload(service, "new", started_at=a_year_ago(days=100)), other)
+
+
+DIFFERENCES: list[tuple[Callable[[Service, str, str], Awaitable[None]], list[str]]] = [
+    (_added, ["frozen 2, of them now 3;"]),
+    (_moved, ["frozen 2, of them now 1;", "frozen 1, of them now 2;"]),
+    (_removed, ["frozen 2, of them now 1;"]),
+    (_replaced, ["frozen 2, of them now 2, but others;"]),
+    (_stored_and_removed, ["frozen 2, of them now 2; stored since 1, of them now 0"]),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), DIFFERENCES)
+async def test_the_night_finds_whatever_changed_a_frozen_day(
+    service: Service,
+    change: Callable[[Service, str, str], Awaitable[None]],
+    told: list[str],
+) -> None:
+    one, _, other = [
+        await upload(service, name, started_at=a_year_ago(days=days))
+        for name, days in (("one", 100), ("two", 100), ("three", 200))
+    ]
+    assert (await service.night()).expiry.stopped == ""
+    await upload(service, "since", started_at=a_year_ago(days=150))
+    assert (await service.night()).expiry.stopped == ""
+    await change(service, one, other)
+    night = await service.night()
+    for each in told:
+        assert each in night.expiry.stopped
+    assert night.as_json()["stopped"] == await fuse_of(service)
+    # It is told once, and stops until people have looked.
+    assert (await service.night()).expiry.stopped == night.expiry.stopped
+    await release(service.vault, today(service))
+    assert (await service.night()).expiry.stopped == ""
+    assert [act for act, _ in await service.acts()].count("fuse.held") == 1
+
+
+async def test_a_frozen_set_that_was_changed_in_the_database_is_noticed(service: Service) -> None:
+    await upload(service, "one", started_at=a_year_ago(days=100))
+    await service.night()
+    await execute(service, "UPDATE frozen SET count = 2")
+    night = await service.night()
+    assert "not what the ledger tells" in night.expiry.stopped
+
+
+async def test_the_ledger_tells_each_night_what_is_frozen(service: Service) -> None:
+    for name, days in (("one", 100), ("two", 100), ("three", 200)):
+        await upload(service, name, started_at=a_year_ago(days=days))
+    await tree.sequence(service.vault.pool)
+    size = await fetchval(service, "SELECT size FROM ledger_head")
+    await service.night()
+    facts = await fetchval(service, "SELECT facts FROM ledger WHERE act = 'days.frozen'")
+    assert (facts["days"], facts["recordings"], facts["upto"]) == (2, 3, size)
+    assert len(facts["root"]) == 64
+
+
+async def test_a_day_is_compared_before_its_first_erasure(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        gone = await upload(service, name, started_at=a_year_ago(seconds=30))
+    await service.night()
+    await execute(service, "DELETE FROM recording WHERE id = $1", UUID(gone))
+    await service.turn_all_clocks(timedelta(seconds=40), monkeypatch)
+    report = await service.erase()
+    assert report.erased == 0
+    assert "frozen 2, of them now 1;" in report.stopped
+    await release(service.vault, today(service, seconds=40))
+    assert (await service.erase()).erased == 1
+
+
+async def test_tombstones_stay_in_the_frozen_set(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(service, "first", started_at=a_year_ago(seconds=20))
+    await upload(service, "second", started_at=a_year_ago(seconds=40))
+    await service.night()
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    assert (await service.erase()).erased == 1
+    assert (await service.night()).expiry.stopped == ""
+    await service.turn_all_clocks(timedelta(seconds=60), monkeypatch)
+    assert (await service.erase()).erased == 1
+    assert (await service.night()).expiry.stopped == ""
+
+
+async def test_more_than_is_usual_and_was_not_known_stops_the_erasing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = await upload(service, "due", started_at=a_year_ago(seconds=20))
+    await multiply(service, due, 100, told=True)
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    report = await service.erase()
+    assert report.erased == 0
+    day = today(service, seconds=30)
+    assert (
+        f"101 recordings that were not known a day ago fall due on {day}, more than 100"
+        in report.stopped
+    )
+    await release(service.vault, day)
+    assert (await service.erase()).erased == 101
+
+
+async def test_as_many_as_three_usual_days_stop_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = await upload(service, "due", started_at=a_year_ago(seconds=20))
+    await execute(
+        service,
+        "INSERT INTO recording (id, source, call_type, expires_on, state) SELECT"
+        " gen_random_uuid(), 'pbx', 'other', (SELECT expires_on FROM recording) - back, 'erased'"
+        " FROM generate_series(1, 30) back, generate_series(1, 40)",
+    )
+    await multiply(service, due, 119, told=True)
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    assert (await service.erase()).erased == 120
+    due = await upload(service, "more", started_at=a_year_ago(seconds=32))
+    await service.turn_all_clocks(timedelta(seconds=60), monkeypatch)
+    report = await service.erase()
+    assert report.erased == 0
+    assert "more than 120" in report.stopped
+
+
+async def test_a_storm_that_was_frozen_a_day_ago_stops_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = await upload(service, "due", started_at=a_year_ago(hours=30))
+    await multiply(service, due, 150, told=True)
+    await service.night()
+    await service.turn_all_clocks(timedelta(hours=31), monkeypatch)
+    report = await service.erase()
+    assert (report.erased, report.stopped) == (151, "")
