@@ -115,6 +115,7 @@ async def _make_due(stack: Stack, database: str) -> list[str]:
     zone = stack.config(NAME, database).retention.timezone
     midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
     await fill.fill(stack, NAME, database, COUNT, _year_before(midnight), _year_before(now))
+    await fill.tell(stack, NAME, database)
     lent = await asyncpg.connect(database)
     rows = await lent.fetch("SELECT expires_on, id, attempt FROM recording WHERE state = 'stored'")
     await lent.close()

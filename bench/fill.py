@@ -24,7 +24,7 @@ from archive.recording import Audio, Call, CallType, Direction, Recording
 from archive.retention import Policy
 from bench.stack import ROOT, Stack
 from jobs import nightly
-from storage import intake, recordings
+from storage import frozen, intake, recordings, tree
 from storage.database import now, open_pool
 from storage.keyring import Ring
 from storage.sealing import Identity, Seal
@@ -203,6 +203,35 @@ async def fill(
     await lent.execute("VACUUM (ANALYZE)")
     await lent.execute("CHECKPOINT")
     await lent.close()
+
+
+async def tell(stack: Stack, name: str, database: str) -> None:
+    """Let the ledger know of what was filled in, and the archive of when it is due, as if it had
+    been stored in the course of the year: without that the fuse lets nothing be erased.
+    """
+    lent = await asyncpg.connect(database)
+    await lent.execute(
+        "INSERT INTO ledger_waiting (at, actor, act, recording, facts)"
+        " SELECT received_at, 'bench', 'stored', id, jsonb_build_object('rule', rule,"
+        " 'day', to_char(expires_on, 'YYYY-MM-DD'), 'due',"
+        """ to_char(expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))"""
+        " FROM recording r WHERE state = 'stored'"
+        " AND NOT EXISTS (SELECT FROM told WHERE told.recording = r.id AND act = 'stored')"
+    )
+    async with serve.opened(stack.config(name, database)) as vault:
+        await tree.sequence(vault.pool)
+        await _turn(lent, "clock_timestamp() - interval '2 days'")
+        await frozen.freeze(vault)
+        await _turn(lent, "clock_timestamp()")
+        await tree.sequence(vault.pool)
+    await lent.close()
+
+
+async def _turn(lent: "asyncpg.Connection[asyncpg.Record]", now: str) -> None:
+    await lent.execute(
+        "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
+        f" AS $$SELECT {now}$$"
+    )
 
 
 async def _main(part: Part) -> None:
