@@ -204,12 +204,19 @@ def _expire_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         _expire,
     )
     parser.add_argument("--dry-run", action="store_true", help="change nothing, only say")
-    parser.add_argument("--on", type=date.fromisoformat, metavar="DATE", help="with --dry-run")
-    parser.add_argument("--release", type=date.fromisoformat, metavar="DATE")
+    parser.add_argument("--on", type=_day, metavar="DATE", help="with --dry-run")
+    parser.add_argument("--release", type=_day, metavar="DATE", help="let a blown fuse go on")
     parser.add_argument(
         "--token-file", default="", metavar="FILE", help="with --release: your own admin key's"
     )
     parser.add_argument("--json", action="store_true", help="print facts as JSON")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("write the day like 2026-11-24") from None
 
 
 async def _expire(arguments: argparse.Namespace) -> int:

@@ -219,11 +219,11 @@ async def tell(stack: Stack, name: str, database: str) -> None:
         " AND NOT EXISTS (SELECT FROM told WHERE told.recording = r.id AND act = 'stored')"
     )
     async with serve.opened(stack.config(name, database)) as vault:
-        await tree.sequence(vault.pool)
+        await tree.sequence(vault)
         await _turn(lent, "clock_timestamp() - interval '2 days'")
         await frozen.freeze(vault)
         await _turn(lent, "clock_timestamp()")
-        await tree.sequence(vault.pool)
+        await tree.sequence(vault)
     await lent.close()
 
 

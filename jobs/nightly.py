@@ -1,5 +1,5 @@
-"""The night's work: freeze what is to come, catch whatever is left, close the days that are over, hold
-rows against objects, and write down what was done.
+"""The night's work: freeze what is to come, catch whatever is left, close the days that are over,
+hold rows against objects, and write down what was done.
 
 It may run twice, late, or on two services at once: each part asks the database what is left to do.
 """
@@ -62,7 +62,7 @@ async def run(vault: Vault) -> Night:
     today = vault.policy.day_of(ran_at)
     make_keys(vault, ran_at)
     collected = await removal.sweep(vault)
-    await tree.sequence(vault.pool)
+    await tree.sequence(vault)
     await frozen.freeze(vault)
     report = await expiry.run(vault)
     verdict = await fuse.look(vault)

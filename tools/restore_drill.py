@@ -175,6 +175,13 @@ def make_whole(archive: Archive, ids: dict[str, Any]) -> None:
     expect(archive.ask("retrieval", path, "bo")[0] == 401, "the revoked key stays revoked")
     told = archive.command("reconcile", "--json")
     expect(told.returncode == 0, "rows and objects agree", told.stdout + told.stderr)
+    held = archive.command("expire")
+    waits = held.returncode == 1 and "nobody has looked" in held.stderr
+    expect(waits, "erasing waits until a person has looked", held.stderr)
+    today = datetime.now(HELSINKI).date().isoformat()
+    let_go = archive.command("expire", "--release", today)
+    expect(let_go.returncode == 0, "and goes on when it is released", let_go.stderr)
+    expect(archive.command("expire").returncode == 0, "for good")
     verify(archive)
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from archive.access import OPERATORS
 from archive.errors import ArchiveError
-from storage import clocks, fuse, overview, tree
+from storage import fuse, overview, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import SignerError

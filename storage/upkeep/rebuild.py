@@ -13,7 +13,7 @@ since, and has rows of some that were erased since. In this order:
    and both become rows.
 3. What is told as stored and has neither row nor object is told as erased if it was due, for then
    only the telling was lost; and else it is lost. *The ledger leaves nothing out that came due.*
-4. The archive is free again, and erasing waits for a person who has looked.
+4. The archive is free again, and erasing is held until people who have looked release it.
 
 An object that does not open, or is not whole, is put on the list and left alone. What is in it
 besides its head the verifying job looks at.
@@ -28,7 +28,7 @@ from uuid import UUID
 
 from archive.certificate import BEGIN
 from archive.errors import UnavailableError
-from storage import attempts, ledger, recordings, removal, steps, tree
+from storage import attempts, clocks, frozen, ledger, recordings, removal, steps, tree
 from storage.attempts import Attempt
 from storage.database import Connection, connection
 from storage.holdings import Holding
@@ -119,8 +119,11 @@ async def run(vault: Vault) -> Report:
     steps.reached("rebuilt")
     async with connection(vault.pool) as lent, lent.transaction():
         await ledger.record(lent, ledger.SYSTEM, "database.rebuilt", facts=report.counts)
+        await clocks.hold(lent, "the database was rebuilt, and nobody has looked at it yet")
         await lent.execute("UPDATE archive SET rebuilding = false")
     await tree.checkpoint(vault)
+    if vault.ring.days():
+        await frozen.freeze(vault)
     await mark.begin_anew(vault)
     return report
 

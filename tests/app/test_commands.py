@@ -480,6 +480,7 @@ def test_a_wrong_configuration_ends_every_command_with_2(here: Any, tmp_path: Pa
         ("expire", "--on=2027-03-01"),
         ("expire", "--dry-run", "--release=2026-11-24"),
         ("expire", "--dry-run", "--on=tomorrow"),
+        ("expire", "--release=0"),
         ("check", "everything"),
         ("upload",),
         ("fetch", "x"),

@@ -28,7 +28,7 @@ async def fetchval(service: Service, sql: str, *arguments: Any) -> Any:
 
 async def multiply(service: Service, identifier: str, count: int, *, told: bool) -> None:
     """More rows like this one; `told`: the ledger tells that they were stored."""
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     await execute(
         service,
         "WITH made AS (INSERT INTO recording SELECT (jsonb_populate_record(r, jsonb_build_object("
@@ -70,7 +70,7 @@ async def test_a_row_that_was_moved_is_not_erased_and_stops_the_erasing(
     due = await upload(service, "due", started_at=a_year_ago(seconds=20))
     other = await upload(service, "moved", started_at=a_year_ago(seconds=25))
     if sequenced:
-        await tree.sequence(service.vault.pool)
+        await tree.sequence(service.vault)
     await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
     await execute(
         service,
@@ -226,7 +226,7 @@ async def test_a_frozen_set_that_was_changed_in_the_database_is_noticed(service:
 async def test_the_ledger_tells_each_night_what_is_frozen(service: Service) -> None:
     for name, days in (("one", 100), ("two", 100), ("three", 200)):
         await upload(service, name, started_at=a_year_ago(days=days))
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     size = await fetchval(service, "SELECT size FROM ledger_head")
     await service.night()
     facts = await fetchval(service, "SELECT facts FROM ledger WHERE act = 'days.frozen'")

@@ -31,7 +31,7 @@ async def blow(service: Service) -> None:
 
 
 async def entries(service: Service) -> list[tuple[str, str, dict[str, Any]]]:
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     async with connection(service.vault.pool) as lent:
         rows = await lent.fetch(
             "SELECT act, actor, facts FROM ledger WHERE act LIKE 'fuse.release%' ORDER BY position"

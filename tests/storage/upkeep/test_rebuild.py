@@ -19,9 +19,10 @@ import pytest
 
 from archive.errors import UnavailableError
 from archive.story import read as read_story
-from storage import credentials, ledger, published, recordings, steps, tree
+from storage import credentials, database, fuse, ledger, published, recordings, steps, tree
 from storage.database import connection, migrate
 from storage.holdings import Holding
+from storage.release import release
 from storage.signer import RewrittenError
 from storage.upkeep import rebuild, reconcile
 from storage.upkeep.replay import Replayed
@@ -389,10 +390,16 @@ async def test_what_came_due_is_barred_erased_and_told_of_like_any_other(
     assert (await rebuild.run(vault)).rebuilt == 1
     again = await backups.serve(vault, service)
     await problem(await again.get(f"/v1/recordings/{gone}"), 410, "gone")
+    # Its bytes wait until a person has looked at what was rebuilt.
+    held = await again.erase()
+    assert (held.erased, "nobody has looked" in held.stopped) == (0, True)
+    today = vault.policy.day_of(await database.now(vault.pool))
+    assert (await release(vault, today, again.tokens["admin"])).done
     assert (await again.erase()).erased == 1
     assert ("erased", gone) in await again.acts()
     assert await again.holdings() == []
     await agrees(again)
+    assert (await fuse.look(vault)).whole
 
 
 async def test_an_erasing_that_was_never_told_is_told(service: Service, backups: Backups) -> None:
