@@ -19,18 +19,10 @@ from archive.note import Note, Verifier
 from storage import ledger, tree
 from storage.database import connection
 from tests.jobs.test_expiry import a_year_ago
+from tests.rewriting import export, rewrite_tree, unguarded
 from tests.services import Service
-from tests.storage.test_tree import rewrite_tree, unguarded, write
+from tests.storage.test_tree import write
 from tests.web.test_listen import upload
-
-
-async def export(service: Service, path: Path) -> Path:
-    """What `archive ledger export` writes."""
-    note = await tree.checkpoint(service.vault)
-    async with connection(service.vault.pool) as lent, lent.transaction():
-        lines = [each.text + b"\n" async for each in tree.everything(lent, await tree.size(lent))]
-    path.write_bytes(b"".join(lines) + b"\n" + str(note).encode())
-    return path
 
 
 @pytest.fixture
@@ -44,7 +36,7 @@ async def told(
     await service.turn_all_clocks(timedelta(seconds=40), monkeypatch)
     await service.erase()
     await service.night()
-    return service, await export(service, tmp_path / "ledger.txt")
+    return service, await export(service.vault, tmp_path / "ledger.txt")
 
 
 async def test_an_export_holds(told: tuple[Service, Path]) -> None:
@@ -55,7 +47,7 @@ async def test_an_export_holds(told: tuple[Service, Path]) -> None:
     kept = service.vault.signer.last_note()
     assert kept
     await write(service.vault, *"abc")
-    later = await export(service, path.with_name("later"))
+    later = await export(service.vault, path.with_name("later"))
     found = audit.verify_export(later, service.vault.signer.verifier, [kept])
     assert found["holds"], found["faults"]
 
@@ -112,7 +104,7 @@ async def test_a_rewriting_shows_against_a_checkpoint_that_was_kept(
         await rewrite_tree(lent)
     (service.vault.spool.parent / "ring" / "ledger.checkpoint").unlink()
     await write(service.vault, "later")
-    await export(service, path)
+    await export(service.vault, path)
     assert audit.verify_export(path, key, [])["holds"]
     found = audit.verify_export(path, key, [kept])
     assert not found["holds"]

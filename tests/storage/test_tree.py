@@ -2,8 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
@@ -13,9 +11,10 @@ from archive.ledger import Entry
 from archive.merkle import Growth
 from archive.note import Checkpoint, Note
 from storage import ledger, signer, tree
-from storage.database import Connection, connection
+from storage.database import connection
 from storage.signer import RewrittenError, Signer
 from storage.vault import Vault
+from tests.rewriting import rewrite_tree, unguarded
 
 
 async def write(vault: Vault, *acts: str) -> None:
@@ -27,23 +26,6 @@ async def write(vault: Vault, *acts: str) -> None:
 async def everything(vault: Vault) -> list[Entry]:
     async with connection(vault.pool) as lent:
         return await ledger.page(lent, 0, 1_000_000)
-
-
-@asynccontextmanager
-async def unguarded(vault: Vault) -> AsyncIterator[Connection]:
-    """Write to the database as its owner can, past the triggers."""
-    async with connection(vault.pool) as lent:
-        await lent.execute("ALTER TABLE ledger DISABLE TRIGGER ALL")
-        yield lent
-        await lent.execute("ALTER TABLE ledger ENABLE TRIGGER ALL")
-
-
-async def rewrite_tree(lent: Connection) -> None:
-    """Make head and tiles anew from the rows, as who covers a change of the ledger up would."""
-    await lent.execute("DELETE FROM ledger_tile")
-    await lent.execute("UPDATE ledger_head SET size = 0")
-    rows = await lent.fetch(f"SELECT {ledger.COLUMNS} FROM ledger ORDER BY position")
-    await tree.extend(lent, 0, [ledger.from_row(row) for row in rows])
 
 
 async def test_entries_get_their_places_without_a_gap_whoever_writes_and_gives(
