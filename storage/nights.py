@@ -46,7 +46,12 @@ class Account:
 
 async def record(lent: Connection, ran_at: datetime, report: Mapping[str, object]) -> None:
     """Keep the report of one run."""
-    await lent.execute("INSERT INTO night (ran_at, report) VALUES ($1, $2)", ran_at, dict(report))
+    await lent.execute(
+        # Two services may read the same microsecond; both reports tell of the same night.
+        "INSERT INTO night (ran_at, report) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        ran_at,
+        dict(report),
+    )
 
 
 async def last(lent: Connection) -> datetime | None:
@@ -56,10 +61,16 @@ async def last(lent: Connection) -> datetime | None:
 
 
 async def account(lent: Connection) -> Account:
-    """What fell due since the last night's account. Everything that waits has its place before."""
+    """What fell due since the last night's account, in a transaction that writes it down as well.
+
+    Everything that waits has its place before. Of two services that work through the same night the
+    later waits for the earlier, and goes on from where that one's account ends.
+    """
+    await lent.execute("SELECT FROM ledger_head FOR UPDATE")
     since = await lent.fetchval(
-        "SELECT (facts->>'upto')::bigint FROM ledger WHERE act = 'night.done'"
-        " ORDER BY position DESC LIMIT 1"
+        "SELECT max(upto) FROM ((SELECT (facts->>'upto')::bigint AS upto FROM ledger"
+        " WHERE act = 'night.done' ORDER BY position DESC LIMIT 1) UNION ALL"
+        " SELECT (facts->>'upto')::bigint FROM ledger_waiting WHERE act = 'night.done') told"
     )
     upto = await tree.size(lent)
     erased = await lent.fetch(
