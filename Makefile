@@ -3,7 +3,7 @@
 # `make test` on Debian installs, as root, what only the system's package manager has.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format bench lock system clean
+.PHONY: help setup run test check lint format bench torture lock system clean
 SHELL := /bin/sh
 
 # The first Python that is new enough. An entry of PATH may be a shim that does not run: try it.
@@ -27,6 +27,7 @@ help:
 	@echo 'make lint     all of that without the tests'
 	@echo 'make format   put the code into its format'
 	@echo 'make bench    the figures of docs/performance.md, measured here'
+	@echo 'make torture  the promises of docs/torture.md, tried here (MINUTES=30 ROWS="kills links")'
 	@echo 'make setup    only install into .venv; the others do it themselves'
 	@echo 'make lock     choose newer dependencies (needs uv)'
 	@echo 'make clean    remove .venv, caches and build/; never var/'
@@ -69,6 +70,9 @@ format: $(STAMP)
 
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench
+
+torture: $(STAMP) system
+	$(BIN)/python -m torture --minutes $(or $(MINUTES),30) $(ROWS)
 
 system:
 	@sh tools/system-packages

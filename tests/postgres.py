@@ -38,13 +38,13 @@ SETTINGS = {
 
 
 class Postgres:
-    """A running server; `stop` ends it and removes its folder."""
+    """A running server, with these settings besides; `stop` ends it and removes its folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         words = ["-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
         user = asyncio.run(embedded_postgres.initdb(self.folder, BIN / "initdb", *words))
-        settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in {**SETTINGS, **more}.items()]
         with (self.folder / "log").open("wb") as log:
             line = [str(BIN / "postgres"), "-D", launch.FOLDER, *settings]
             command = launch.command(user, signal.SIGQUIT, self.folder, line)

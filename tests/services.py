@@ -188,10 +188,15 @@ class Faulty:
 async def set_clock(vault: Vault, by: timedelta) -> None:
     """Turn the database's `archive_now()`."""
     async with connection(vault.pool) as lent:
-        await lent.execute(
-            "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
-            f" AS $$SELECT clock_timestamp() + interval '{by.total_seconds()} seconds'$$"
-        )
+        await lent.execute(clock_at(by))
+
+
+def clock_at(by: timedelta) -> str:
+    """The statement that turns `archive_now()`."""
+    return (
+        "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
+        f" AS $$SELECT clock_timestamp() + interval '{by.total_seconds()} seconds'$$"
+    )
 
 
 @asynccontextmanager

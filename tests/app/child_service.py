@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 HERE = Path(__file__)
 
@@ -43,19 +44,32 @@ def main() -> None:
     cli.main()
 
 
+class Process(Protocol):
+    """What is asked of a service's process, whoever its parent is."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """How it ended; None while it lives."""
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end."""
+
+
 @dataclass(slots=True)
 class Child:
     """A service that was started: its process and where its doors are."""
 
-    process: "subprocess.Popen[bytes]"
+    process: Process
     log: Path
     ingest: str = ""
     retrieval: str = ""
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
-        with suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
 
     async def death(self) -> None:
@@ -92,10 +106,24 @@ class House:
 
     def start(self, name: str = "a", *, crash_at: str = "", ahead: float = 0) -> Child:
         """Start a service with a data_dir of its own; `crash_at` is the step at which it dies."""
+        environment = self.environment(name, crash_at=crash_at, ahead=ahead)
+        log = self.log(name)
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, str(HERE)], env=environment, stdout=out, stderr=out
+            )
+        return Child(process, log)
+
+    def log(self, name: str) -> Path:
+        """A new file for what a service says."""
+        return self.folder / f"{name}-{time.monotonic_ns()}.log"
+
+    def environment(self, name: str, *, crash_at: str = "", ahead: float = 0) -> dict[str, str]:
+        """What configures a service of this name."""
         root = HERE.parents[2]
         data = self.folder / name
         data.mkdir(exist_ok=True)
-        environment = {
+        return {
             **{key: value for key, value in os.environ.items() if not key.startswith("ARCHIVE_")},
             "TEST_AHEAD": str(ahead),
             "TEST_CONFIG": str(root / "config.toml"),
@@ -112,12 +140,6 @@ class House:
             "ARCHIVE_KEYS_ROOT_FILE": str(self.folder / "root.key"),
             **({"ARCHIVE_CRASH_AT": crash_at} if crash_at else {}),
         }
-        log = self.folder / f"{name}-{time.monotonic_ns()}.log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, str(HERE)], env=environment, stdout=out, stderr=out
-            )
-        return Child(process, log)
 
 
 if __name__ == "__main__":

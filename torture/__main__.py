@@ -1,0 +1,69 @@
+"""`python -m torture`: try every promise, or the rows that are named, until it would break.
+
+Prints the table. With all rows it is written to build/torture.json as well. Exit status 1 when
+something failed; a goal that was not reached in the time is a NO in the table, and no failure.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from bench.report import machine
+from torture import early, intact, kills, once, report
+from torture.nursery import ROOT
+from torture.report import Limit, Row
+from torture.room import Room, opened
+
+ROWS: dict[str, tuple[Callable[[Room, Limit], Awaitable[list[Row]]], int]] = {
+    "early": (early.measure, early.GOAL),
+    "intact": (intact.measure, intact.GOAL),
+    "once": (once.measure, once.GOAL),
+    "kills": (kills.measure, kills.GOAL),
+}
+"""Each row, and how often it is tried when there is time. The last gets all the time that is left.
+"""
+
+
+async def measure(room: Room, wanted: list[str], minutes: float) -> list[Row]:
+    """Try what is wanted, each for its share of the time at the most."""
+    end = time.monotonic() + 60 * minutes
+    rows: list[Row] = []
+    for place, name in enumerate(wanted):
+        left = max(0.0, end - time.monotonic())
+        row, tries = ROWS[name]
+        began = time.monotonic()
+        print(f"{name} ...", flush=True)
+        limit = Limit(tries, began + left / (len(wanted) - place))
+        found = await row(room, limit)
+        print(report.table(found))
+        print(f"  took {time.monotonic() - began:.0f} s", flush=True)
+        rows += found
+    return rows
+
+
+def main() -> int:
+    """The entry point."""
+    parser = argparse.ArgumentParser(prog="python -m torture", description=__doc__)
+    parser.add_argument("row", nargs="*", help=f"of: {', '.join(ROWS)} (default: all)")
+    parser.add_argument("--minutes", type=float, default=30, help="time in all (default: 30)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)
+    if unknown := set(arguments.row) - set(ROWS):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    wanted = [name for name in ROWS if name in (arguments.row or ROWS)]
+    with opened(Path(tempfile.mkdtemp(prefix="torture-"))) as room:
+        rows = uvloop.run(measure(room, wanted, arguments.minutes))
+    if not arguments.row:
+        report.write(rows, ROOT / "build" / "torture.json")
+    print(f"\n{machine()}\n\n{report.table(rows)}")
+    return 1 if any(row.failed for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

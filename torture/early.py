@@ -1,0 +1,109 @@
+"""Wrong clocks: nothing is erased before its instant, and no key destroyed before its day is over.
+
+Each of the four clocks (of the database, the service, the object store, the key holder) is put
+wrong by each amount, alone and in pairs; the others are right and tell the truth. Then everything
+that erases is run. A clock that is wrong by less than the fuse lets the clocks be apart is right
+enough: by contract the instant is the database's, and what is due within that time is left out.
+"""
+
+import itertools
+import random
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from jobs import expiry, nightly
+from storage import clocks
+from storage.keyring import KeyRingError
+from tests.jobs.test_expiry import a_year_ago
+from tests.services import Service
+from tests.web.test_listen import upload
+from torture.clocks import NONE, Offsets, turn_database, turned
+from torture.load import audio
+from torture.report import Limit, Row, Tally
+from torture.room import Room
+
+AMOUNTS = [
+    sign * amount
+    for amount in (
+        timedelta(seconds=1),
+        timedelta(hours=1),
+        timedelta(days=1),
+        timedelta(days=365),
+    )
+    for sign in (1, -1)
+]
+NAMES = ("database", "service", "store", "holder")
+_AHEAD = (
+    timedelta(minutes=10),
+    timedelta(minutes=50),
+    timedelta(hours=23),
+    timedelta(days=20),
+    timedelta(days=360),
+)
+"""How long until the recordings are due that no wrong clock may take for due."""
+
+_NEAR = timedelta(minutes=4)
+
+
+def cases() -> list[Offsets]:
+    """Every clock by every amount, alone and in pairs."""
+    alone = [Offsets(**{name: amount}) for name in NAMES for amount in AMOUNTS]
+    pairs = [
+        Offsets(**{first: one, second: other})
+        for first, second in itertools.combinations(NAMES, 2)
+        for one, other in itertools.product(AMOUNTS, AMOUNTS)
+    ]
+    return alone + pairs
+
+
+GOAL = len(cases())
+
+
+async def measure(room: Room, limit: Limit) -> list[Row]:
+    """Try every case, or so many of them by chance."""
+    every = cases()
+    chosen = every if limit.tries >= GOAL else random.sample(every, limit.tries)
+    early, fuse = Tally(), Tally()
+    async with room.service() as service:
+        due = [datetime.now(UTC)]
+        for offsets in chosen:
+            if not limit.allows(early.tried):
+                break
+            while min(due) < datetime.now(UTC) + _NEAR:
+                due = [await _keep(service, each) for each in _AHEAD]
+            await _try(service, offsets, early, fuse)
+    return [
+        Row.of("never early", "each clock wrong, alone and in pairs", early, GOAL, "cases"),
+        Row.of("", "the fuse holds what it can see", fuse, GOAL // 2, "cases"),
+    ]
+
+
+async def _keep(service: Service, ahead: timedelta) -> datetime:
+    """Keep one recording that is due in so long."""
+    number = random.randrange(1 << 40)
+    seconds = ahead.total_seconds()
+    await upload(service, f"{number}", audio(number), started_at=a_year_ago(seconds=seconds))
+    return datetime.now(UTC) + ahead
+
+
+async def _try(service: Service, offsets: Offsets, early: Tally, fuse: Tally) -> None:
+    vault = service.vault
+    before = {row["id"]: row for row in await service.rows() if row["state"] == "stored"}
+    days = set(vault.ring.days())
+    await turn_database(vault, offsets.database)
+    with turned(vault, offsets) as wrong:
+        report = await expiry.run(wrong)
+        with suppress(KeyRingError):  # which says that a clock is wrong
+            await nightly.run(wrong)
+    await turn_database(vault, NONE)
+    now, today = datetime.now(UTC), vault.policy.day_of(datetime.now(UTC))
+    for row in await service.rows():
+        known = before.get(row["id"])
+        if known and row["state"] != "stored" and known["expires_at"] > now:
+            early.fail(f"{offsets}: erased {known['expires_at'] - now} early")
+    gone = {day for day in days - set(vault.ring.days()) if day >= today}
+    early.note(not gone, f"{offsets}: the keys of {sorted(map(str, gone))} are destroyed")
+    seen = (offsets.database, offsets.service, offsets.store)
+    apart = max(seen) - min(seen) > clocks.APART + timedelta(seconds=2)
+    if apart and max(abs(offsets.database - each) for each in seen) > clocks.APART:
+        fuse.note(bool(report.stopped), f"{offsets}: the fuse let it pass")

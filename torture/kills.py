@@ -1,0 +1,129 @@
+"""kill -9 of two services on one database, bucket and key ring, under load, at each named step of
+their work and at any moment.
+
+Some of the calls fall due while the load runs, so that erasing is killed as well. From time to time
+everybody's lease is ended, as if its ten minutes were over: what a dead service held goes on, and a
+living one is overtaken. At the end everything is swept, rows and objects are held against each
+other, and what was acknowledged has to be there to the byte, or erased exactly once.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from archive.errors import UnavailableError
+from storage import steps
+from tests.app.child_service import Child, House
+from tests.services import Service
+from torture import truth
+from torture.load import Load
+from torture.nursery import Nursery
+from torture.report import Limit, Row, Tally
+from torture.room import Room
+
+GOAL = 10_000
+ACKNOWLEDGED = 400_000
+STEPS = steps.INTAKE + steps.ERASURE + steps.LEDGER
+_LIFE = 0.5
+_STEP_LIFE = 2.0
+_SENDERS = 8
+
+
+@dataclass(slots=True)
+class Kills:
+    """The services of one round, and how they died."""
+
+    house: House
+    nursery: Nursery
+    limit: Limit
+    up: dict[str, Child] = field(default_factory=dict)
+    deaths: Counter[str] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
+
+    def doors(self) -> list[tuple[str, str]]:
+        """Where the services that are up take calls in, and give them out."""
+        return [(child.ingest, child.retrieval) for child in self.up.values()]
+
+    async def again_and_again(self, name: str) -> None:
+        """Start a service and kill it, until it is enough."""
+        while self.limit.allows(self.tally.tried):
+            step = random.choice(("", *STEPS)) if random.random() < 0.7 else ""
+            child = self.nursery.bear(self.house, name, crash_at=step)
+            if random.random() < 0.05:  # also before it is ready
+                await asyncio.sleep(random.uniform(0, 0.3))
+            elif await self._is_up(name, child):
+                await self._live(child, _STEP_LIFE if step else random.uniform(0, _LIFE))
+                self.up.pop(name, None)
+            await self._bury(child, step)
+
+    async def _is_up(self, name: str, child: Child) -> bool:
+        """Wait for its doors; False when it died before, as one may that dies at a step."""
+        try:
+            self.up[name] = await child.ready()
+        except AssertionError:
+            if child.process.poll() != -signal.SIGKILL:
+                self.tally.fail(f"a service did not start: {child.said()[-300:]}")
+            return False
+        return True
+
+    async def _live(self, child: Child, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while child.process.poll() is None and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+
+    async def _bury(self, child: Child, step: str) -> None:
+        itself = child.process.poll()
+        await asyncio.to_thread(child.kill)
+        self.deaths[step if itself == -signal.SIGKILL else "any moment"] += 1
+        said = child.said()
+        good = itself in (None, -signal.SIGKILL) and "Traceback" not in said and " 500 " not in said
+        self.tally.note(good, f"a service failed by itself: {said[-500:]}")
+        for file in (child.log, child.log.with_suffix(".status")):
+            with suppress(FileNotFoundError):
+                os.unlink(file)
+
+
+async def measure(
+    room: Room, limit: Limit, *, senders: int = _SENDERS, soon: float = 6
+) -> list[Row]:
+    """Kill, and compare. `soon`: in how many seconds, at the most, a call is due that falls due."""
+    async with room.house() as (house, service):
+        with Nursery() as nursery:
+            kills = Kills(house, nursery, limit)
+            load = Load(service, kills.doors, soon)
+            upkeep = asyncio.create_task(_upkeep(service))
+            began = time.monotonic()
+            try:
+                async with load.running(senders):
+                    await asyncio.gather(*map(kills.again_and_again, "ab"))
+            finally:
+                upkeep.cancel()
+            took = time.monotonic() - began
+            acknowledged = load.acknowledged
+            kills.up = {name: await nursery.bear(house, name).ready() for name in "ab"}
+            rows = await truth.told(load, house.folder, ACKNOWLEDGED)
+            for child in kills.up.values():
+                child.kill()
+    rates = f"{kills.tally.tried / took:.1f} kills and {acknowledged / took:.0f} calls a second"
+    print(f"  {rates}; {_told(kills.deaths)}", flush=True)
+    return [
+        Row.of("acknowledged is never lost", "kill -9 of two services", kills.tally, GOAL, "kills"),
+        *rows,
+    ]
+
+
+def _told(deaths: Counter[str]) -> str:
+    return ", ".join(f"{step}: {count}" for step, count in sorted(deaths.items()))
+
+
+async def _upkeep(service: Service) -> None:
+    """End all leases now and then, as time would."""
+    while True:
+        await asyncio.sleep(random.uniform(0.5, 2))
+        with suppress(UnavailableError):
+            await service.end_leases()

@@ -1,0 +1,141 @@
+"""What is there in the end, held against what was acknowledged, after whatever kind of fault."""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+from app import audit
+from jobs import expiry
+from storage import tree
+from storage.database import connection
+from storage.upkeep import reconcile
+from tests.rewriting import export
+from tests.services import Service
+from torture.load import Load
+from torture.report import Row, Tally
+
+SAMPLE = 5000
+"""How many acknowledged calls are read at the end, at the most, besides those heard under way."""
+
+_AT_ONCE = 8
+_PATIENCE = 300.0
+
+
+async def told(load: Load, folder: Path, least: int) -> list[Row]:
+    """Let everything come to rest and compare; at `least` so many calls were to be acknowledged."""
+    service = load.service
+    await _offer_what_is_open(load)
+    await _at_rest(service)
+    lost = await _compare(load)
+    orphans = await _reconciled(service)
+    story = await _story(service, folder / "ledger.txt")
+    return [
+        Row.of("", "what they acknowledged, afterwards", lost, least, "acknowledged"),
+        Row.of("", "what they answered meanwhile", _both(load.sent, load.heard), 1, "answers"),
+        Row.of("", "objects after sweep and reconcile", orphans, 1, "objects"),
+        Row.of("", "the ledger of it all, verified from its export", story, 1, "entries"),
+    ]
+
+
+def _both(one: Tally, other: Tally) -> Tally:
+    return Tally(one.tried + other.tried, one.failed + other.failed, [*one.faults, *other.faults])
+
+
+async def _offer_what_is_open(load: Load) -> None:
+    """Send again what nobody acknowledged, as a sender does who does not give up."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def again(number: int) -> None:
+        async with gate:
+            for _ in range(5):
+                if await load.offer(number):
+                    return
+                await asyncio.sleep(0.2)
+
+    for _ in range(3):
+        await load.service.end_leases()
+        await asyncio.gather(*map(again, list(load.open)))
+
+
+async def _at_rest(service: Service) -> None:
+    """Let everything come to its end: what is due erased, what was given up swept."""
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        await service.end_leases()
+        await service.sweep_everything()
+        await expiry.run(service.vault)
+        async with connection(service.vault.pool) as lent:
+            left = await lent.fetchval(
+                "SELECT count(*) FROM recording"
+                " WHERE state IN ('receiving', 'erasing', 'abandoned')"
+                " OR state = 'stored' AND expires_at < archive_now() + interval '1 hour'"
+            )
+        if not left:
+            return
+        await asyncio.sleep(0.5)
+
+
+async def _compare(load: Load) -> Tally:
+    """Hold what was acknowledged against rows and ledger, and read it again."""
+    service = load.service
+    await tree.sequence(service.vault.pool)
+    tally = Tally()
+    async with connection(service.vault.pool) as lent:
+        states = dict(await lent.fetch("SELECT id::text, state FROM recording"))
+        told = {
+            row["id"]: (row["stored"], row["erased"])
+            for row in await lent.fetch(
+                "SELECT recording::text AS id, count(*) FILTER (WHERE act = 'stored') AS stored,"
+                " count(*) FILTER (WHERE act = 'erased') AS erased FROM ledger"
+                " WHERE recording IS NOT NULL GROUP BY recording"
+            )
+        }
+    for ids, state, acts in (
+        (load.kept.values(), "stored", (1, 0)),
+        (load.passing.values(), "erased", (1, 1)),
+    ):
+        for each in ids:
+            found = states.pop(each, "lost"), told.get(each)
+            tally.note(found == (state, acts), f"{each} should be {state} and is {found}")
+    for each, state in states.items():
+        # Stored and never acknowledged, since its sender gave up: it falls due all the same.
+        if (state, told.get(each)) not in (("erased", (1, 1)), ("stored", (1, 0))):
+            tally.fail(f"{each}, never acknowledged, is {state} and on the ledger {told.get(each)}")
+    await _read(load, tally)
+    return tally
+
+
+async def _read(load: Load, tally: Tally) -> None:
+    gate = asyncio.Semaphore(_AT_ONCE)
+    before = load.heard.tried
+
+    async def one(number: int) -> None:
+        async with gate:
+            await load.listen(number)
+
+    chosen = random.sample(sorted(load.kept), min(SAMPLE, len(load.kept)))
+    await asyncio.gather(*map(one, chosen))
+    if load.heard.tried - before < len(chosen):
+        tally.fail("not all that was acknowledged could be read again")
+
+
+async def _reconciled(service: Service) -> Tally:
+    """Hold all objects against all rows: nothing lost, nothing unknown, nothing that should go."""
+    await reconcile.run(service.vault, repair=True)
+    report = await reconcile.run(service.vault, repair=False)
+    orphans = report.unknown.count + sum(report.due.values())
+    tally = Tally(report.objects, orphans + report.lost.count)
+    if tally.failed or report.stopped:
+        tally.fail(f"reconcile: {report.as_json()}"[:1000])
+    return tally
+
+
+async def _story(service: Service, place: Path) -> Tally:
+    """Verify the ledger as an auditor does, from its export."""
+    await export(service.vault, place)
+    found = audit.verify_export(place, service.vault.signer.verifier, [])
+    tally = Tally(int(str(found["entries"])))
+    for fault in found["faults"]:  # type: ignore[attr-defined]
+        tally.fail(fault)
+    return tally
