@@ -15,14 +15,17 @@ from pathlib import Path
 import uvloop
 
 from bench.report import machine
-from torture import early, intact, kills, once, report
+from torture import early, edits, intact, kills, links, needles, once, report
 from torture.nursery import ROOT
 from torture.report import Limit, Row
 from torture.room import Room, opened
 
 ROWS: dict[str, tuple[Callable[[Room, Limit], Awaitable[list[Row]]], int]] = {
+    "needles": (needles.measure, 3),
     "early": (early.measure, early.GOAL),
     "intact": (intact.measure, intact.GOAL),
+    "ledger": (edits.measure, edits.GOAL),
+    "links": (links.measure, links.GOAL),
     "once": (once.measure, once.GOAL),
     "kills": (kills.measure, kills.GOAL),
 }

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -97,12 +98,16 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What all services of a test have in common: database, bucket, and the folder of the ring."""
+    """What all services of a test have in common: database, bucket, and the folder of the ring.
+
+    `more` is put into their environment besides.
+    """
 
     database_url: str
     server: Server
     bucket: str
     folder: Path
+    more: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, name: str = "a", *, crash_at: str = "", ahead: float = 0) -> Child:
         """Start a service with a data_dir of its own; `crash_at` is the step at which it dies."""
@@ -139,6 +144,7 @@ class House:
             "ARCHIVE_KEYS_STORE": f"file:{self.folder / 'ring'}",
             "ARCHIVE_KEYS_ROOT_FILE": str(self.folder / "root.key"),
             **({"ARCHIVE_CRASH_AT": crash_at} if crash_at else {}),
+            **self.more,
         }
 
 

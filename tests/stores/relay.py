@@ -91,6 +91,14 @@ class Relay:
         """Say what befalls the next requests, of that method if one is given."""
         self._faults += [(method, fault) for fault in faults]
 
+    def waiting(self, method: str) -> bool:
+        """Whether a fault for this method has befallen nobody yet."""
+        return any(wanted == method for wanted, _ in self._faults)
+
+    def forget(self, method: str) -> None:
+        """Let what was meant for this method befall nobody."""
+        self._faults = [each for each in self._faults if each[0] != method]
+
     def seen(self, method: str) -> list[str]:
         """Return the heads of the requests of one method."""
         return [head for head in self.requests if head.startswith(f"{method} ")]

@@ -38,6 +38,10 @@ class DatabaseRelay:
         """Let a fault befall the next execution of a statement that holds this text."""
         self._faults.append((text.encode(), fault))
 
+    def forget(self) -> None:
+        """Let what has befallen nobody yet befall nobody."""
+        self._faults.clear()
+
     async def cut(self) -> None:
         """Break every connection."""
         for task in list(self._tasks):
