@@ -15,17 +15,34 @@ from pathlib import Path
 import uvloop
 
 from bench.report import machine
-from torture import early, edits, intact, kills, links, needles, once, report
+from torture import (
+    closes,
+    disks,
+    early,
+    edits,
+    intact,
+    kills,
+    links,
+    needles,
+    once,
+    report,
+    servers,
+    versions,
+)
 from torture.nursery import ROOT
 from torture.report import Limit, Row
 from torture.room import Room, opened
 
 ROWS: dict[str, tuple[Callable[[Room, Limit], Awaitable[list[Row]]], int]] = {
     "needles": (needles.measure, 3),
+    "versions": (versions.measure, versions.GOAL + versions.GOAL // 2),
     "early": (early.measure, early.GOAL),
     "intact": (intact.measure, intact.GOAL),
     "ledger": (edits.measure, edits.GOAL),
     "links": (links.measure, links.GOAL),
+    "servers": (servers.measure, servers.GOAL),
+    "disks": (disks.measure, disks.GOAL),
+    "closes": (closes.measure, closes.GOAL),
     "once": (once.measure, once.GOAL),
     "kills": (kills.measure, kills.GOAL),
 }

@@ -137,7 +137,7 @@ async def _a_story(service: Service, entries: int) -> None:
         identifier = await upload(
             service, f"{number}", audio(number), started_at=a_year_ago(seconds=seconds)
         )
-        await service.get(f"/v1/recordings/{identifier}")
+        await (await service.get(f"/v1/recordings/{identifier}")).read()
     ahead = timedelta(seconds=30)
     await turn_database(service.vault, ahead)
     with turned(service.vault, Offsets.all(ahead)) as vault:

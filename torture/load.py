@@ -23,6 +23,7 @@ from tests.services import Service
 from torture.report import Tally
 
 _PATIENCE = 30.0
+_PAUSE = 0.05
 _FRAMES = 200
 _SPREAD = 300 * 86400
 _WELCOME = (200, 201)
@@ -88,8 +89,8 @@ class Load:
                 await self.offer(random.randrange(len(self.started)))
             elif self.kept and dice < 0.15:
                 await self.listen(random.randrange(len(self.started)))
-            else:
-                await self.offer(self._new())
+            elif not await self.offer(self._new()):
+                await asyncio.sleep(_PAUSE)
 
     def _new(self) -> int:
         number = next(self._numbers)

@@ -133,7 +133,9 @@ async def _plant(place: Place, child: Child) -> None:
     answer = await service.form([("audio", talking()), ("metadata", metadata)])
     assert answer.status == 201, await answer.text()
     second = str((await answer.json())["id"])
-    assert (await service.put(f"{CALL_ID}-3", talking(), query(**NEEDLES))).status == 201
+    answer = await service.put(f"{CALL_ID}-3", talking(), query(**NEEDLES))
+    assert answer.status == 201, await answer.text()
+    await answer.read()
     await errors(service, first)
     await no_http(service)
     days = {str(row["id"]): row["expires_on"] for row in await service.rows()}
@@ -156,6 +158,7 @@ async def _kill_on_the_way(place: Place, child: Child) -> None:
     child.kill()
     with suppress(aiohttp.ClientError):
         await copy.read()
+    copy.close()
     await asyncio.gather(sending, return_exceptions=True)
 
 

@@ -1,19 +1,14 @@
 """The whole way of a recording over every store: taken in, played, erased, and nothing left."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from minio import Minio
-from minio.commonconfig import GOVERNANCE
-from minio.objectlockconfig import DAYS, ObjectLockConfig
 
 from storage import ledger, published, tree
 from storage.database import connection
-from storage.holdings import Holding
 from storage.keyring import NoDayKeyError
 from storage.objects import ObjectStore
 from storage.recordings import object_key
@@ -21,6 +16,7 @@ from storage.upkeep import reconcile
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.services import Service, open_service, open_vault
 from tests.sounds import tone
+from tests.stores.leftovers import locked_bucket, plant, put
 from tests.stores.servers import Server
 from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem
@@ -38,26 +34,8 @@ async def service(
             yield opened
 
 
-async def put(objects: ObjectStore, key: str, body: bytes = b"stray") -> None:
-    await objects.put(key, [body], len(body), hashlib.md5(body).digest(), 30)
-
-
 async def states(service: Service) -> list[str]:
     return [row["state"] for row in await service.rows()]
-
-
-async def plant_leftovers(service: Service) -> list[Holding]:
-    """Put beside a recording all that a store can keep of one; returns what it then holds."""
-    objects = service.vault.objects
-    (key,) = [holding.key for holding in await service.holdings()]
-    await put(objects, key, b"a second version, or the only one")
-    await put(objects, key + "-hidden")
-    # Where versions are kept this hides it only, under a mark of deletion.
-    await objects.remove([Holding(key + "-hidden", "object")])
-    await put(objects, key + "-beside")
-    for _ in range(2):
-        await objects._bucket.call("POST", {"uploads": ""}, key=key)
-    return await service.holdings()
 
 
 async def test_a_recording_is_taken_in_played_and_erased(service: Service) -> None:
@@ -96,7 +74,9 @@ async def test_every_version_mark_and_unfinished_upload_goes_with_the_recording(
     service: Service, object_server: Server
 ) -> None:
     await upload(service, "gone", started_at=a_year_ago(seconds=50))
-    kinds = sorted(holding.kind for holding in await plant_leftovers(service))
+    (key,) = [holding.key for holding in await service.holdings()]
+    await plant(service.vault.objects, key)
+    kinds = sorted(holding.kind for holding in await service.holdings())
     if object_server.versioned:
         assert kinds == ["marker", "upload", "upload", *["version"] * 4]
     else:
@@ -151,13 +131,7 @@ async def test_what_has_no_row_goes_when_its_day_is_closed(
 @pytest.fixture
 async def locking(rgw_server: Server, database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
     """An archive over a bucket that lets nothing be deleted for a day."""
-    bucket = f"test-{uuid4()}"
-    keys = (rgw_server.access_key, rgw_server.secret_key)
-    host = rgw_server.endpoint.removeprefix("http://")
-    client = Minio(host, *keys, secure=False, region="us-east-1")
-    client.make_bucket(bucket, object_lock=True)
-    client.set_object_lock_config(bucket, ObjectLockConfig(GOVERNANCE, 1, DAYS))
-    store = await rgw_server.connect(bucket)
+    store = await locked_bucket(rgw_server)
     async with open_vault(database_url, store, tmp_path) as vault:
         async with open_service(vault) as opened:
             yield opened

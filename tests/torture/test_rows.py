@@ -2,17 +2,85 @@
 
 from collections.abc import Sequence
 
-from torture import kills
-from torture.report import Limit, Row
+from torture import (
+    closes,
+    disks,
+    early,
+    edits,
+    intact,
+    kills,
+    links,
+    needles,
+    once,
+    servers,
+    versions,
+)
+from torture.report import Limit, Row, Tally, table
 from torture.room import Room
 
 
 def held(rows: Sequence[Row], least: int) -> None:
     """Nothing failed, and as much as was meant to was tried."""
     assert [fault for row in rows for fault in row.faults] == []
-    assert [row for row in rows if row.failed] == []
+    assert [row for row in rows if row.failed or not row.tried] == []
     assert rows[0].tried >= least
 
 
-async def test_kills(room: Room) -> None:
+async def test_kills_of_services(room: Room) -> None:
     held(await kills.measure(room, Limit(12), senders=4, soon=2), 12)
+
+
+async def test_kills_of_servers(room: Room) -> None:
+    held(await servers.measure(room, Limit(3)), 3)
+
+
+async def test_kills_in_the_closing_of_days(room: Room) -> None:
+    held(await closes.measure(room, Limit(8)), 8)
+
+
+async def test_faults_of_the_links(room: Room) -> None:
+    held(await links.measure(room, Limit(40), soon=2), 40)
+
+
+async def test_disks_that_fail(room: Room) -> None:
+    held(await disks.measure(room, Limit(60)), 30)
+
+
+async def test_needles(room: Room) -> None:
+    held(await needles.measure(room, Limit(1), rounds=1), 500)
+
+
+async def test_versions_and_locks(room: Room) -> None:
+    held(await versions.measure(room, Limit(1)), 6)
+
+
+async def test_wrong_clocks(room: Room) -> None:
+    held(await early.measure(room, Limit(40)), 40)
+
+
+async def test_changed_objects_and_rows(room: Room) -> None:
+    rows = await intact.measure(room, Limit(60), gateway=False)
+    held(rows, 20)
+    assert sum(row.tried for row in rows) == 60
+
+
+async def test_edits_of_the_ledger(room: Room) -> None:
+    held(await edits.measure(room, Limit(300)), 280)
+
+
+async def test_exactly_once(room: Room) -> None:
+    held(await once.measure(room, Limit(90), steps=12), 90)
+
+
+def test_a_row_holds_only_when_enough_was_tried_and_nothing_failed() -> None:
+    tally = Tally()
+    for number in range(30):
+        tally.note(number % 10 > 0, f"number {number}")
+    failed = Row.of("a", "b", tally, 30, "tries")
+    assert (failed.tried, failed.failed, failed.holds) == (30, 3, False)
+    assert "FAILED  number 10" in table([failed])
+    few, enough = (Row.of("a", "b", Tally(30), least, "tries") for least in (31, 30))
+    assert (few.holds, enough.holds) == (False, True)
+    assert enough.facts().keys() == {"promise", "test", "tried", "failed", "goal", "holds"}
+    assert not Limit(5).allows(5)
+    assert not Limit(5, 0).allows(1)

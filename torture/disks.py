@@ -1,0 +1,136 @@
+"""Disks that are full while bodies come in, and disks that fail when a key ring is synced."""
+
+import errno
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from storage import durable
+from storage.keyring import KeyRingError, NoDayKeyError, Ring
+from tests.services import Service, open_service, open_vault
+from torture import truth
+from torture.load import Load, audio
+from torture.report import Limit, Row, Tally
+from torture.room import Room
+
+GOAL = 1000
+_SIZE = "512k"
+_LARGE = 120_000
+"""Frames of a body of which two fill the disk."""
+
+
+async def measure(room: Room, limit: Limit) -> list[Row]:
+    """Fill the spool's disk under load, and let syncs of the ring fail."""
+    half = limit.of(limit.tries // 2)
+    full, syncs = Tally(), Tally()
+    _failing_syncs(room.place(), half, syncs)
+    rows = await _full_disk(room, half, full) if os.geteuid() == 0 else []
+    return [
+        Row.of("acknowledged is never lost", "bodies on a full disk", full, GOAL // 2, "bodies"),
+        *rows,
+        Row.of("", "syncs of the key ring that fail", syncs, GOAL // 2, "writes"),
+    ]
+
+
+@contextmanager
+def _small(spool: Path) -> Iterator[None]:
+    spool.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(spool)]
+    subprocess.run(command, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(spool)], check=True)
+
+
+async def _full_disk(room: Room, limit: Limit, tally: Tally) -> list[Row]:
+    folder = room.place()
+    with _small(folder / "spool"):
+        async with (
+            room.store() as store,
+            open_vault(await room.database(), store, folder) as vault,
+            open_service(vault) as service,
+        ):
+            load = Load(service, lambda: [(service.ingest, service.retrieval)], 2)
+            async with load.running(2):
+                while limit.allows(tally.tried):
+                    await _large(service, tally)
+            tally.note(not list(vault.spool.iterdir()), "something is left in the spool")
+            return await truth.told(load, folder, 1)
+
+
+async def _large(service: Service, tally: Tally) -> None:
+    """Offer a body that fits only while nobody else's is there, or not at all."""
+    number = random.randrange(1 << 40)
+    body = audio(number, random.choice((_LARGE, 3 * _LARGE)))
+    started = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    params = {"call_type": "other", "started_at": started}
+    answer = await service.put(f"large-{number}", body, params)
+    held, said = answer.status in (201, 503), await answer.json(content_type=None)
+    if answer.status == 201:
+        identifier = said["id"]
+        heard = await (await service.get(f"/v1/recordings/{identifier}/audio")).read()
+        held = heard == body
+    tally.note(held, f"a large body was answered {answer.status}, or not kept whole")
+
+
+def _failing_syncs(folder: Path, limit: Limit, tally: Tally) -> None:
+    """Writes of a ring of which some syncs fail: what it gave once it gives for ever."""
+    today = [date(2026, 3, 1)]
+    ring = Ring.open(folder / "ring", folder / "root", create=True, today=lambda: today[0])
+    ring.ensure(today[0], today[0] + timedelta(days=20))
+    known = {day: ring.day_key(day) for day in ring.days()}
+    months: dict[str, bytes] = {}
+    destroyed: set[date] = set()
+    for number in range(limit.tries):
+        if not limit.allows(number):
+            break
+        today[0] += timedelta(days=random.random() < 0.3)
+        wanted = today[0] - timedelta(days=1)
+        with _failing(random.randrange(6)), suppress(KeyRingError):
+            match random.randrange(3):
+                case 0:
+                    ring.ensure(today[0], today[0] + timedelta(days=20))
+                case 1:
+                    months[f"m{number}"] = ring.month_key(f"m{number}")
+                case _:
+                    ring.destroy(wanted)
+                    destroyed.add(wanted)
+        fresh = Ring.open(folder / "ring", folder / "root", create=False, today=lambda: today[0])
+        gone = fresh.destroyed().keys()
+        tally.note(
+            destroyed <= gone
+            and all(_has(fresh, day, key) for day, key in known.items() if day not in gone)
+            and not any(_has(fresh, day, known[day]) for day in gone & known.keys())
+            and all(fresh.month_key(month) == key for month, key in months.items()),
+            f"after {number} writes the ring is not what it was",
+        )
+        known |= {day: fresh.day_key(day) for day in fresh.days()}
+
+
+def _has(ring: Ring, day: date, key: bytes) -> bool:
+    with suppress(NoDayKeyError):
+        return ring.day_key(day) == key
+    return False
+
+
+@contextmanager
+def _failing(at: int) -> Iterator[None]:
+    """Let the sync of this number fail, and all that follow, as those of a dying disk do."""
+    real, left = os.fsync, [at]
+
+    def fsync(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    durable.os.fsync = fsync
+    try:
+        yield
+    finally:
+        durable.os.fsync = real
