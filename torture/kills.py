@@ -124,6 +124,6 @@ def _told(deaths: Counter[str]) -> str:
 async def _upkeep(service: Service) -> None:
     """End all leases now and then, as time would."""
     while True:
-        await asyncio.sleep(random.uniform(0.5, 2))
+        await asyncio.sleep(random.uniform(0.05, 1))
         with suppress(UnavailableError):
             await service.end_leases()

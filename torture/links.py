@@ -10,10 +10,11 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import cycle, product
 from typing import Any
 
 from archive.errors import UnavailableError
@@ -53,8 +54,8 @@ STORE: dict[str, tuple[str, Fault]] = {
 }
 
 STATEMENTS = {
-    "intent": "INSERT INTO recording",
     "commit": "SET state = 'stored'",
+    "intent": "INSERT INTO recording",
     "giving up": "SET state = 'abandoned'",
     "claim": "SET state = 'erasing'",
     "tombstone": "SET state = 'erased'",
@@ -88,10 +89,8 @@ async def measure(room: Room, limit: Limit, *, soon: float = 6) -> list[Row]:
                 *(
                     _torment(work, limit, tally, befallen)
                     for work in (
-                        partial(_on_store, relay, "PUT"),
-                        partial(_on_store, relay, "GET"),
-                        partial(_on_store, relay, "POST"),
-                        partial(_on_database, database),
+                        *(partial(_on_store, relay, *each) for each in _by_method()),
+                        partial(_on_database, database, cycle(product(STATEMENTS, FATES))),
                         partial(_on_all, relay, database),
                     )
                 )
@@ -116,18 +115,26 @@ async def _torment(
             tally.tried += 1
 
 
-async def _on_store(relay: Relay, method: str) -> str:
+def _by_method() -> list[tuple[str, Iterator[str]]]:
+    """The store's faults in turn, for each method by itself."""
+    methods = sorted({method for method, _ in STORE.values()})
+    return [(each, cycle([name for name in STORE if STORE[name][0] == each])) for each in methods]
+
+
+async def _on_store(relay: Relay, method: str, names: Iterator[str]) -> str:
     """Let one fault befall the next request of a method, and wait for it; its name if it did."""
-    name = random.choice([name for name, (wanted, _) in STORE.items() if wanted == method])
+    name = next(names)
     relay.next(STORE[name][1], method=method)
     met = await _until(lambda: not relay.waiting(method))
     relay.forget(method)
     return name if met else ""
 
 
-async def _on_database(database: DatabaseRelay) -> str:
+async def _on_database(
+    database: DatabaseRelay, cases: Iterator[tuple[str, database_relay.Fault]]
+) -> str:
     """The same for the next statement of a kind."""
-    what, fate = random.choice([*STATEMENTS]), random.choice(FATES)
+    what, fate = next(cases)
     before = database.befallen
     database.next(STATEMENTS[what], fate)
     met = await _until(lambda: database.befallen > before)

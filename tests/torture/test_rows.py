@@ -39,7 +39,7 @@ async def test_kills_in_the_closing_of_days(room: Room) -> None:
 
 
 async def test_faults_of_the_links(room: Room) -> None:
-    held(await links.measure(room, Limit(40), soon=2), 40)
+    held(await links.measure(room, Limit(60), soon=2), 60)
 
 
 async def test_disks_that_fail(room: Room) -> None:
