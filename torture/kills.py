@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from archive.errors import UnavailableError
 from storage import steps
 from tests.app.child_service import Child, House
-from tests.services import Service
 from torture import truth
 from torture.load import Load
 from torture.nursery import Nursery
@@ -96,13 +95,11 @@ async def measure(
         with Nursery() as nursery:
             kills = Kills(house, nursery, limit)
             load = Load(service, kills.doors, soon)
-            upkeep = asyncio.create_task(_upkeep(service))
+            upkeep = asyncio.create_task(_upkeep(load))
             began = time.monotonic()
-            try:
-                async with load.running(senders):
-                    await asyncio.gather(*map(kills.again_and_again, "ab"))
-            finally:
-                upkeep.cancel()
+            async with load.running(senders):
+                await asyncio.gather(*map(kills.again_and_again, "ab"))
+            await upkeep
             took = time.monotonic() - began
             acknowledged = load.acknowledged
             kills.up = {name: await nursery.bear(house, name).ready() for name in "ab"}
@@ -121,9 +118,9 @@ def _told(deaths: Counter[str]) -> str:
     return ", ".join(f"{step}: {count}" for step, count in sorted(deaths.items()))
 
 
-async def _upkeep(service: Service) -> None:
+async def _upkeep(load: Load) -> None:
     """End all leases now and then, as time would."""
-    while True:
+    while not load.over:
         await asyncio.sleep(random.uniform(0.05, 1))
         with suppress(UnavailableError):
-            await service.end_leases()
+            await load.service.end_leases()

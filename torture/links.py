@@ -95,8 +95,7 @@ async def measure(room: Room, limit: Limit, *, soon: float = 6) -> list[Row]:
                     )
                 )
             )
-        eraser.cancel()
-        await asyncio.gather(eraser, return_exceptions=True)
+        await eraser
         await _land_late(relay, load)
         rows = await truth.told(load, folder, 1)
     print(f"  {', '.join(f'{name}: {count}' for name, count in sorted(befallen.items()))}")
@@ -163,7 +162,7 @@ async def _until(met: Callable[[], bool]) -> bool:
 
 async def _erase(load: Load) -> None:
     """What the running service does several times a second."""
-    while True:
+    while not load.over:
         for work in (expiry.run, lambda vault: tree.sequence(vault.pool)):
             try:
                 await work(load.service.vault)

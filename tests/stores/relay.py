@@ -128,9 +128,12 @@ class Relay:
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._closing(self._serve(reader, writer), writer))
+        work = self._serve(reader, writer)
+        task = asyncio.create_task(self._closing(work, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also of one that was cancelled before it began.
+        task.add_done_callback(lambda _: (work.close(), writer.transport.abort()))
 
     async def _closing(
         self, work: Coroutine[None, None, None], writer: asyncio.StreamWriter
