@@ -25,6 +25,7 @@ from torture import (
     links,
     needles,
     once,
+    proof,
     report,
     servers,
     versions,
@@ -34,6 +35,7 @@ from torture.report import Limit, Row
 from torture.room import Room, opened
 
 ROWS: dict[str, tuple[Callable[[Room, Limit], Awaitable[list[Row]]], int]] = {
+    "model": (proof.measure, 1),
     "needles": (needles.measure, 3),
     "versions": (versions.measure, versions.GOAL + versions.GOAL // 2),
     "early": (early.measure, early.GOAL),

@@ -39,7 +39,7 @@ def ahead_of(right: Vault, offsets: Offsets) -> Vault:
     def today() -> date:
         return policy.day_of(datetime.now(UTC) + offsets.holder)
 
-    ring._today = today
+    ring.today = today
     turned: Any = Faulty(store, clock=clock)
     return replace(right, objects=turned)
 
@@ -57,11 +57,11 @@ def service_ahead(offset: timedelta) -> Iterator[None]:
 
 @contextmanager
 def _holding(vault: Vault) -> Iterator[None]:
-    today = vault.ring._today
+    today = vault.ring.today
     try:
         yield
     finally:
-        vault.ring._today = today
+        vault.ring.today = today
 
 
 async def turn_database(vault: Vault, offset: timedelta) -> None:

@@ -222,8 +222,9 @@ async def _heard(service: Service, one: Kept) -> tuple[str, bool]:
         answer = await service.get(f"/v1/recordings/{one.id}/audio", Range=span)
         served = b""
         with suppress(aiohttp.ClientError):
-            async for piece in answer.content.iter_any():
-                served += piece
+            async with answer:
+                async for piece in answer.content.iter_any():
+                    served += piece
         if answer.status != 206:
             every = False
             continue
@@ -264,8 +265,8 @@ async def _try_row(service: Service, one: Kept, other: Kept, name: str, tally: T
     if not changed:
         return
     await _write(service, one.id, changed)
-    shown = await service.get(f"/v1/recordings/{one.id}")
-    body = await shown.json(content_type=None)
+    async with await service.get(f"/v1/recordings/{one.id}") as shown:
+        body = await shown.json(content_type=None)
     wrong, whole = await _heard(service, one)
     await _write(service, one.id, {column: one.row[column] for column in changed})
     if shown.status == 200 and body != one.shown:

@@ -163,7 +163,7 @@ async def _until(met: Callable[[], bool]) -> bool:
 async def _erase(load: Load) -> None:
     """What the running service does several times a second."""
     while not load.over:
-        for work in (expiry.run, lambda vault: tree.sequence(vault.pool)):
+        for work in (expiry.run, tree.sequence):
             try:
                 await work(load.service.vault)
             except UnavailableError:

@@ -110,8 +110,8 @@ class Load:
         try:
             async with asyncio.timeout(_PATIENCE):
                 door = replace(self.service, ingest=random.choice(self.doors())[0])
-                answer = await door.put(f"{number}", audio(number), params)
-                said = await answer.json(content_type=None)
+                async with await door.put(f"{number}", audio(number), params) as answer:
+                    said = await answer.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, IndexError):
             return False
         if answer.status == 503:
@@ -142,8 +142,8 @@ class Load:
             async with asyncio.timeout(_PATIENCE):
                 door = replace(self.service, retrieval=random.choice(self.doors())[1])
                 began = time.time()
-                answer = await door.get(f"/v1/recordings/{identifier}/audio")
-                heard = await answer.read()
+                async with await door.get(f"/v1/recordings/{identifier}/audio") as answer:
+                    heard = await answer.read()
         except (aiohttp.ClientError, TimeoutError, IndexError):
             return
         if answer.status == 503:

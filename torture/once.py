@@ -26,6 +26,7 @@ from jobs import expiry, nightly
 from jobs.schedule import missed
 from storage import clocks, nights
 from storage.database import connection
+from storage.release import release
 from storage.vault import Vault
 from tests.rewriting import export
 from tests.services import Service, clock_at, open_service, open_vault
@@ -166,7 +167,7 @@ async def _released(walk: Walk, stack: AsyncExitStack) -> None:
     async with connection(walk.vaults[0].pool) as lent:
         reading = await clocks.read(lent)
     vaults = await walk.turn(reading.database, stack)
-    await clocks.release(vaults[0], walk.vaults[0].policy.day_of(reading.database))
+    await release(vaults[0], walk.vaults[0].policy.day_of(reading.database))
     await asyncio.gather(*(nightly.run(vault) for vault in vaults * 2))
     assert datetime.now(UTC) - now < timedelta(minutes=5)
 

@@ -79,7 +79,7 @@ async def _at_rest(service: Service) -> None:
 async def _compare(load: Load) -> Tally:
     """Hold what was acknowledged against rows and ledger, and read it again."""
     service = load.service
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     tally = Tally()
     async with connection(service.vault.pool) as lent:
         states = dict(await lent.fetch("SELECT id::text, state FROM recording"))

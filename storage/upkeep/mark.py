@@ -10,6 +10,7 @@ checkpoint, beside it, is asked too.
 import asyncio
 import json
 import os
+import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,6 +108,7 @@ def _keep(path: Path, seen: Mark) -> None:
 
 
 def _write(path: Path, seen: Mark) -> None:
-    new = path.with_name(f"{path.name}.{os.getpid()}")
+    # Two nights at once may write it, of one process or of two.
+    new = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     durable.write(new, json.dumps(asdict(seen)).encode())
     durable.rename(new, path)

@@ -30,11 +30,11 @@ async def test_an_account_goes_on_from_one_that_has_no_place_yet(
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
     await service.turn_clock(timedelta(seconds=40))
     await service.erase()
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     first, second = await account(service.vault), await account(service.vault)
     assert (first.erased, second.erased) == (1, 0)
     assert second.since == first.upto
-    await tree.sequence(service.vault.pool)
+    await tree.sequence(service.vault)
     assert (await account(service.vault)).since == second.upto
     exported = await export(service.vault, tmp_path / "ledger.txt")
     found = audit.verify_export(exported, service.vault.signer.verifier, [])
