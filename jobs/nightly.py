@@ -6,7 +6,7 @@ It may run twice, late, or on two services at once: each part asks the database 
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from jobs import expiry
 from storage import days, frozen, fuse, ledger, nights, removal, tree
@@ -65,10 +65,7 @@ async def run(vault: Vault) -> Night:
     await tree.sequence(vault)
     await frozen.freeze(vault)
     report = await expiry.run(vault)
-    verdict = await fuse.look(vault)
-    # Keys go only while the clocks are trusted: as far as a person released, or up to yesterday.
-    through = today - timedelta(days=1) if verdict.whole else verdict.released_through
-    closings = await days.close_through(vault, through, today) if through else []
+    closings = await _close(vault, today)
     reconciled = await reconcile.run(vault, repair=True)
     await tree.sequence(vault)
     async with connection(vault.pool) as lent, lent.transaction():
@@ -81,6 +78,28 @@ async def run(vault: Vault) -> Night:
     for closing in closings:
         log.info("day %s: %s", closing.day, closing.why)
     return night
+
+
+async def catch_up(vault: Vault) -> bool:
+    """Close the days that the last night had to leave open: something of them was still being
+    erased then. Their keys would live a day longer. False if some are still open.
+    """
+    async with connection(vault.pool) as lent:
+        last = await nights.last(lent)
+    if last is None:
+        return True
+    today = vault.policy.day_of(last)
+    if all(day >= today for day in vault.ring.days()):
+        return True
+    return all(closing.closed for closing in await _close(vault, today))
+
+
+async def _close(vault: Vault, today: date) -> list[Closing]:
+    """Close the days before this one, as far as the fuse allows it."""
+    verdict = await fuse.look(vault)
+    # Keys go only while the clocks are trusted: as far as people released, or up to yesterday.
+    through = today - timedelta(days=1) if verdict.whole else verdict.released_through
+    return await days.close_through(vault, through, today) if through else []
 
 
 def make_keys(vault: Vault, now: datetime) -> None:

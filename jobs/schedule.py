@@ -154,12 +154,13 @@ def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -
 
 async def tidy(vault: Vault) -> bool:
     """Every minute: keys ahead, unfinished uploads collected, what failed retried, the clock
-    marked, the ledger signed.
+    marked, days closed that a night left open, the ledger signed.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
     nightly.make_keys(vault, await database.now(vault.pool))
     await removal.sweep(vault)
     await expiry.run(vault)
+    await nightly.catch_up(vault)
     await tree.checkpoint(vault)
     return True
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from archive.errors import UnavailableError
+from jobs import nightly
 from storage import clocks, ledger, removal
 from storage.database import connection
 from storage.keyring import KeyRingError, NoDayKeyError
@@ -188,6 +189,25 @@ async def test_a_day_with_anything_left_is_not_closed(
     service.vault = working
     await service.end_leases()
     assert (await service.night()).closings[0].closed
+
+
+async def test_a_day_that_the_night_left_open_is_closed_soon_after(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    day = (await service.rows())[0]["expires_on"]
+    assert await nightly.catch_up(service.vault)
+    await service.turn_all_clocks(when_over(day), monkeypatch)
+    # Before a night has come by, nothing is closed: the night is for that.
+    assert await nightly.catch_up(service.vault)
+    assert day not in service.vault.ring.destroyed()
+    claims = await removal.claim(service.vault)
+    assert not (await service.night()).closings[0].closed
+    assert not await nightly.catch_up(service.vault)
+    assert len((await removal.erase(service.vault, claims)).erased) == 1
+    assert await nightly.catch_up(service.vault)
+    assert day in service.vault.ring.destroyed()
+    assert [act for act, _ in await service.acts()].count("day.closed") == 1
 
 
 async def test_a_day_whose_canary_lives_is_not_closed(
