@@ -155,7 +155,8 @@ async def test_a_command_starts_what_does_not_run_and_the_next_waits_for_its_end
 
 async def test_a_command_waits_for_a_service_that_is_starting(data_dir: Path) -> None:
     process = embedding.launch(data_dir)
-    while not (data_dir / "lock").exists():
+    lock = data_dir / "lock"
+    while not (lock.exists() and lock.stat().st_size):  # it is written to once it is held
         await asyncio.sleep(0.01)
     async with Embedded(data_dir, want_postgres=True, want_s3=True, join=True) as joined:
         assert joined.postgres is None
