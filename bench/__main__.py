@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import erasure, playback, report, search, stack, uploads
+from bench import day, erasure, ledger, playback, report, search, stack, uploads, verify
 from bench.report import Figure
 from bench.stack import Service, Stack
 
@@ -30,6 +30,9 @@ OVER_ONE: dict[str, Callable[[Stack, Service], Awaitable[list[Figure]]]] = {
 OWN: dict[str, Callable[[Stack], Awaitable[list[Figure]]]] = {
     "erasure": erasure.measure,
     "search": search.measure,
+    "ledger": ledger.measure,
+    "verify": verify.measure,
+    "day": day.measure,
 }
 """Figures with databases of their own."""
 

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -53,7 +54,10 @@ CALLS_A_CUSTOMER = 5
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Calls number `first` to `last` (exclusive) of `count`, which start between two instants."""
+    """Calls number `first` to `last` (exclusive) of `count`, which start between two instants.
+
+    Without `terms` they cannot be searched for.
+    """
 
     first: int
     last: int
@@ -61,6 +65,7 @@ class Part:
     begin: str
     end: str
     seed: int
+    terms: bool
 
 
 def number_of(customer: int) -> str:
@@ -152,7 +157,8 @@ async def _write(url: str, ring: Ring, policy: Policy, part: Part) -> None:
         row, hashes = _row(ring, recording)
         rows.append(row)
         call = recording.call
-        terms += [(call.expiry.on, term, call.started_at, recording.id) for term in hashes]
+        if part.terms:
+            terms += [(call.expiry.on, term, call.started_at, recording.id) for term in hashes]
         filed.add((call.started_at.astimezone(UTC).date(), call.expiry.on))
         if len(rows) == _BATCH:
             await _copy(lent, rows, terms)
@@ -173,18 +179,43 @@ async def _copy(
     await lent.copy_records_to_table("term", records=terms, columns=TERMS)
 
 
+async def year(stack: Stack, count: int) -> tuple[str, str]:
+    """An archive of `count` calls of the last year, filled when it is first asked for.
+
+    Returns its name and its database.
+    """
+    name = f"archive_{count}"
+    if name not in stack.filled:
+        began, now = time.perf_counter(), datetime.now(UTC)
+        database = await stack.database(name)
+        first, last = now - timedelta(days=364), now - timedelta(hours=1)
+        await fill(stack, name, database, count, first, last)
+        stack.filled[name] = database
+        print(f"  {count} recordings filled in {time.perf_counter() - began:.0f} s", flush=True)
+    return name, stack.filled[name]
+
+
 async def fill(
-    stack: Stack, name: str, database: str, count: int, begin: datetime, end: datetime
+    stack: Stack,
+    name: str,
+    database: str,
+    count: int,
+    begin: datetime,
+    end: datetime,
+    *,
+    terms: bool = True,
 ) -> None:
     """Fill the archive of the service `name` with `count` calls that start between two instants.
 
-    Its ring is made if it is not there, so the service need not run, but may.
+    Its ring is made if it is not there, so the service need not run, but may. A night is written
+    down as done: a service that starts would make it up, and find all these objects lost.
     """
     async with serve.opened(stack.config(name, database)) as vault:
         await asyncio.to_thread(nightly.make_keys, vault, await now(vault.pool))
     edges = [count * number // _PROCESSES for number in range(_PROCESSES + 1)]
+    span = begin.isoformat(), end.isoformat()
     parts = [
-        Part(first, last, count, begin.isoformat(), end.isoformat(), random.randrange(2**32))
+        Part(first, last, count, *span, random.randrange(2**32), terms)
         for first, last in itertools.pairwise(edges)
     ]
     environment = {**os.environ, **stack.environment(name, database)}
@@ -200,6 +231,7 @@ async def fill(
     if any(statuses):
         raise RuntimeError("the database could not be filled")
     lent = await asyncpg.connect(database)
+    await lent.execute("INSERT INTO night (ran_at, report) VALUES (archive_now(), '{}')")
     await lent.execute("VACUUM (ANALYZE)")
     await lent.execute("CHECKPOINT")
     await lent.close()

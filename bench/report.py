@@ -46,6 +46,28 @@ class Figure:
             goal = f"<= {value_most:g} {unit} and {goal}"
         return cls(figure, _cut(value), unit, _cut(other), _cut(ratio), goal, holds)
 
+    @classmethod
+    def beside_limit(
+        cls,
+        figure: str,
+        unit: str,
+        values: Sequence[float],
+        limit: Sequence[float],
+        *,
+        value_least: float | None = None,
+        value_most: float | None = None,
+    ) -> "Figure":
+        """The same where the goal is on the value alone, and what stands beside it is what nothing
+        could be better than.
+        """
+        value, other = median(values), median(limit)
+        holds = value >= value_least if value_least is not None else True
+        holds = holds and (value_most is None or value <= value_most)
+        goal = f">= {value_least:,g}" if value_least is not None else f"<= {value_most:g}"
+        return cls(
+            figure, _cut(value), unit, _cut(other), _cut(value / other), f"{goal} {unit}", holds
+        )
+
 
 def p99(values: Sequence[float]) -> float:
     """The 99th percentile."""

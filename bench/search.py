@@ -5,7 +5,6 @@ the door, one search at a time. Both archives are on one server and are asked in
 """
 
 import random
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -67,17 +66,10 @@ FILTERS: dict[str, Values] = {
 
 async def measure(stack: Stack) -> list[Figure]:
     """The 99th percentile of each filter, in milliseconds."""
-    now = datetime.now(UTC)
     async with AsyncExitStack() as running:
         sides: list[tuple[Service, int]] = []
         for count in (LARGE, SMALL):
-            began = time.perf_counter()
-            name = f"archive_{count}"
-            database = await stack.database(name)
-            await fill.fill(
-                stack, name, database, count, now - timedelta(days=364), now - timedelta(hours=1)
-            )
-            print(f"  {count} recordings filled in {time.perf_counter() - began:.0f} s", flush=True)
+            name, database = await fill.year(stack, count)
             service = await running.enter_async_context(stack.service(name, database))
             sides.append((service, count))
         figures = []

@@ -93,6 +93,8 @@ class Stack:
         self.servers = servers
         self.store = store
         self.client = client
+        self.filled: dict[str, str] = {}
+        """The databases of archives that were filled once for several figures, by name."""
 
     def environment(
         self, name: str, database: str, store: Embedded | None = None
