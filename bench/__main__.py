@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import day, erasure, ledger, playback, report, search, stack, uploads, verify
+from bench import day, erasure, ledger, playback, reconcile, report, search, stack, uploads, verify
 from bench.report import Figure
 from bench.stack import Service, Stack
 
@@ -33,6 +33,7 @@ OWN: dict[str, Callable[[Stack], Awaitable[list[Figure]]]] = {
     "ledger": ledger.measure,
     "verify": verify.measure,
     "day": day.measure,
+    "reconcile": reconcile.measure,
 }
 """Figures with databases of their own."""
 
@@ -73,7 +74,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("figure", nargs="*", help=f"of: {', '.join(names)} (default: all)")
     parser.add_argument("--folder", help="where the servers keep their data (default: a temporary)")
+    parser.add_argument("--objects", type=int, help="how many to reconcile (default: 1000000)")
     arguments = parser.parse_args()
+    reconcile.LARGE = arguments.objects or reconcile.LARGE
     if unknown := set(arguments.figure) - set(names):
         parser.error(f"no such figure: {', '.join(sorted(unknown))}")
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=arguments.folder))

@@ -61,12 +61,12 @@ class Figure:
         could be better than.
         """
         value, other = median(values), median(limit)
-        holds = value >= value_least if value_least is not None else True
-        holds = holds and (value_most is None or value <= value_most)
-        goal = f">= {value_least:,g}" if value_least is not None else f"<= {value_most:g}"
-        return cls(
-            figure, _cut(value), unit, _cut(other), _cut(value / other), f"{goal} {unit}", holds
-        )
+        holds, goal = True, "none"
+        if value_least is not None:
+            holds, goal = value >= value_least, f">= {value_least:,g} {unit}"
+        if value_most is not None:
+            holds, goal = value <= value_most, f"<= {value_most:,g} {unit}"
+        return cls(figure, _cut(value), unit, _cut(other), _cut(value / other), goal, holds)
 
 
 def p99(values: Sequence[float]) -> float:

@@ -74,11 +74,12 @@ class Service:
 
     def peak(self) -> tuple[float, float]:
         """The peak resident memory of the service, and the sum of its workers' peaks, in MB."""
-        workers = [_peak(child.pid) for child in self.process.children(recursive=True)]
-        return _peak(self.process.pid), sum(workers)
+        workers = [peak(child.pid) for child in self.process.children(recursive=True)]
+        return peak(self.process.pid), sum(workers)
 
 
-def _peak(pid: int) -> float:
+def peak(pid: int) -> float:
+    """The peak resident memory of a process, in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
