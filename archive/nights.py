@@ -8,6 +8,7 @@ from archive import merkle
 
 def root_over(erased: Iterable[UUID], failed: Iterable[UUID]) -> bytes:
     """The Merkle root (RFC 9162) over `<id> erased` and `<id> failed`, in the order of the ids."""
-    outcomes = sorted([(each, "erased") for each in erased] + [(each, "failed") for each in failed])
-    leaves = (merkle.leaf_hash(f"{each} {outcome}".encode()) for each, outcome in outcomes)
+    outcomes = [f"{each} erased" for each in erased] + [f"{each} failed" for each in failed]
+    # All ids are of one length, so that the order of these texts is that of the ids.
+    leaves = (merkle.leaf_hash(outcome.encode()) for outcome in sorted(outcomes))
     return merkle.growth_over(leaves).root

@@ -112,4 +112,4 @@ def test_what_looks_usual_is_read_as_any_other_would_be() -> None:
         if dice.random() < 0.2:
             known["zzz"] = {"due": "2000-01-01T00:00:00.000000Z"}
         line = Entry(0, BEGIN, dice.choice(strange), "stored", ONE, known).text
-        assert story.read([line])._due == {str(ONE): due}
+        assert story.read([line])._due == {str(ONE).encode(): due.encode()}
