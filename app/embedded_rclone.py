@@ -183,7 +183,7 @@ def program(folder: Path, access: Access, unclean: Path) -> Program:
     line += ["--addr", f"127.0.0.1:{access.port}", "--vfs-cache-mode", "off"]
     # Every read of ours begins behind a header: by default rclone waits 20 ms for one from byte 0.
     line += ["--vfs-read-wait", "0s"]
-    # By default a list has the MD5 of every object, for which rclone reads all of them. That of a PUT
+    # By default a list has the MD5 of every object, for which rclone reads them all. That of a PUT
     # is checked all the same.
     line += ["--etag-hash", ""]
     line += ["--dir-perms", "0700", "--file-perms", "0600", "--umask", "077"]
