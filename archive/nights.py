@@ -8,7 +8,6 @@ from archive import merkle
 
 def root_over(erased: Iterable[UUID], failed: Iterable[UUID]) -> bytes:
     """The Merkle root (RFC 9162) over `<id> erased` and `<id> failed`, in the order of the ids."""
-    outcomes = [f"{each} erased" for each in erased] + [f"{each} failed" for each in failed]
+    outcomes = sorted([f"{each} erased" for each in erased] + [f"{each} failed" for each in failed])
     # All ids are of one length, so that the order of these texts is that of the ids.
-    leaves = (merkle.leaf_hash(outcome.encode()) for outcome in sorted(outcomes))
-    return merkle.growth_over(leaves).root
+    return merkle.growth_over(merkle.leaf_hash(each.encode()) for each in outcomes).root

@@ -59,6 +59,7 @@ class Story:
     # Ids and times stay the bytes that they were read as: a million of them are not made into text.
     _due: dict[bytes, bytes] = field(default_factory=dict)
     _erased: list[tuple[int, bytes]] = field(default_factory=list)
+    _accounted: int = 0
 
     def fault(self, what: str) -> None:
         """Note what is wrong."""
@@ -162,6 +163,9 @@ def _check_night(story: Story, position: int, facts: dict[str, Any]) -> None:
     """Make the night's account again from the entries that it is about."""
     story.nights += 1
     since, upto = facts["since"], facts["upto"]
+    if not story._accounted == since <= upto <= position:
+        story.fault(f"entry {position}: the night's account does not go on from the one before")
+    story._accounted = upto
     gone = [UUID(each.decode()) for at, each in story._erased if since <= at < upto]
     story._erased = [one for one in story._erased if one[0] >= upto]
     failed = [UUID(each) for each in facts["failed_ids"]]

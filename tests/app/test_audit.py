@@ -1,10 +1,12 @@
 """What an auditor does with an archive: export, verify, witness; and what notices a rewriting."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,7 +18,7 @@ from app.witness import Witness, WitnessError
 from archive import merkle, tiles
 from archive.ledger import Entry
 from archive.note import Note, Verifier
-from storage import ledger, tree
+from storage import ledger, nights, tree
 from storage.database import connection
 from tests.jobs.test_expiry import a_year_ago
 from tests.rewriting import export, rewrite_tree, unguarded
@@ -50,6 +52,27 @@ async def test_an_export_holds(told: tuple[Service, Path]) -> None:
     later = await export(service.vault, path.with_name("later"))
     found = audit.verify_export(later, service.vault.signer.verifier, [kept])
     assert found["holds"], found["faults"]
+
+
+async def test_two_services_whose_nights_come_at_once_tell_one_story(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both reach the end of the night's work before either accounts for it."""
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    await service.turn_all_clocks(timedelta(seconds=40), monkeypatch)
+    await service.erase()
+    both, real = asyncio.Barrier(2), nights.record
+
+    async def record(*told: Any) -> None:
+        await both.wait()
+        await real(*told)
+
+    monkeypatch.setattr(nights, "record", record)
+    await asyncio.gather(service.night(), service.night())
+    path = await export(service, tmp_path / "ledger.txt")
+    found = audit.verify_export(path, service.vault.signer.verifier, [])
+    assert found["faults"] == []
+    assert (found["erased"], found["nights"]) == (1, 2)
 
 
 def _line(number: int, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:

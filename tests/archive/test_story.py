@@ -78,6 +78,8 @@ WRONG = [
     ("root is not", [*WHOLE[:7], entry("night.done", 30, **night(0, 7, ONE, UUID(int=3)))]),
     ("counts are not", [*WHOLE[:7], entry("night.done", 30, **night(0, 7, ONE))]),
     ("counts are not", [*WHOLE[:7], entry("night.done", 30, **night(0, 7, ONE, TWO, due=3))]),
+    ("does not go on", [*WHOLE, entry("night.done", 60, **night(8, 9))]),
+    ("does not go on", [*WHOLE[:7], entry("night.done", 30, **night(0, 9, ONE, TWO))]),
     ("cannot be read", [*WHOLE, entry("erased", 37, ONE, due=3)]),
     ("cannot be read", [*WHOLE, lambda: b"no entry"]),
     ("cannot be read", [*WHOLE, entry("night.done", 37)]),
