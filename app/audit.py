@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,7 +169,8 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
     for fault in facts["faults"]:  # type: ignore[attr-defined]
         print(f"WRONG  {fault}")
     print(
-        f"{'holds' if facts['holds'] else 'DOES NOT HOLD'}: {facts['entries']} entries,"
+        f"{'holds' if facts['holds'] else 'DOES NOT HOLD'}: {facts['entries']} entries, told until"
+        f" {facts['told_until'] or 'never'},"
         f" {facts['stored']} recordings stored, {facts['erased']} erased,"
         f" {facts['overdue']} due within the last day and not erased yet,"
         f" {facts['nights']} nights, {facts['days_closed']} days closed,"
@@ -182,7 +184,7 @@ def verify_export(path: Path, key: Verifier, kept: list[Note]) -> dict[str, obje
     from storage.signer import check
 
     with path.open("rb") as file:
-        told = story.read(_lines(file))
+        told = story.read(_lines(file), datetime.now(UTC))
         note = Note.parse(file.read().decode())
     checkpoint = check(note, key)
     faults = list(told.faults)

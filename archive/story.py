@@ -44,8 +44,9 @@ for lines without a backslash, so that a text ends at the next quotation mark.
 class Story:
     """What was read: the tree, how many recordings came in and were erased, and what is wrong.
 
-    `overdue` are due at `told_until`, the last entry's time, by less than a day. `faults` says what
-    is wrong, the first hundred of it.
+    `told_until` is the latest time that an entry bears: not the last one's, since who can write one
+    more entry could date it back. `overdue` are due then, by less than a day. `faults` says what is
+    wrong, the first hundred of it.
     """
 
     growth: Growth = field(default_factory=Growth)
@@ -67,38 +68,44 @@ class Story:
             self.faults.append(what)
 
 
-def read(lines: Iterable[bytes]) -> Story:
-    """Read entries, without their ends of line, in their order."""
+def read(lines: Iterable[bytes], now: datetime | None = None) -> Story:
+    """Read entries, without their ends of line, in their order.
+
+    Times after `now`, the reader's own, say nothing of how far the story goes: a clock leapt.
+    """
     story = Story()
-    story.growth = merkle.growth_over(_heard(story, lines))
+    story.growth = merkle.growth_over(_heard(story, lines, instant(now) if now else "~"))
     _left_out(story)
     return story
 
 
-def _heard(story: Story, lines: Iterable[bytes]) -> Iterator[bytes]:
+def _heard(story: Story, lines: Iterable[bytes], now: str) -> Iterator[bytes]:
     """The hash of each line, after what it tells of was taken into account."""
-    line, usual_of, due_of = b"", _USUAL.fullmatch, story._due
+    line, position, latest, until = b"", 0, b"", now.encode()
+    usual_of, due_of = _USUAL.fullmatch, story._due
     for position, line in enumerate(lines):
         yield sha256(b"\0" + line).digest()
         if line.startswith(_OTHER):
             continue
         if b"\\" in line or not (usual := usual_of(line)):
-            _hear_unusual(story, position, line)
-            continue
-        act, at, due, identifier = usual.groups()
-        if act == b"stored" and identifier not in due_of:  # most entries: no call for these
-            due_of[identifier] = due
-            story.stored += 1
+            at = _hear_unusual(story, position, line).encode()
         else:
-            _hear(story, position, act == b"stored", at, due, identifier)
-    if line:
-        try:
-            story.told_until = str(json.loads(line)["at"])
-        except (KeyError, TypeError, ValueError):
-            story.fault("the last entry cannot be read")
+            act, at, due, identifier = usual.groups()
+            if act == b"stored" and identifier not in due_of:  # most entries: no call for these
+                due_of[identifier] = due
+                story.stored += 1
+            else:
+                _hear(story, position, act == b"stored", at, due, identifier)
+        if latest < at <= until:
+            latest = at
+    if line.startswith(_OTHER):
+        at = _hear_unusual(story, position, line).encode()
+        latest = max(latest, at if at <= until else b"")
+    story.told_until = latest.decode()
 
 
-def _hear_unusual(story: Story, position: int, line: bytes) -> None:
+def _hear_unusual(story: Story, position: int, line: bytes) -> str:
+    """Take any entry into account; returns its time, or nothing if it cannot be read."""
     try:
         entry = json.loads(line)
         act, at, facts = entry["act"], entry["at"], entry["facts"]
@@ -109,8 +116,10 @@ def _hear_unusual(story: Story, position: int, line: bytes) -> None:
         elif act in (*BEGIN, "erased"):
             told = (at, facts["due"], entry["recording"])
             _hear(story, position, act in BEGIN, *map(_bytes, told))
+        return instant(datetime.fromisoformat(at))
     except (KeyError, TypeError, ValueError):
         story.fault(f"entry {position} cannot be read")
+        return ""
 
 
 def _bytes(text: object) -> bytes:

@@ -96,6 +96,24 @@ def test_what_is_due_for_less_than_a_day_is_not_left_out_yet() -> None:
     assert (found.faults, found.overdue) == ([], 1)
 
 
+def test_the_story_ends_with_its_latest_entry_and_not_with_one_that_is_dated_back() -> None:
+    """Who can write one more entry cannot hide with it that nothing is erased."""
+    late = entry("erased", 24.1, TWO, **gone())
+    for act in ("searched", "key.added"):
+        found = told(*WHOLE[:5], late, entry("day.closed", 60), entry(act, -9000))
+        assert found.told_until == instant(BEGIN + timedelta(hours=60))
+        assert [str(ONE) in fault for fault in found.faults] == [True]
+
+
+def test_a_clock_that_leapt_ahead_leaves_nothing_out() -> None:
+    """It was set right; what it wrote down says nothing until that time has come."""
+    entries = [*WHOLE[:5], entry("key.added", 9000), entry("searched", 9000)]
+    lines = [make() for make in entries]
+    found = story.read(lines, BEGIN + timedelta(hours=23))
+    assert (found.faults, found.told_until) == ([], instant(BEGIN + timedelta(hours=1)))
+    assert len(story.read(lines, BEGIN + timedelta(hours=9999)).faults) == 2
+
+
 def test_thousands_of_faults_are_not_all_told() -> None:
     entries = [entry("erased", 24, uuid4(), **gone()) for _ in range(300)]
     found = told(*entries)
