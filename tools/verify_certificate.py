@@ -52,7 +52,7 @@ def in_tree(entry: object, index: int, size: int, proof: list[bytes], root: byte
     """Whether the entry is at `index` of the tree (RFC 9162, 2.1.3.2)."""
     text = json.dumps(entry, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     found = hashlib.sha256(b"\0" + text.encode()).digest()
-    if not 0 <= index < size:
+    if type(index) is not int or not 0 <= index < size:
         return False
     fn, sn = index, size - 1
     for each in proof:
@@ -108,5 +108,5 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     try:
         main(sys.argv[1], sys.argv[2])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         fail(f"it cannot be read: {error!r}")

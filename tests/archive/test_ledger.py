@@ -49,6 +49,12 @@ def test_an_entry_reads_back_as_itself(facts: dict[str, object], at: datetime, w
         b'{"act":"a","actor":"k","at":3,"facts":{}}',
         b'{"act":"a","actor":"k","at":"noon","facts":{}}',
         b'{"act":"a","actor":"k","at":"2026-11-24T14:00:00.000000Z","facts":{},"recording":"x"}',
+        b'{"act":"a","actor":"k","at":"2026-11-24T14:00:00.000000Z","extra":1,"facts":{}}',
+        b'{"act":"a","actor":"k","at":"2026-11-24T14:00:00.000000Z","facts":{},"sealed":""}',
+        b'{"act":"a","actor":"k","at":"2026-11-24T16:00:00.000000+02:00","facts":{}}',
+        b'{"act":"a","actor":"k","at":"2026-11-24T14:00:00.000000","facts":{}}',
+        b'{"act":"a","actor":"k","at":"0001-01-01T00:00:00+02:00","facts":{}}',
+        b'{"act":"a","actor":"k","at":"2026-11-24T14:00:00.000000Z","facts":null}',
     ],
 )
 def test_anything_else_is_no_entry(text: bytes) -> None:

@@ -4,6 +4,7 @@ verifier that shares nothing with either. And every lie about one.
 
 import copy
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from archive import certificate
+from archive import certificate, merkle
 from archive.certificate import Certificate
 from archive.nights import root_over
 from storage import ledger, signer, tree
@@ -158,6 +159,8 @@ LIES: list[tuple[Callable[[Raw, object], None], object]] = [
     (_at(1, "entry", "facts", "due"), "2020-01-01T00:00:00.000000Z"),
     (_at(1, "entry", "recording"), "019d2f6e-7c1a-7b44-9a55-0d6c3f5a1e02"),
     (_at(0, "entry", "actor"), "nobody"),
+    (_at(1, "entry", "remark"), "nobody signed this"),
+    (_at(1, "entry", "sealed"), ""),
     (_at(1, "position"), 0),
     (_at(1, "position"), 10**6),
     (_at(1, "position"), "1"),
@@ -172,6 +175,15 @@ LIES: list[tuple[Callable[[Raw, object], None], object]] = [
     (lambda raw, _: raw.update(certificate="call-archive certificate 2"), None),
     (lambda raw, _: raw.pop("entries"), None),
 ]
+
+
+def test_a_place_is_a_number_for_the_stand_alone_verifier_too() -> None:
+    """In Python `True` is 1: to any other reader of JSON it is not."""
+    in_tree = runpy.run_path(str(VERIFIER))["in_tree"]
+    leaves = [merkle.leaf_hash(text) for text in (b"{}", b'{"a":1}')]
+    root = merkle.growth_over(leaves).root
+    assert in_tree({"a": 1}, 1, 2, leaves[:1], root)
+    assert not in_tree({"a": 1}, True, 2, leaves[:1], root)
 
 
 async def test_no_lie_about_a_certificate_holds(
