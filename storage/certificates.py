@@ -46,20 +46,21 @@ async def of_recording(vault: Vault, caller: Caller, identifier: UUID) -> Certif
 
 
 async def of_night(vault: Vault, day: date) -> Certificate:
-    """The certificate of the last nightly report that was made on a day, in the archive's zone.
+    """The certificate of the nightly reports that were made on a day, in the archive's zone.
 
-    Raises NotFoundError when there is none.
+    Two services make one each, and what one accounts for is not in the other. Raises NotFoundError
+    when there is none.
     """
     await tree.sequence(vault)
     async with connection(vault.pool) as lent:
-        row = await lent.fetchrow(
+        rows = await lent.fetch(
             "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"
-            " WHERE act = 'night.done' AND facts->>'night' = $1 ORDER BY position DESC LIMIT 1",
+            " WHERE act = 'night.done' AND facts->>'night' = $1 ORDER BY position",
             day.isoformat(),
         )
-    if row is None:
+    if not rows:
         raise NotFoundError("No nightly report was made on this day.")
-    return await _proven(vault, [row])
+    return await _proven(vault, rows)
 
 
 async def _closing(lent: Connection, day: str) -> asyncpg.Record | None:
