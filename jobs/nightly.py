@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from archive.errors import UnavailableError
 from jobs import expiry
 from storage import days, frozen, fuse, ledger, nights, removal, tree
 from storage.database import connection, now
@@ -66,7 +67,7 @@ async def run(vault: Vault) -> Night:
     await frozen.freeze(vault)
     report = await expiry.run(vault)
     closings = await _close(vault, today)
-    reconciled = await reconcile.run(vault, repair=True)
+    reconciled = await _reconcile(vault)
     await tree.sequence(vault)
     async with connection(vault.pool) as lent, lent.transaction():
         verified = await verify.since(lent, await nights.last(lent))
@@ -100,6 +101,20 @@ async def _close(vault: Vault, today: date) -> list[Closing]:
     # Keys go only while the clocks are trusted: as far as people released, or up to yesterday.
     through = today - timedelta(days=1) if verdict.whole else verdict.released_through
     return await days.close_through(vault, through, today) if through else []
+
+
+async def _reconcile(vault: Vault) -> reconcile.Report:
+    """Hold rows against objects. What stands in the way of it must not hold up the night's account:
+    a name in the bucket that the store lists out of order is there the next night as well.
+    """
+    try:
+        return await reconcile.run(vault, repair=True)
+    except UnavailableError as error:
+        why = error.detail
+    except OSError as error:
+        why = f"what was seen of the database cannot be kept: {error}"
+    log.error("rows and objects could not be compared: %s", why)
+    return reconcile.Report(stopped=f"rows and objects could not be compared: {why}")
 
 
 def make_keys(vault: Vault, now: datetime) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from storage import database, days
 from storage.keyring import NoDayKeyError
+from storage.objects import StoreError
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.services import Faulty, Service, open_service
@@ -51,3 +52,20 @@ async def test_an_upload_whose_day_was_closed_while_it_came_in_is_gone(vault: Va
     async with open_service(replace(vault, ring=ring)) as service:
         await problem(await service.put("late", tone(), query()), 410, "gone")
         assert await service.rows() == []
+
+
+async def test_a_night_comes_to_its_end_though_rows_and_objects_cannot_be_compared(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+
+    async def out_of_order() -> list[str]:
+        raise StoreError("The object store's list is not in the order of its keys.")
+
+    objects: Any = Faulty(service.vault.objects, folders=out_of_order)
+    service.vault = replace(service.vault, objects=objects)
+    night = await service.night()
+    assert [closing.closed for closing in night.closings] == [True]
+    assert "not in the order" in night.reconciled.stopped
+    assert "night.done" in [act for act, _ in await service.acts()]
