@@ -1,14 +1,19 @@
 """The ledger outside the database: every entry lies in the object store before it is signed.
 
-Entries go into bundles of 256 under `ledger/`, named by their number and how many entries they
-hold: `ledger/000000000012-256`. A bundle that is not full is put again, wider, under another name,
-and then the narrower one goes; so no object is ever overwritten. The bundles hold nothing personal.
+Entries go into bundles of 256 under `ledger/`, named by their number, how many entries they hold,
+and a mark: `ledger/000000000012-256-9f86...`. A bundle that is not full is put again, wider, under
+another name, and then the narrower one goes; so no object is ever overwritten. The bundles hold
+nothing personal.
 
 A database that is put back from a backup has lost the end of its ledger. What was signed last lies
-with the keys, and all that was signed is here: the one is made whole from the other.
+with the keys, and all that was signed is here: the one is made whole from the other. The few after
+that, which a crash left unsigned, are believed for their mark, which is an HMAC of the bundle under
+a key of the ring: who can write to the bucket alone cannot put a word into the ledger's mouth.
 """
 
 import hashlib
+import hmac
+import logging
 import re
 from collections.abc import AsyncIterator
 
@@ -16,22 +21,25 @@ from archive import tiles
 from archive.errors import UnavailableError
 from archive.ledger import Entry
 from storage import ledger
-from storage.database import Pool, connection
-from storage.objects import Holding, ObjectStore
+from storage.database import connection
+from storage.holdings import Holding
+from storage.vault import Vault
+
+log = logging.getLogger("archive.published")
 
 PREFIX = "ledger/"
 
-_NAME = re.compile(r"ledger/(\d{12})-(\d{3})")
+_NAME = re.compile(r"ledger/\d{12}-(\d{3})-[0-9a-f]{32}")
 _WHOLE = ("object", "version")
 _TIMEOUT = 60.0
 
 
-async def publish(pool: Pool, objects: ObjectStore) -> int:
+async def publish(vault: Vault) -> int:
     """Put what is not in the object store yet; returns how many entries are there now.
 
     Raises UnavailableError when database or store is away; doing it again does no harm.
     """
-    async with connection(pool) as lent:
+    async with connection(vault.pool) as lent:
         row = await lent.fetchrow("SELECT size, published FROM ledger_head")
     if row is None:
         raise RuntimeError("the table `ledger_head` has lost its row")
@@ -39,36 +47,42 @@ async def publish(pool: Pool, objects: ObjectStore) -> int:
     while done < size:
         number = done // tiles.FULL
         first = number * tiles.FULL
-        async with connection(pool) as lent:
+        async with connection(vault.pool) as lent:
             entries = await ledger.page(lent, first, min(tiles.FULL, size - first))
-        await _put(objects, number, [entry.text for entry in entries])
+        await _put(vault, number, [entry.text for entry in entries])
         done = first + len(entries)
-        async with connection(pool) as lent:
+        async with connection(vault.pool) as lent:
             await lent.execute(
                 "UPDATE ledger_head SET published = $1 WHERE published < $1 AND size >= $1", done
             )
     return int(size)
 
 
-async def _put(objects: ObjectStore, number: int, texts: list[bytes]) -> None:
+async def _put(vault: Vault, number: int, texts: list[bytes]) -> None:
     """Put one bundle, unless it is there; then remove the narrower ones of the same number."""
-    there = await _bundles(objects, number)
-    key = f"{PREFIX}{number:012}-{len(texts):03}"
-    if len(texts) not in there:
-        content = tiles.bundle(texts)
+    there = await _bundles(vault, number)
+    content = tiles.bundle(texts)
+    key = _name(vault, number, len(texts), content)
+    if key not in [holding.key for _, holding in there]:
         digest = hashlib.md5(content, usedforsecurity=False).digest()
-        await objects.put(key, [content], len(content), digest, _TIMEOUT)
-    await objects.remove([holding for width, holding in there.items() if width < len(texts)])
+        await vault.objects.put(key, [content], len(content), digest, _TIMEOUT)
+    narrower = [
+        holding
+        for width, holding in there
+        if width < len(texts)
+        and holding.key == _name(vault, number, width, tiles.bundle(texts[:width]))
+    ]
+    await vault.objects.remove(narrower)
 
 
-async def entries(objects: ObjectStore, first: int) -> AsyncIterator[Entry]:
+async def entries(vault: Vault, first: int) -> AsyncIterator[Entry]:
     """The published entries from a position on, as far as they go without a gap.
 
-    Raises UnavailableError when the store is away or has a bundle that cannot be read.
+    Raises UnavailableError when the store is away or has an entry that cannot be read.
     """
     number = first // tiles.FULL
     while True:
-        texts = await _get(objects, number)
+        texts = await _get(vault, number)
         for index, text in enumerate(texts):
             position = number * tiles.FULL + index
             if position >= first:
@@ -78,36 +92,41 @@ async def entries(objects: ObjectStore, first: int) -> AsyncIterator[Entry]:
         number += 1
 
 
-async def reach(objects: ObjectStore, size: int) -> int:
+async def reach(vault: Vault, size: int) -> int:
     """Up to where entries are published, looked for around a ledger of this size; 0 if nothing is
     there.
     """
     number = size // tiles.FULL
     for each in (number + 1, number):
-        if bundles := await _bundles(objects, each):
-            return each * tiles.FULL + max(bundles)
+        if texts := await _get(vault, each):
+            return each * tiles.FULL + len(texts)
     return 0
 
 
-async def _bundles(objects: ObjectStore, number: int) -> dict[int, Holding]:
-    """The bundles of a number, by how many entries they have."""
-    held = await objects.holdings(f"{PREFIX}{number:012}-")
-    named = ((holding, _NAME.fullmatch(holding.key)) for holding in held)
-    return {int(name[2]): holding for holding, name in named if name and holding.kind in _WHOLE}
+def _name(vault: Vault, number: int, width: int, content: bytes) -> str:
+    """The name of a bundle, with the mark that only the archive can make."""
+    key = vault.ring.lookup_key("published-ledger")
+    mark = hmac.digest(key, number.to_bytes(8, "big") + content, "sha256").hex()[:32]
+    return f"{PREFIX}{number:012}-{width:03}-{mark}"
 
 
-async def _get(objects: ObjectStore, number: int) -> list[bytes]:
-    """The widest bundle of this number; nothing if there is none."""
-    found = await _bundles(objects, number)
-    if not found:
-        return []
-    widest = found[max(found)]
-    async with objects.get(widest.key, 0, widest.size) as body:
-        content = b"".join([piece async for piece in body])
-    try:
-        return tiles.unbundle(content)
-    except ValueError as error:
-        raise UnavailableError(f"The bundle {widest.key} of the ledger is damaged.") from error
+async def _bundles(vault: Vault, number: int) -> list[tuple[int, Holding]]:
+    """What is named as a bundle of a number, and how many entries it says to have, most first."""
+    held = await vault.objects.holdings(f"{PREFIX}{number:012}-")
+    named = ((holding, _NAME.fullmatch(holding.key)) for holding in held if holding.kind in _WHOLE)
+    found = [(int(name[1]), holding) for holding, name in named if name]
+    return sorted(found, key=lambda each: each[0], reverse=True)
+
+
+async def _get(vault: Vault, number: int) -> list[bytes]:
+    """The widest bundle of this number that bears its mark; nothing if there is none."""
+    for width, holding in await _bundles(vault, number):
+        async with vault.objects.get(holding.key, 0, holding.size) as body:
+            content = b"".join([piece async for piece in body])
+        if hmac.compare_digest(holding.key, _name(vault, number, width, content)):
+            return tiles.unbundle(content)
+        log.error("%s is damaged, or is not of this archive's ledger", holding.key)
+    return []
 
 
 def _parsed(position: int, text: bytes) -> Entry:

@@ -100,7 +100,7 @@ async def checkpoint(vault: Vault) -> Note:
     while True:
         last = await asyncio.to_thread(vault.signer.last)
         since = last.size if last else 0
-        size = await published.publish(vault.pool, vault.objects)
+        size = await published.publish(vault)
         async with connection(vault.pool) as lent:
             now = await head(lent, size)
             proof = await consistency(lent, since, now.size) if since <= now.size else []
@@ -136,7 +136,7 @@ async def agree_wholly(vault: Vault) -> None:
     await agree(vault)
     async with connection(vault.pool) as lent:
         count = await size(lent)
-    reached = await published.reach(vault.objects, count)
+    reached = await published.reach(vault, count)
     async with connection(vault.pool) as lent:
         count = await size(lent)  # another service may have gone on meanwhile
         if reached < await lent.fetchval("SELECT published FROM ledger_head"):

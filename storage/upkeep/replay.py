@@ -2,9 +2,9 @@
 it tells is done again.
 
 The published entries (`storage.published`) are believed as far as the archive signed them, since
-their tree must have the signed root; the few after that, which a crash left unsigned, are taken as
-they are. Then the rows are made to agree: what is told as erased becomes a tombstone, a day that is
-told as closed is closed, a key that is told as revoked opens nothing.
+their tree must have the signed root; the few after that, which a crash left unsigned, for the mark
+that their bundle bears. Then the rows are made to agree: what is told as erased becomes a
+tombstone, a day that is told as closed is closed, a key that is told as revoked opens nothing.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ async def _take_back(vault: Vault, lent: Connection, size: int, last: Checkpoint
     """Add the published entries that the database lacks; returns how many."""
     batch: list[Entry] = []
     first = size
-    async for entry in published.entries(vault.objects, size):
+    async for entry in published.entries(vault, size):
         batch.append(entry)
         signed = last is not None and entry.position + 1 == last.size
         if signed or len(batch) == _BATCH:

@@ -92,7 +92,7 @@ async def test_the_ledger_is_published_and_rows_are_held_against_objects(service
     for _ in range(2):
         await upload(service, f"more-{uuid4()}")
         await tree.checkpoint(service.vault)
-    entries = [entry async for entry in published.entries(service.vault.objects, 0)]
+    entries = [entry async for entry in published.entries(service.vault, 0)]
     async with connection(service.vault.pool) as lent:
         assert entries == await ledger.page(lent, 0, 1000)
     assert len(await service.vault.objects.holdings(published.PREFIX)) == 1

@@ -317,7 +317,7 @@ async def test_a_published_ledger_that_is_not_the_signed_one_is_refused(
     await service.vault.objects.remove(held)
     entries = [entry async for entry in everything(service)]
     texts = [replace(entry, actor="somebody").text for entry in entries]
-    await published._put(service.vault.objects, 0, texts)
+    await published._put(service.vault, 0, texts)
     vault = await backups.put_back(None, service.vault)
     with pytest.raises(RewrittenError, match="not those that were signed"):
         await rebuild.run(vault)
@@ -347,7 +347,7 @@ async def test_what_was_published_and_not_signed_shows_that_a_database_was_put_b
     dumped = backups.dump()
     last = await upload(service, "c2")
     await tree.sequence(service.vault)
-    await published.publish(service.vault.pool, service.vault.objects)
+    await published.publish(service.vault)
     vault = await backups.put_back(dumped, service.vault)
     await tree.agree(vault)
     with pytest.raises(RewrittenError, match="published last"):
