@@ -237,10 +237,14 @@ def _reconcile_parser(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         "reconcile",
         "Compare rows with objects, both ways; the report first.",
         "  archive reconcile\n"
-        "  archive reconcile --repair   # removes what the evidence is against, and only that",
+        "  archive reconcile --repair   # removes what the evidence is against, and only that\n"
+        "  archive reconcile --repair --most 5000   # once you know why there are so many",
         _reconcile,
     )
     parser.add_argument("--repair", action="store_true", help="remove what is known to be over")
+    parser.add_argument(
+        "--most", type=int, default=0, metavar="N", help="let this run remove up to N objects"
+    )
     parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
@@ -248,7 +252,9 @@ async def _reconcile(arguments: argparse.Namespace) -> int:
     from app import reconcile
 
     loaded = config.load(arguments.config, os.environ)
-    return await reconcile.run(loaded, repair=arguments.repair, as_json=arguments.json)
+    return await reconcile.run(
+        loaded, repair=arguments.repair, most=arguments.most, as_json=arguments.json
+    )
 
 
 def _rebuild_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

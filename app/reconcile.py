@@ -9,10 +9,10 @@ from storage.upkeep import reconcile
 from storage.upkeep.reconcile import Report
 
 
-async def run(config: Config, *, repair: bool, as_json: bool) -> int:
+async def run(config: Config, *, repair: bool, most: int, as_json: bool) -> int:
     """Compare, and remove what the evidence is against if `repair`; 1 if somebody has to look."""
     async with opened(config, join=True) as vault:
-        report = await reconcile.run(vault, repair=repair)
+        report = await reconcile.run(vault, repair=repair, most=most)
     if as_json:
         print(json.dumps(report.as_json()))
     else:

@@ -33,10 +33,11 @@ SHARE = 1000
 """A run removes at most FEW objects, or one of SHARE that it saw, whichever is more."""
 
 
-async def run(vault: Vault, *, repair: bool) -> Report:
+async def run(vault: Vault, *, repair: bool, most: int = 0) -> Report:
     """Compare all rows with all objects; with `repair`, remove what the evidence is against.
 
-    It may run while services do, and several at once. Raises UnavailableError when the database or
+    `most` is how many a person allows this run to remove, if that is more than it may by itself. It
+    may run while services do, and several at once. Raises UnavailableError when the database or
     the store is away, and then any part of a repair may be done.
     """
     comparison = Comparison(vault)
@@ -44,13 +45,13 @@ async def run(vault: Vault, *, repair: bool) -> Report:
     report.stopped = await mark.gone_back(vault)
     await comparison.everything()
     if repair:
-        await _repair(vault, comparison.doomed, report)
+        await _repair(vault, comparison.doomed, report, most)
     _tell(report)
     return report
 
 
-async def _repair(vault: Vault, doomed: Sequence[Stray], report: Report) -> None:
-    allowed = max(FEW, report.objects // SHARE)
+async def _repair(vault: Vault, doomed: Sequence[Stray], report: Report, most: int) -> None:
+    allowed = max(FEW, report.objects // SHARE, most)
     count = sum(count for why, count in report.due.items() if why != Why.UNFINISHED)
     if not report.stopped and count > allowed:
         report.stopped = (

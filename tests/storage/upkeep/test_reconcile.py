@@ -182,6 +182,15 @@ async def test_a_run_that_would_remove_too_much_removes_nothing(service: Service
     assert (report.removed, report.failed) == (0, True)
     assert "more than the 20" in report.stopped
     assert len(await service.holdings()) == reconcile.FEW + 2
+    # A person who knows why may let so many go, and no more.
+    assert (await reconcile.run(service.vault, repair=True, most=reconcile.FEW)).removed == 0
+    assert (await reconcile.run(service.vault, repair=True, most=100)).removed == reconcile.FEW + 1
+
+
+async def test_a_run_removes_as_many_as_it_may_by_itself(service: Service) -> None:
+    day, _ = await stored(service, await upload(service, "c1"))
+    for _ in range(reconcile.FEW + 1):
+        await abandon(service, day, -5)
     async with connection(service.vault.pool) as lent:
         await lent.execute(
             "DELETE FROM recording WHERE id = (SELECT id FROM recording WHERE state = 'abandoned'"
