@@ -106,7 +106,11 @@ class Schedule:
             done = await self._guarded("nightly", self._one_night())
         if not done:
             later = datetime.now(UTC) + RETRY
-            self._scheduler.add_job(self._run_night, "date", run_date=later, name="retried night")
+            # One try to come, however many nights have failed by now.
+            again = "retried night"
+            self._scheduler.add_job(
+                self._run_night, "date", run_date=later, id=again, name=again, replace_existing=True
+            )
 
     async def _one_night(self) -> bool:
         await nightly.run(self._vault)

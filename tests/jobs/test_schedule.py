@@ -47,6 +47,23 @@ async def running(vault: Vault) -> AsyncIterator[Schedule]:
         await started.stop()
 
 
+async def test_nights_that_fail_do_not_pile_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a week without the store there is one night to make up, and not seven."""
+    await note_night(service.vault)
+
+    async def fail(_: Vault) -> None:
+        raise UnavailableError("The object store is away.")
+
+    monkeypatch.setattr(nightly, "run", fail)
+    async with running(service.vault) as started:
+        for _ in range(3):
+            await started._run_night()
+        names = [job.name for job in started._scheduler.get_jobs()]
+        assert names.count("retried night") == 1
+
+
 async def note_night(vault: Vault) -> None:
     async with connection(vault.pool) as lent:
         await nights.record(lent, await database.now(vault.pool), {})
