@@ -157,13 +157,14 @@ def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -
 
 
 async def tidy(vault: Vault) -> bool:
-    """Every minute: keys ahead, unfinished uploads collected, what failed retried, the clock
-    marked, days closed that a night left open, the ledger signed.
+    """Every minute: unfinished uploads collected, what failed retried, the clock marked, keys made
+    ahead, days closed that a night left open, the ledger signed. A key store that is full stops
+    only the last three.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
-    nightly.make_keys(vault, await database.now(vault.pool))
     await removal.sweep(vault)
     await expiry.run(vault)
+    nightly.make_keys(vault, await database.now(vault.pool))
     await nightly.catch_up(vault)
     await tree.checkpoint(vault)
     return True

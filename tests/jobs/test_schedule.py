@@ -47,6 +47,21 @@ async def running(vault: Vault) -> AsyncIterator[Schedule]:
         await started.stop()
 
 
+async def test_a_full_key_store_does_not_stop_the_tidying(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the clock is not marked, and in two quiet days the fuse blows for it."""
+
+    def full(*_: object) -> None:
+        raise KeyRingError("no space left")
+
+    monkeypatch.setattr(nightly, "make_keys", full)
+    with pytest.raises(KeyRingError):
+        await schedule.tidy(vault)
+    async with connection(vault.pool) as lent:
+        assert await lent.fetchval("SELECT clock_mark FROM archive")
+
+
 async def test_nights_that_fail_do_not_pile_up(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
