@@ -8,7 +8,10 @@ was found good.
 """
 
 import asyncio
+import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +62,8 @@ class Witness:
             durable.write(state / "new", Ed25519PrivateKey.generate().private_bytes_raw())
             durable.rename(state / "new", path)
         witness = cls(state, archive, Ed25519PrivateKey.from_private_bytes(path.read_bytes()))
-        durable.write(state / "new", f"{witness.verifier}\n".encode())
-        durable.rename(state / "new", state / "witness.pub")
+        durable.write(state / "witness.pub.new", f"{witness.verifier}\n".encode())
+        durable.rename(state / "witness.pub.new", state / "witness.pub")
         return witness
 
     def last(self) -> Checkpoint | None:
@@ -75,6 +78,20 @@ class Witness:
 
         `url` is the operations door, `token` an auditor's. Raises ValueError saying what is wrong.
         """
+        with self._alone():
+            return await self._visit(url, token)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One visit at a time: a slow one would put its older checkpoint in a newer one's place."""
+        with self._kept.with_name("lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WitnessError("Another visit of this witness is under way.") from None
+            yield
+
+    async def _visit(self, url: str, token: str) -> Seen:
         last = self.last()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(total=60)

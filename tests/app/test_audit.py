@@ -195,6 +195,19 @@ async def test_a_witness_says_why_it_cannot_ask(service: Service, tmp_path: Path
     assert not (tmp_path / "state" / "checkpoint").exists()
 
 
+async def test_of_two_visits_at_once_one_gives_way(service: Service, tmp_path: Path) -> None:
+    """The slower would put the older checkpoint in the place of the newer."""
+    await write(service.vault, *"abc")
+    witness = Witness.open(tmp_path / "state", service.vault.signer.verifier)
+    again = Witness.open(tmp_path / "state", service.vault.signer.verifier)
+    came = await asyncio.gather(
+        *(each.visit(service.operations, service.tokens["auditor"]) for each in (witness, again)),
+        return_exceptions=True,
+    )
+    assert ["under way" in str(each) for each in came] == [False, True]
+    assert (await again.visit(service.operations, service.tokens["auditor"])).before > 0
+
+
 @pytest.fixture
 async def liar(service: Service) -> AsyncIterator[str]:
     """An archive whose tiles are not those of its checkpoint."""
