@@ -43,7 +43,7 @@ async def act(config: Config, through: date | None, token_file: str, *, as_json:
     something is left.
     """
     token = _token(token_file) if through else ""
-    async with opened(config, join=True) as vault:
+    async with opened(config, join=True, patience=database.LONG) as vault:
         if through and not await _released(vault, through, token):
             return 1
         report = await expiry.run(vault)

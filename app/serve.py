@@ -53,11 +53,14 @@ class Addresses:
 
 
 @asynccontextmanager
-async def opened(config: Config, *, join: bool = False, whole: bool = True) -> AsyncIterator[Vault]:
+async def opened(
+    config: Config, *, join: bool = False, whole: bool = True, patience: float = database.PATIENCE
+) -> AsyncIterator[Vault]:
     """The vault, with the embedded servers if the configuration asks for them.
 
     `join`: a command may use the servers of a service that runs on the same `data_dir`. `whole`:
     raise RewrittenError when the database is an old one that was put back, or was rewritten.
+    `patience`: seconds that a statement may take.
     """
     # A core dump would put the keys that the memory holds on a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -70,7 +73,9 @@ async def opened(config: Config, *, join: bool = False, whole: bool = True) -> A
                 join=join,
             )
         )
-        pool = await database.open_pool(servers.database_url or config.database.url)
+        pool = await database.open_pool(
+            servers.database_url or config.database.url, patience=patience
+        )
         stack.push_async_callback(pool.close)
         async with connection(pool) as lent:
             await database.migrate(lent)

@@ -52,7 +52,14 @@ class SchemaError(RuntimeError):
     """This program cannot work with this database; the message says what to do."""
 
 
-async def open_pool(url: str, size: int = 20) -> Pool:
+PATIENCE = 60.0
+"""Seconds that a statement may take."""
+
+LONG = 86400.0
+"""The same where a person waits for a look at everything, which nobody else waits for."""
+
+
+async def open_pool(url: str, size: int = 20, patience: float = PATIENCE) -> Pool:
     """Connect to the database. Raises UnavailableError when it cannot be reached."""
     with _told():
         return await asyncpg.create_pool(
@@ -60,7 +67,7 @@ async def open_pool(url: str, size: int = 20) -> Pool:
             min_size=1,
             max_size=size,
             timeout=10,
-            command_timeout=60,
+            command_timeout=patience,
             init=_prepare,
             reset=_leave,
             server_settings={

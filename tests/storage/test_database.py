@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from archive.errors import UnavailableError
 from archive.lifecycle import STEPS, State
 from storage import database, ledger, tree
 from storage.database import connection
@@ -249,3 +250,11 @@ async def test_entries_come_in_their_order(vault: Vault) -> None:
         rest = await ledger.page(lent, 2, 2)
     assert [entry.act for entry in page + rest] == ["one", "two", "three"]
     assert [entry.position for entry in page + rest] == [0, 1, 2]
+
+
+async def test_a_statement_takes_no_longer_than_the_pool_has_patience(database_url: str) -> None:
+    pool = await database.open_pool(database_url, size=1, patience=0.05)
+    with pytest.raises(UnavailableError):
+        async with connection(pool) as lent:
+            await lent.execute("SELECT pg_sleep(30)")
+    pool.terminate()

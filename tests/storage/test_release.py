@@ -159,7 +159,7 @@ async def test_the_command_asks_and_then_releases(
     tmp_path: Path,
 ) -> None:
     @asynccontextmanager
-    async def opened(config: Config, *, join: bool) -> AsyncIterator[Vault]:
+    async def opened(config: Config, *, join: bool, patience: float) -> AsyncIterator[Vault]:
         yield service.vault
 
     monkeypatch.setattr(expire, "opened", opened)
