@@ -61,6 +61,7 @@ class Story:
     _due: dict[bytes, bytes] = field(default_factory=dict)
     _erased: list[tuple[int, bytes]] = field(default_factory=list)
     _accounted: int = 0
+    _ahead: bytes = b"~"
 
     def fault(self, what: str) -> None:
         """Note what is wrong."""
@@ -71,9 +72,12 @@ class Story:
 def read(lines: Iterable[bytes], now: datetime | None = None) -> Story:
     """Read entries, without their ends of line, in their order.
 
-    Times after `now`, the reader's own, say nothing of how far the story goes: a clock leapt.
+    Times after `now`, the reader's own, say nothing of how far the story goes: a clock leapt. What
+    is told as erased over a day after it was erased early: the database can bend its own clock.
     """
     story = Story()
+    if now:
+        story._ahead = instant(now + LATE).encode()
     story.growth = merkle.growth_over(_heard(story, lines, instant(now) if now else "~"))
     _left_out(story)
     return story
@@ -156,6 +160,8 @@ def _hear(
         _wrong(story, position, identifier, "is erased and was never stored")
     elif known != due:
         _wrong(story, position, identifier, "is erased by another due time")
+    if at > story._ahead:
+        _wrong(story, position, identifier, "is erased at a time that has not come yet")
     if at < due:  # both in the ledger's one form, so that their order is that of the texts
         _wrong(story, position, identifier, "is erased before it is due")
 

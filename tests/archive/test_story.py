@@ -105,6 +105,16 @@ def test_the_story_ends_with_its_latest_entry_and_not_with_one_that_is_dated_bac
         assert [str(ONE) in fault for fault in found.faults] == [True]
 
 
+def test_an_erasure_that_bears_a_time_to_come_was_early() -> None:
+    """Who owns the database can bend its clock for one statement, and no fuse sees it."""
+    lines = [make() for make in WHOLE]
+    assert story.read(lines, BEGIN + timedelta(hours=24)).faults == []
+    faults = story.read(lines, BEGIN - timedelta(hours=1)).faults
+    assert [fault.split(" is ")[1] for fault in faults] == [
+        "erased at a time that has not come yet"
+    ] * 2
+
+
 def test_a_clock_that_leapt_ahead_leaves_nothing_out() -> None:
     """It was set right; what it wrote down says nothing until that time has come."""
     entries = [*WHOLE[:5], entry("key.added", 9000), entry("searched", 9000)]
