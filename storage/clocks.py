@@ -72,6 +72,9 @@ def judge(reading: Reading, others: Others, policy: Policy) -> list[str]:
         )
     if reading.mark is not None and database - reading.mark > LEAP:
         faults.append(f"the database's clock is {database - reading.mark} past its last mark")
+    if reading.mark is not None and reading.mark - database > APART:
+        # What falls due by it fell due long ago: nobody would be told of how late everything is.
+        faults.append(f"the database's clock is {reading.mark - database} behind its last mark")
     return faults
 
 
