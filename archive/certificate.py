@@ -79,7 +79,7 @@ class Certificate:
     def parse(cls, content: bytes) -> "Certificate":
         """Read a file. Raises CertificateError."""
         try:
-            raw = json.loads(content)
+            raw = json.loads(content.decode())
             if not isinstance(raw, dict) or raw["certificate"] != FORMAT:
                 raise CertificateError("This is not a certificate of this archive.")
             entries = [Proven.from_json(each) for each in raw["entries"]]

@@ -199,6 +199,9 @@ async def test_no_lie_about_a_certificate_holds(
         said = stand_alone(tmp_path, lie, key)
         assert (said.returncode, said.stdout) == (1, ""), number
         assert "DOES NOT HOLD" in said.stderr
+    for encoding in ("utf-16", "utf-8-sig"):  # JSON is UTF-8, for the other verifier as well
+        with pytest.raises(certificate.CertificateError):
+            Certificate.parse(json.dumps(raw).encode(encoding))
     for whole in (None, [], "x", {}):
         assert stand_alone(tmp_path, whole, key).returncode == 1
     for other in (key.replace("+", "+0", 1), "x", key[:-4] + "AAA="):
