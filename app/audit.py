@@ -179,12 +179,17 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
     return 0 if facts["holds"] else 1
 
 
-def verify_export(path: Path, key: Verifier, kept: list[Note]) -> dict[str, object]:
-    """Check an export whole. Raises ValueError or OSError when it cannot be read at all."""
+def verify_export(
+    path: Path, key: Verifier, kept: list[Note], now: datetime | None = None
+) -> dict[str, object]:
+    """Check an export whole, by the reader's clock or as of `now`.
+
+    Raises ValueError or OSError when it cannot be read at all.
+    """
     from storage.signer import check
 
     with path.open("rb") as file:
-        told = story.read(_lines(file), datetime.now(UTC))
+        told = story.read(_lines(file), now or datetime.now(UTC))
         note = Note.parse(file.read().decode())
     checkpoint = check(note, key)
     faults = list(told.faults)

@@ -189,5 +189,5 @@ async def _judge(walk: Walk, night: Night, tally: Tally, place: Path) -> None:
     ahead = night.end.astimezone(UTC) - datetime.now(UTC)
     await turn_database(walk.vaults[0], ahead)
     await export(walk.vaults[0], place)
-    found = audit.verify_export(place, walk.vaults[0].signer.verifier, [])
+    found = audit.verify_export(place, walk.vaults[0].signer.verifier, [], night.end)
     tally.note(bool(found["holds"]), f"{night.name}: the ledger does not hold: {found['faults']}")

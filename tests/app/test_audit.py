@@ -69,7 +69,7 @@ async def test_two_services_whose_nights_come_at_once_tell_one_story(
 
     monkeypatch.setattr(nights, "record", record)
     await asyncio.gather(service.night(), service.night())
-    path = await export(service, tmp_path / "ledger.txt")
+    path = await export(service.vault, tmp_path / "ledger.txt")
     found = audit.verify_export(path, service.vault.signer.verifier, [])
     assert found["faults"] == []
     assert (found["erased"], found["nights"]) == (1, 2)
