@@ -14,6 +14,7 @@ from app.serve import open_ring, open_store
 from archive.errors import ArchiveError
 from archive.retention import Policy
 from storage import clocks, database, fuse, release
+from storage.audio.pool import AudioPool
 from storage.clocks import Others
 from storage.database import Pool, SchemaError, connection
 from storage.keyring import KeyRingError, Ring
@@ -77,6 +78,7 @@ class _Check:
 
     async def everything(self) -> None:
         look = self._findings.look
+        await look("audio", self._audio)
         if not await look("servers", self._start):
             return
         database_ok = await look("database", self._database, "[database] url")
@@ -87,6 +89,13 @@ class _Check:
             await look("clocks", self._clocks)
         if database_ok:
             await look("fuse", self._fuse)
+
+    async def _audio(self) -> str:
+        workers = AudioPool(1)
+        try:
+            return str(await workers.sandbox())
+        finally:
+            await workers.close()
 
     async def _start(self) -> str:
         config = self._config

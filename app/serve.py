@@ -18,6 +18,7 @@ from aiohttp import web
 
 from app.config import Config, Door
 from app.embedded import Embedded
+from archive.errors import UnavailableError
 from archive.retention import Policy
 from jobs import nightly
 from jobs.schedule import Schedule
@@ -153,12 +154,22 @@ async def running(config: Config) -> AsyncIterator[tuple[Addresses, Schedule, Va
     """The whole service: doors that answer and jobs that run, until the context is left."""
     async with opened(config) as vault:
         await asyncio.to_thread(nightly.make_keys, vault, await database.now(vault.pool))
+        await _tell_of_the_sandbox(vault.probes)
         async with AsyncExitStack() as stack:
             addresses = await _open_doors(config, vault, stack)
             schedule = Schedule(vault, config.jobs.nightly)
             await schedule.start()
             stack.push_async_callback(schedule.stop)
             yield addresses, schedule, vault
+
+
+async def _tell_of_the_sandbox(workers: AudioPool) -> None:
+    try:
+        sandbox = await workers.sandbox()
+    except UnavailableError as error:
+        log.warning("audio: %s Nothing can be taken in.", error.detail)
+        return
+    log.log(logging.WARNING if sandbox.missing else logging.INFO, "audio: %s", sandbox)
 
 
 async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Addresses:

@@ -8,6 +8,8 @@ holds a few of them, so that a slow listener slows the encoder and memory stays 
 A file on which a worker dies is tried once more in a new one, because the death may have had other
 reasons; if that dies as well, or a limit was passed, the file is refused. Messages of decoders are
 never passed on.
+What comes from a worker is not believed either, since foreign code may have got hold of it: an
+answer that does not read as one counts as the worker's death.
 """
 
 import asyncio
@@ -24,6 +26,7 @@ from typing import Any, Literal
 
 from archive.errors import NotAudioError, TooLargeError, UnavailableError
 from storage.audio.facts import AudioFacts, SealedSource
+from storage.audio.sandbox import Sandbox
 from storage.sealing import DamagedError
 
 __all__ = ["AudioFacts", "AudioPool", "SealedSource"]
@@ -47,10 +50,11 @@ class _DeadError(Exception):
 
 
 class _Worker:
-    """One process and the socket to it. `idle` while it has no job."""
+    """One process and the socket to it. `idle` while it has no job; `sandbox` once it is ready."""
 
     def __init__(self) -> None:
         self.idle = False
+        self.sandbox = Sandbox()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         with theirs:
@@ -80,10 +84,11 @@ class _Worker:
     async def ready(self) -> None:
         """Wait until it can take a job."""
         try:
-            kind, _ = await self.receive(_START)
+            _, told = await self.receive(_START)
+            self.sandbox = Sandbox.from_words(json.loads(told))
         except (_DeadError, TimeoutError) as error:
             raise UnavailableError("No process for audio could be started.") from error
-        self.idle = kind == b"R"
+        self.idle = True
 
     def send(self, job: Mapping[str, object], source: SealedSource) -> None:
         """Hand a job over. It fits into the empty socket, so this never waits."""
@@ -119,6 +124,12 @@ class AudioPool:
         self._idle.clear()
         for worker in self._all:
             worker.process.kill()  # its socket stays open for whoever waits there to notice
+
+    async def sandbox(self) -> Sandbox:
+        """What confines the workers here. Raises UnavailableError when none can be started."""
+        async with self._worker() as worker:
+            worker.idle = True
+            return worker.sandbox
 
     async def probe(
         self,
@@ -169,6 +180,7 @@ class AudioPool:
                 try:
                     worker.send(_complete(job, source, cpu), source)
                     _, answer = await worker.receive(_wall_seconds(cpu))
+                    told = _read(answer)
                     worker.idle = True
                 except TimeoutError:
                     break
@@ -176,7 +188,7 @@ class AudioPool:
                     if death.overran:
                         break
                     continue
-            return _result(answer)
+            return _result(told)
         raise NotAudioError(_UNSAFE)
 
     @asynccontextmanager
@@ -205,10 +217,11 @@ async def _pieces(
         worker.send(job, source)
         while (packet := await worker.receive(_STALL))[0] == b"D":
             yield packet[1]
+        told = _read(packet[1])
     except (_DeadError, TimeoutError) as error:
         raise UnavailableError("The copy could not be made.") from error
     worker.idle = True
-    _result(packet[1])
+    _result(told)
 
 
 def _probe_seconds(size: int, max_duration: float) -> float:
@@ -225,9 +238,19 @@ def _complete(job: Mapping[str, object], source: SealedSource, cpu: float) -> di
     return {**job, **place, "cpu": cpu}
 
 
-def _result(answer: bytes) -> Any:
+def _read(answer: bytes) -> dict[str, Any]:
+    """The answer of a worker; _DeadError if it is none."""
+    try:
+        told = json.loads(answer)
+    except (ValueError, RecursionError):
+        told = None
+    if isinstance(told, dict) and ("result" in told or isinstance(told.get("detail"), str)):
+        return told
+    raise _DeadError(overran=False)
+
+
+def _result(told: dict[str, Any]) -> Any:
     """What the worker found, or the error that it met."""
-    told = json.loads(answer)
     match told.get("error"):
         case None:
             return told["result"]

@@ -9,7 +9,12 @@ sealed file; answers are packets whose first byte is their kind: `D` a piece of 
 - before the first job the table of descriptors is made so short that the job's own one fills it:
   whatever a demuxer might be talked into, neither a file nor a socket can be opened any more;
 - it is not dumpable, gains no privileges, and dies with its parent. No secret is in its
-  environment.
+  environment;
+- and lest it be talked into running foreign code, `sandbox` takes from it what the kernel lets go.
+
+Each kind of work is done once before that, since nothing can be loaded later, and once behind it:
+where the sandbox keeps a system from decoding, no worker starts and uploads are put off with 503.
+To refuse them as not audio would be to lose them.
 """
 
 import array
@@ -27,6 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from archive.errors import NotAudioError, TooLargeError
+from storage.audio import sandbox
 from storage.audio.decode import measure, open_track
 from storage.audio.formats import NAMES
 from storage.audio.render import Format, transcode, waveform
@@ -44,6 +50,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 def main(descriptor: int, parent: int) -> None:
     """Serve jobs from the socket `descriptor` until its other end is closed."""
+    box = sandbox.Sandbox().attempt("namespaces", sandbox.namespaces)
     _confine(parent)
     _warm_up()
     if descriptor != _CONTROL:
@@ -52,8 +59,11 @@ def main(descriptor: int, parent: int) -> None:
     with socket.socket(fileno=_CONTROL) as control, Path(os.devnull).open("wb") as nothing:
         os.dup2(nothing.fileno(), 2)  # from here on messages would be about foreign audio
         nothing.close()
+        box = box.attempt("Landlock", sandbox.landlock)
         resource.setrlimit(resource.RLIMIT_NOFILE, (_CONTROL + 2, _CONTROL + 2))
-        control.send(READY)
+        box = box.attempt("system call filter", sandbox.system_calls)
+        _warm_up()
+        control.send(READY + json.dumps(box.words()).encode())
         while job := _receive(control):
             _serve(control, *job)
 

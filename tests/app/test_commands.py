@@ -390,10 +390,12 @@ def test_reconcile_finds_rows_and_objects_agreeing(trial: Archive, here: Any) ->
 def test_check_finds_everything_in_order(here: Any) -> None:
     told = here("check")
     assert told.status == 0, told.out
-    parts = ["configuration", "servers", "database", "object store", "keys", "clocks", "fuse"]
+    parts = ["configuration", "audio", "servers", "database", "object store", "keys"]
+    parts += ["clocks", "fuse"]
     assert [line[:14].strip() for line in told.out.splitlines()] == parts
     assert all(line[15:21].strip() == "ok" for line in told.out.splitlines())
     assert "only holder" in told.out
+    assert "decoded in" in told.out
     facts = here("check", "--json").facts
     assert [row["part"] for row in facts] == parts
     assert all(row["ok"] is True and row["detail"] for row in facts)

@@ -252,6 +252,14 @@ async def test_a_worker_that_cannot_start_is_no_fault_of_the_file(
     assert not pool._all
 
 
+_BARE = """
+import subprocess, tempfile
+from storage.audio import sandbox
+def missing(): raise OSError(0, "said to be missing")
+sandbox.namespaces = sandbox.landlock = sandbox.system_calls = missing
+"""
+
+
 @pytest.mark.parametrize(
     "deed",
     [
@@ -265,7 +273,7 @@ async def test_a_worker_that_cannot_start_is_no_fault_of_the_file(
         "os.memfd_create('x')",
     ],
 )
-async def test_a_worker_can_open_nothing_while_it_decodes(
+async def test_a_worker_without_a_sandbox_can_open_nothing_while_it_decodes(
     pool: AudioPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, deed: str
 ) -> None:
     body = (
@@ -273,9 +281,9 @@ async def test_a_worker_can_open_nothing_while_it_decodes(
         "    except OSError as error: raise worker.TooLargeError(str(error.errno))\n"
         "    raise worker.NotAudioError('it could')"
     )
-    _use(monkeypatch, tmp_path, "    import errno, subprocess, tempfile\n" + body)
+    _use(monkeypatch, tmp_path, body)
     script = tmp_path / "worker.py"
-    script.write_text("import subprocess, tempfile\n" + script.read_text())
+    script.write_text(_BARE + script.read_text())
     with sealed(wav(tone(1))) as source, pytest.raises(TooLargeError) as refused:
         await pool.probe(source, None, NAMES, LIMIT)
     assert refused.value.detail in {"24", "2"}  # EMFILE; tempfile finds no usable directory
