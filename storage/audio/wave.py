@@ -57,7 +57,7 @@ def read_wave(reader: BinaryIO, size: int) -> Wave:
         if name == b"fmt ":
             form = reader.read(min(length, 1024))
         elif name == b"ds64" and magic != b"RIFF" and length >= 24:
-            long_size = int(struct.unpack_from("<Q", reader.read(24), 8)[0])
+            long_size = int.from_bytes(reader.read(24)[8:16], "little")
         position += 8 + length + length % 2
     else:
         raise NotAudioError("The WAV has no audio in its first chunks.")

@@ -189,6 +189,7 @@ def test_a_flac_that_claims_more_and_one_that_claims_less() -> None:
         wav(b"\0"),
         wav(SECOND)[:30],
         wav(SECOND)[:44],
+        rf64(SECOND)[:34],
         wav(SECOND, channels=0, block=2),
         wav(SECOND, channels=17),
         wav(SECOND, rate=0),
