@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from hashlib import md5
 
-from app.config import Config
+from app.config import Config, ConfigError
 from app.embedded import AlreadyRunningError, Embedded, EmbeddedError
-from app.serve import open_ring, open_store
+from app.serve import check_residency, open_ring, open_store
 from archive.errors import ArchiveError
 from archive.retention import Policy
 from storage import clocks, database, fuse, release
@@ -84,6 +84,8 @@ class _Check:
         database_ok = await look("database", self._database, "[database] url")
         asked = "[objects] endpoint, bucket, access_key, secret_key and ca"
         objects_ok = await look("object store", self._store, asked)
+        if objects_ok:
+            await look("residency", self._residency)
         keys_ok = database_ok and await look("keys", self._keys)
         if keys_ok and objects_ok:
             await look("clocks", self._clocks)
@@ -140,6 +142,12 @@ class _Check:
                 "the store keeps what is deleted: is there an object lock on the bucket?"
             )
         return f"bucket {self._config.objects.bucket}: put, range, delete and read-back work"
+
+    async def _residency(self) -> str:
+        try:
+            return await check_residency(self._config, self._objects)
+        except ConfigError as error:
+            raise ValueError(f"{error.problem}. Look at [objects] {error.key}.") from None
 
     async def _keys(self) -> str:
         config = self._config

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from app import values
 from app.settings import ConfigError, Settings
 from archive.recording import CallType
+from archive.residency import EEA
 from archive.retention import Period
 from storage.audio.formats import NAMES
 
@@ -141,6 +142,7 @@ class Objects:
     ca: Path | None
     region: str
     country: str
+    replicas: frozenset[str]
 
     @property
     def embedded(self) -> bool:
@@ -157,6 +159,7 @@ class Objects:
             ca=settings.optional_path("ca", None),
             region=settings.parsed("region", values.region),
             country=settings.parsed("country", values.country),
+            replicas=settings.words("replicas", EEA, least=0),
         )
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from app.config import Config, Door
+from app.config import Config, ConfigError, Door
 from app.embedded import Embedded
+from archive import residency
 from archive.errors import UnavailableError
 from archive.retention import Policy
 from jobs import nightly
@@ -82,6 +83,7 @@ async def opened(
             await database.migrate(lent)
         objects = await open_store(config, servers)
         stack.push_async_callback(objects.close)
+        await check_residency(config, objects)
         policy = Policy(config.retention.timezone, config.retention.periods)
         ring = await open_ring(config, pool, policy)
         signer = await open_signer(config, pool, ring)
@@ -119,6 +121,20 @@ async def open_store(config: Config, servers: Embedded) -> ObjectStore:
         region=objects.region,
         ca=objects.ca,
     )
+
+
+async def check_residency(config: Config, objects: ObjectStore) -> str:
+    """Hold what the store says of where it is against what is declared; tell what was found.
+
+    Raises ConfigError where the two contradict.
+    """
+    declared = config.objects
+    seen = await objects.seen()
+    found = residency.contradictions(declared.country, declared.replicas, seen)
+    if found:
+        problem = f"{'; '.join(found)}: recordings are kept only where it is declared"
+        raise ConfigError(str(config.path), "objects", "country and replicas", problem)
+    return residency.told(declared.country, declared.replicas, seen)
 
 
 async def open_ring(config: Config, pool: Pool, policy: Policy) -> Ring:

@@ -85,12 +85,16 @@ class Settings:
             self.fail(key, f"must be a whole number from {least} to {most}")
         return value
 
-    def words(self, key: str, allowed: frozenset[str]) -> frozenset[str]:
-        """A list of some of the allowed words, at least one."""
+    def words(self, key: str, allowed: frozenset[str], *, least: int = 1) -> frozenset[str]:
+        """A list of some of the allowed words, at least so many."""
         value = self._take(key, None)
         if isinstance(value, str) and self.from_environment(key):
             value = [word.strip() for word in value.split(",") if word.strip()]
-        if not isinstance(value, list) or not value or not allowed.issuperset(map(str, value)):
+        if (
+            not isinstance(value, list)
+            or len(value) < least
+            or not allowed.issuperset(map(str, value))
+        ):
             self.fail(key, "must be a list of some of: " + ", ".join(sorted(allowed)))
         return frozenset(map(str, value))
 

@@ -11,17 +11,10 @@ from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
 
+from archive.residency import EEA
+
 EMBEDDED = "embedded"
 """Stands for a server that the archive starts itself."""
-
-# fmt: off
-EU = frozenset((
-    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE",
-    "IT", "LT", "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK",
-))
-# fmt: on
-EEA = EU | {"IS", "LI", "NO"}
-"""Where a store may stand, by ISO 3166."""
 
 YEARS_AHEAD = 10
 """How far ahead the clock changes of a zone are looked for."""

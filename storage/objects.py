@@ -29,7 +29,9 @@ from xml.sax.saxutils import escape
 import aiohttp
 from minio.credentials.credentials import Credentials
 
+from archive.residency import Seen
 from storage import holdings as kept
+from storage import residency
 from storage.holdings import Holding, Span, keeps_versions, list_all, remove_all
 from storage.s3 import (
     BROKEN,
@@ -152,6 +154,10 @@ class ObjectStore:
             return parsedate_to_datetime(headers["Date"]).astimezone(UTC)
         except (KeyError, ValueError) as error:
             raise StoreError("The object store does not say what time it is.") from error
+
+    async def seen(self) -> Seen:
+        """Where the store says that the bucket is, and where it copies it to."""
+        return await residency.look(self._bucket)
 
     async def holdings(self, prefix: str, first: str = "", last: str = "") -> list[Holding]:
         """List every object, version, delete marker and unfinished upload under `prefix`.

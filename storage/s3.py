@@ -80,6 +80,7 @@ class Bucket:
         self.patience = patience
         self.region = region
         self._endpoint = canonical(endpoint)
+        self.host = self._endpoint.hostname or ""
         self._path = f"/{name}"
         self._access = access
         trust = ssl.create_default_context(cafile=ca) if ca else True

@@ -31,9 +31,12 @@ from minio import Minio
 from app import cli, embedded_rclone
 from archive.access import Level
 from archive.recording import CallType
+from archive.residency import Copy, Seen
+from storage.objects import ObjectStore
 from tests.jobs.test_expiry import a_year_ago
 from tests.postgres import Postgres
 from tests.sounds import tone
+from tests.stores.answering import answering
 from tests.stores.servers import Server
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -390,12 +393,13 @@ def test_reconcile_finds_rows_and_objects_agreeing(trial: Archive, here: Any) ->
 def test_check_finds_everything_in_order(here: Any) -> None:
     told = here("check")
     assert told.status == 0, told.out
-    parts = ["configuration", "audio", "servers", "database", "object store", "keys"]
-    parts += ["clocks", "fuse"]
+    parts = ["configuration", "audio", "servers", "database", "object store", "residency"]
+    parts += ["keys", "clocks", "fuse"]
     assert [line[:14].strip() for line in told.out.splitlines()] == parts
     assert all(line[15:21].strip() == "ok" for line in told.out.splitlines())
     assert "only holder" in told.out
     assert "decoded in" in told.out
+    assert "declared FI; the store names no region; replication could not be asked" in told.out
     facts = here("check", "--json").facts
     assert [row["part"] for row in facts] == parts
     assert all(row["ok"] is True and row["detail"] for row in facts)
@@ -432,6 +436,70 @@ def test_check_tells_what_is_wrong_and_what_to_do(
     assert [name for name, row in rows.items() if not row["ok"]] == [part]
     assert {"configuration", "servers", "database", "object store"} <= rows.keys()
     assert f"{part:<14} WRONG" in here("check", **more).out
+
+
+ELSEWHERE = [
+    ("region", "", "its region is us-west-2, in a country outside"),
+    ("replication", "", "copies to the bucket far-away, and no replica is declared"),
+    ("replication", "SE", "copies to the bucket far-away, which is in a country outside"),
+]
+RULES = (
+    "<ReplicationConfiguration><Rule><Destination><Bucket>arn:x:y:us-west-2:1:far-away</Bucket>"
+    "</Destination></Rule></ReplicationConfiguration>"
+)
+
+
+@pytest.mark.parametrize(("what", "replicas", "word"), ELSEWHERE)
+def test_nothing_starts_on_a_store_that_says_it_is_elsewhere(
+    here: Any, what: str, replicas: str, word: str
+) -> None:
+    with answering() as bucket:
+        if what == "region":
+            bucket.region = "us-west-2"
+        else:
+            bucket.answers["replication"] = (200, RULES)
+        there = {
+            "ARCHIVE_OBJECTS_ENDPOINT": bucket.endpoint,
+            "ARCHIVE_OBJECTS_ACCESS_KEY": "a" * 20,
+            "ARCHIVE_OBJECTS_SECRET_KEY": "b" * 40,
+            "ARCHIVE_OBJECTS_REPLICAS": replicas,
+        }
+        for words in (("reconcile",), ("expire",)):
+            refused = here(*words, **there)
+            assert (refused.status, refused.out) == (2, "")
+            assert word in refused.err
+            assert "[objects] country and replicas" in refused.err
+
+
+async def test_the_service_does_not_start_there_either(database_url: str, tmp_path: Path) -> None:
+    with answering() as bucket:
+        bucket.region = "us-west-2"
+        refused = new_archive(tmp_path).command(
+            "serve",
+            ARCHIVE_DATABASE_URL=database_url,
+            ARCHIVE_OBJECTS_ENDPOINT=bucket.endpoint,
+            ARCHIVE_OBJECTS_ACCESS_KEY="a" * 20,
+            ARCHIVE_OBJECTS_SECRET_KEY="b" * 40,
+        )
+    assert (refused.status, refused.out) == (2, "")
+    assert "[objects] country and replicas: the store says" in refused.err
+
+
+def test_check_tells_of_a_store_that_says_it_is_elsewhere(
+    here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def elsewhere(_: ObjectStore) -> Seen:
+        return Seen("s3.example.com", frozenset({"us-west-2"}), (Copy("far-away"),))
+
+    monkeypatch.setattr(ObjectStore, "seen", elsewhere)
+    found = here("check", "--json")
+    assert found.status == 1
+    rows = {row["part"]: row for row in found.facts}
+    assert [name for name, row in rows.items() if not row["ok"]] == ["residency"]
+    detail = rows["residency"]["detail"]
+    assert "us-west-2" in detail
+    assert "far-away" in detail
+    assert "Look at [objects] country and replicas" in detail
 
 
 def test_check_knows_another_archives_ring(trial: Archive, here: Any, tmp_path: Path) -> None:
