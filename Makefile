@@ -3,7 +3,7 @@
 # `make test` on Debian installs, as root, what only the system's package manager has.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format bench torture lock system clean
+.PHONY: help setup run test check lint format bench torture sbom audit lock system clean
 SHELL := /bin/sh
 
 # The first Python that is new enough. An entry of PATH may be a shim that does not run: try it.
@@ -28,6 +28,8 @@ help:
 	@echo 'make format   put the code into its format'
 	@echo 'make bench    the figures of docs/performance.md, measured here'
 	@echo 'make torture  the promises of docs/torture.md, tried here (MINUTES=30 ROWS="kills links")'
+	@echo 'make sbom     what the program is made of, as CycloneDX, into build/sbom.json'
+	@echo 'make audit    known vulnerabilities of the locked packages; asks outside, so not in CI'
 	@echo 'make setup    only install into .venv; the others do it themselves'
 	@echo 'make lock     choose newer dependencies (needs uv)'
 	@echo 'make clean    remove .venv, caches and build/; never var/'
@@ -73,6 +75,18 @@ bench: $(BENCH_STAMP)
 
 torture: $(STAMP) system
 	$(BIN)/python -m torture --minutes $(or $(MINUTES),30) $(ROWS)
+
+sbom: $(STAMP)
+	@mkdir -p build
+	@$(BIN)/python tools/sbom.py > build/sbom.json
+	@echo build/sbom.json
+
+# An environment of its own: what looks for flaws is no part of what is looked at.
+audit: $(STAMP)
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && \
+		build/audit/bin/python -m pip --disable-pip-version-check install --quiet \
+		--only-binary=:all: pip-audit==2.10.1; }
+	@$(BIN)/python tools/audit.py build/audit/bin/pip-audit requirements/*.txt
 
 system:
 	@sh tools/system-packages
