@@ -139,3 +139,68 @@ def test_the_database_is_reached_by_the_archive_alone() -> None:
     assert "ports" not in compose["services"]["postgres"]
     for published in compose["services"]["archive"]["ports"]:
         assert re.fullmatch(r"\$\{[A-Z]+_ADDRESS:-127\.0\.0\.1\}:(808[012]):\1", published)
+
+
+PROXY = ROOT / "deploy/network/nginx.conf"
+RULES = ROOT / "deploy/network/nftables.conf"
+
+
+def test_the_proxy_keeps_nothing_and_repeats_nothing() -> None:
+    text = PROXY.read_text()
+    for said in (
+        "proxy_request_buffering off;",
+        "proxy_buffering off;",
+        "proxy_cache off;",
+        "proxy_max_temp_file_size 0;",
+        "proxy_next_upstream off;",
+        "client_max_body_size 0;",
+        "ssl_verify_client on;",
+    ):
+        assert said in text
+    [form] = re.findall(r"^log_format archive '(.*)';$", text, re.MULTILINE)
+    assert not re.search(r"uri|request |args|http_|remote_user", form)
+    assert text.count("access_log /var/log/nginx/archive.log archive;") == text.count("server {")
+
+
+def test_each_door_has_its_own_segment_in_the_plan() -> None:
+    listened = dict(
+        re.findall(r"listen (10\.20\.\d)\.5:443.*?127\.0\.0\.1:(808\d)", PROXY.read_text(), re.S)
+    )
+    assert listened == {"10.20.1": "8081", "10.20.2": "8080", "10.20.3": "8082"}
+    rules = RULES.read_text()
+    segments = {"telephony": "10.20.1", "desks": "10.20.2", "operations": "10.20.3"}
+    doors = {"telephony": "ingest", "desks": "retrieval", "operations": "operations"}
+    for segment, net in segments.items():
+        assert f"define {segment} = {net}.0/24" in rules
+        assert f"define {doors[segment]}_door = {net}.5" in rules
+        assert f"ip saddr ${segment} ip daddr ${doors[segment]}_door tcp dport" in rules
+    for chain in ("input", "forward", "output"):
+        assert re.search(rf"hook {chain} priority filter; policy drop;", rules)
+
+
+def test_nft_and_nginx_take_the_plan(tmp_path: Path) -> None:
+    """Each where it is installed and may be asked: nft by root alone."""
+    nft, nginx, openssl = map(shutil.which, ("nft", "nginx", "openssl"))
+    probe = [str(nft), "list", "tables"]
+    if nft and subprocess.run(probe, capture_output=True).returncode == 0:
+        done = subprocess.run([nft, "-c", "-f", str(RULES)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    if nginx and openssl:
+        key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+        words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        words += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=archive"]
+        subprocess.run([openssl, *words], check=True, capture_output=True)
+        text = re.sub(r"/etc/nginx/archive/[\w-]+\.pem", str(cert), PROXY.read_text())
+        text = re.sub(r"/etc/nginx/archive/[\w-]+\.key", str(key), text)
+        text = text.replace("/var/log/nginx", str(tmp_path)).replace(
+            "listen 10.20.", "listen 127.0."
+        )
+        (tmp_path / "archive.conf").write_text(text)
+        (tmp_path / "nginx.conf").write_text(
+            f"pid {tmp_path}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\n"
+            f"client_body_temp_path {tmp_path}/body;\nproxy_temp_path {tmp_path}/proxy;\n"
+            f"include {tmp_path}/archive.conf;\n}}\n"
+        )
+        words = ["-t", "-c", str(tmp_path / "nginx.conf")]
+        done = subprocess.run([nginx, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
