@@ -84,30 +84,34 @@ async def opened(
         objects = await open_store(config, servers)
         stack.push_async_callback(objects.close)
         await check_residency(config, objects)
-        policy = Policy(config.retention.timezone, config.retention.periods)
-        ring = await open_ring(config, pool, policy)
-        signer = await open_signer(config, pool, ring)
-        probes, players = AudioPool(PROBES), AudioPool(PLAYERS)
-        stack.push_async_callback(probes.close)
-        stack.push_async_callback(players.close)
-        spool = config.server.data_dir / "spool"
-        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-        intake = config.intake
-        vault = Vault(
-            pool,
-            objects,
-            ring,
-            signer,
-            probes,
-            players,
-            policy,
-            Limits(intake.max_bytes, intake.max_duration, intake.allowed_formats),
-            spool,
-            asyncio.Semaphore(intake.max_concurrent),
-        )
+        vault = await _vault(config, pool, objects)
+        stack.push_async_callback(vault.probes.close)
+        stack.push_async_callback(vault.players.close)
         if whole:
             await tree.agree_wholly(vault)
         yield vault
+
+
+async def _vault(config: Config, pool: Pool, objects: ObjectStore) -> Vault:
+    """What the verbs need, over a database and a store that are open."""
+    policy = Policy(config.retention.timezone, config.retention.periods)
+    ring = await open_ring(config, pool, policy)
+    signer = await open_signer(config, pool, ring)
+    spool = config.server.data_dir / "spool"
+    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    intake = config.intake
+    return Vault(
+        pool,
+        objects,
+        ring,
+        signer,
+        AudioPool(PROBES),
+        AudioPool(PLAYERS),
+        policy,
+        Limits(intake.max_bytes, intake.max_duration, intake.allowed_formats),
+        spool,
+        asyncio.Semaphore(intake.max_concurrent),
+    )
 
 
 async def open_store(config: Config, servers: Embedded) -> ObjectStore:
