@@ -48,7 +48,7 @@ async def _make_keys(vault: Vault) -> dict[str, str]:
         for level in Level:
             source = "sample-pbx" if level is Level.UPLOADER else None
             tokens[str(level)] = await credentials.add(
-                lent, f"sample-{level}-{batch}", level, source
+                lent, vault.ring, f"sample-{level}-{batch}", level, source
             )
     return tokens
 

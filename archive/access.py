@@ -7,6 +7,7 @@ an auditor reads the ledger and never hears a call.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from archive.bounds import FREE, Bounds
 from archive.errors import ForbiddenError
 
 
@@ -31,13 +32,15 @@ OPERATORS = frozenset({Level.AUDITOR, Level.ADMIN})
 class Caller:
     """Who asks: the id of the key, its level, and what the key is limited to.
 
-    `source` is set for uploaders; `call_types` limits readers, None meaning all of them.
+    `source` is set for uploaders; `call_types` limits readers, None meaning all of them; `bounds`
+    are for any level, but the quota.
     """
 
     id: str
     level: Level
     source: str | None = None
     call_types: frozenset[str] | None = None
+    bounds: Bounds = FREE
 
     def may_know(self, call_type: str) -> bool:
         """Whether recordings of this call type exist at all for this caller."""

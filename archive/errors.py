@@ -93,6 +93,19 @@ class InvalidError(ArchiveError):
         self.errors = dict(errors)
 
 
+class TooManyError(ArchiveError):
+    """The key asks more often, or hands over more in a day, than it may.
+
+    `retry_after` is in seconds.
+    """
+
+    title = "This key has asked too much"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class UnavailableError(ArchiveError):
     """A store is away or the call is just being taken in; nothing was lost, nothing is half kept.
 

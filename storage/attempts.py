@@ -9,7 +9,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from uuid import UUID
 
 from archive.access import Caller
@@ -156,7 +156,9 @@ async def _commit(vault: Vault, caller: Caller, attempt: Attempt) -> None:
     """Make the recording exist. UnavailableError when it does not, GoneError past its year."""
     try:
         async with connection(vault.pool) as lent:
-            kept = await make_stored(lent, caller.id, attempt)
+            received = attempt.recording.received_at
+            day = None if caller.bounds.quota is None else vault.policy.day_of(received)
+            kept = await make_stored(lent, caller.id, attempt, counted=day)
     except UnavailableError:
         # The reply was lost, and the commit may have landed or be about to: ask, never assume.
         kept = await _settle(vault, attempt)
@@ -168,24 +170,33 @@ async def _commit(vault: Vault, caller: Caller, attempt: Attempt) -> None:
     steps.reached("committed")
 
 
-async def make_stored(lent: Connection, actor: str, attempt: Attempt, act: str = "stored") -> bool:
+async def make_stored(
+    lent: Connection,
+    actor: str,
+    attempt: Attempt,
+    act: str = "stored",
+    counted: date | None = None,
+) -> bool:
     """Make what was named a recording that exists, and tell of it on the ledger.
 
     False when the attempt was given up, or the recording's year is over. One that is `rebuilt` past
-    its year is due at once.
+    its year is due at once. `counted`: the day whose quota of the actor's it goes to.
     """
     return bool(
         await lent.fetchval(
             "WITH kept AS (UPDATE recording SET state = 'stored', lease_until = NULL"
             " WHERE id = $1 AND attempt = $2 AND state = 'receiving'"
             " AND (expires_at > archive_now() OR $5 = 'rebuilt')"
-            " RETURNING id, started_at, expires_on),"
+            " RETURNING id, started_at, expires_on, bytes),"
             " terms AS (INSERT INTO term (expires_on, hash, started_at, recording)"
             " SELECT expires_on, hash, started_at, id FROM kept, unnest($3::bigint[]) hash),"
             " days AS (INSERT INTO filed SELECT (started_at AT TIME ZONE 'UTC')::date, expires_on"
             " FROM kept ON CONFLICT DO NOTHING),"
             " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts)"
-            " SELECT $4, $5, id, $6 FROM kept)"
+            " SELECT $4, $5, id, $6 FROM kept),"
+            " counted AS (INSERT INTO handed_over AS h (key, day, part, bytes)"
+            " SELECT $4, $7, floor(random() * 16), bytes FROM kept WHERE $7::date IS NOT NULL"
+            " ON CONFLICT (key, day, part) DO UPDATE SET bytes = h.bytes + EXCLUDED.bytes)"
             " SELECT true FROM kept",
             attempt.recording.id,
             attempt.attempt,
@@ -193,6 +204,7 @@ async def make_stored(lent: Connection, actor: str, attempt: Attempt, act: str =
             actor,
             act,
             ledger.due(attempt.recording.call.expiry),
+            counted,
         )
     )
 

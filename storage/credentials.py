@@ -1,32 +1,55 @@
-"""Bearer keys: made once, shown once, stored as a hash.
+"""Bearer keys: made once, shown once, stored as a keyed hash.
 
-A token is `cra_<id>_<secret>`: the id finds the row, the secret (256 random bits) is compared with
-its SHA-256 in constant time. Rights are read from the row at each request, so that revoking acts at
-once.
+The id in a token finds the row; of the secret (256 random bit) the row has only the HMAC under a
+key of the ring, the pepper, and it is compared in constant time. Rights are read from the row at
+each request, so that revoking acts at once. A rotation gives a key a new secret, and the former
+holds for a while beside it: the key stays the same one, to its limits and to the ledger.
 """
 
 import hmac
 import re
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from hashlib import sha256
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from ipaddress import ip_network
 
 import asyncpg
 
 from archive.access import Caller, Level
+from archive.bounds import FREE, Bounds, Rate
 from archive.errors import UnauthenticatedError
 from archive.recording import CallType
+from archive.token import Token
 from storage import ledger
 from storage.database import Connection
+from storage.keyring import Ring
 
-_TOKEN = re.compile(r"cra_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
+LONGEST_OVERLAP = timedelta(days=31)
+"""How long the former secret of a key may hold after a rotation, at the most."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NOBODY = bytes(32)
+"""What is compared with where there is nothing: no HMAC that anybody can show."""
+
+_RESTING = timedelta(minutes=1)
+"""How old the written time of a key's last use is allowed to be."""
 
 
 class KeyRefusedError(ValueError):
-    """A key cannot be made or revoked as asked; the message says why."""
+    """A key cannot be made, rotated or revoked as asked; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A caller who showed a valid token, the archive's now, and what to ask again with.
+
+    `stale`: the key's last use is to be written down.
+    """
+
+    caller: Caller
+    now: datetime
+    shown: bytes = field(repr=False)
+    stale: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +61,137 @@ class KeyRow:
     level: str
     source: str | None
     call_types: tuple[str, ...] | None
+    networks: tuple[str, ...] | None
+    rate: str | None
+    quota: int | None
     created_at: datetime
+    former_until: datetime | None
+    last_used_at: datetime | None
     revoked_at: datetime | None
 
 
-async def authenticate(connection: Connection, token: str) -> tuple[Caller, datetime]:
+def read(text: str) -> Token:
+    """Read a token. Raises UnauthenticatedError for what cannot be one, as for an unknown one."""
+    if (token := Token.from_text(text)) is None:
+        raise _unknown()
+    return token
+
+
+async def authenticate(connection: Connection, ring: Ring, token: Token) -> Login:
     """Tell who holds this token, and the archive's now, in one look at the database.
 
-    Raises UnauthenticatedError for a token that is not known or was revoked, without saying which.
+    Raises UnauthenticatedError for a token that is not known or was revoked, without saying which;
+    the same is computed and compared for both.
     """
-    match = _TOKEN.fullmatch(token)
-    row = match and await connection.fetchrow(
-        "SELECT level, source, call_types, secret_sha256, archive_now() AS now"
+    row = await connection.fetchrow(
+        "SELECT level, source, call_types, networks, rate, quota, secret, archive_now() AS now,"
+        " CASE WHEN former_until > archive_now() THEN former END AS former,"
+        " used_at > archive_now() - $2::interval AS fresh"
         " FROM access_key WHERE id = $1 AND revoked_at IS NULL",
-        match[1],
+        token.id,
+        _RESTING,
     )
-    if not (match and row):
-        raise UnauthenticatedError("The key is not known, or was revoked. Ask for a new one.")
-    if not hmac.compare_digest(sha256(match[2].encode()).digest(), row["secret_sha256"]):
-        raise UnauthenticatedError("The key is not known, or was revoked. Ask for a new one.")
-    types = row["call_types"]
+    shown = _peppered(ring, token)
+    secret = row["secret"] if row else _NOBODY
+    former = (row and row["former"]) or _NOBODY
+    if not (hmac.compare_digest(shown, secret) | hmac.compare_digest(shown, former)) or not row:
+        raise _unknown()
+    return Login(_caller(token.id, row), row["now"], shown, not row["fresh"])
+
+
+def _caller(key: str, row: asyncpg.Record) -> Caller:
+    types, networks, rate = row["call_types"], row["networks"], row["rate"]
+    bounds = Bounds(
+        None if networks is None else tuple(networks),
+        None if rate is None else Rate.from_text(rate),
+        row["quota"],
+    )
     limits = None if types is None else frozenset(types)
-    return Caller(match[1], Level(row["level"]), row["source"], limits), row["now"]
+    return Caller(key, Level(row["level"]), row["source"], limits, bounds)
+
+
+def _unknown() -> UnauthenticatedError:
+    return UnauthenticatedError("The key is not known, or was revoked. Ask for a new one.")
+
+
+def _peppered(ring: Ring, token: Token) -> bytes:
+    # With the id, so that a row is no use under another's.
+    return hmac.digest(
+        ring.lookup_key("access-key"), f"{token.id}_{token.secret}".encode(), "sha256"
+    )
+
+
+async def holds(connection: Connection, login: Login, call_type: str) -> bool:
+    """Whether who logged in may still know of such a recording: asked while it is being sent."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM access_key WHERE id = $1 AND revoked_at IS NULL"
+            " AND (secret = $2 OR former = $2 AND former_until > archive_now())"
+            " AND level = $3 AND (call_types IS NULL OR $4 = ANY (call_types)))",
+            login.caller.id,
+            login.shown,
+            login.caller.level,
+            call_type,
+        )
+    )
+
+
+async def used(connection: Connection, key: str) -> None:
+    """Write down that a key was used just now, if that was not done within the minute."""
+    await connection.execute(
+        "UPDATE access_key SET used_at = archive_now() WHERE id = $1"
+        " AND (used_at IS NULL OR used_at <= archive_now() - $2::interval)",
+        key,
+        _RESTING,
+    )
 
 
 async def add(
     connection: Connection,
+    ring: Ring,
     name: str,
     level: Level,
     source: str | None = None,
     call_types: Sequence[str] | None = None,
+    bounds: Bounds = FREE,
 ) -> str:
     """Make a key and return its token, which is not stored. Raises KeyRefusedError."""
-    if not _NAME.fullmatch(name):
-        raise KeyRefusedError("a name has 1 to 64 letters, digits, dots, dashes or underscores")
     if level is Level.UPLOADER:
         source = source or name
-    elif source:
+    _check(name, level, source, call_types, bounds)
+    token = Token.new()
+    async with connection.transaction():
+        try:
+            await connection.execute(
+                "INSERT INTO access_key (id, name, level, source, call_types, networks, rate,"
+                " quota, secret) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                token.id,
+                name,
+                level,
+                source,
+                call_types,
+                bounds.networks,
+                bounds.rate and bounds.rate.text,
+                bounds.quota,
+                _peppered(ring, token),
+            )
+        except asyncpg.UniqueViolationError:
+            raise KeyRefusedError("there is a key of this name; revoked names stay taken") from None
+        facts = {"key": token.id, "level": level, "source": source}
+        await ledger.record(connection, ledger.SYSTEM, "key.added", facts=facts)
+    return token.text()
+
+
+def _check(
+    name: str,
+    level: Level,
+    source: str | None,
+    call_types: Sequence[str] | None,
+    bounds: Bounds,
+) -> None:
+    if not _NAME.fullmatch(name):
+        raise KeyRefusedError("a name has 1 to 64 letters, digits, dots, dashes or underscores")
+    if source and level is not Level.UPLOADER:
         raise KeyRefusedError("only an uploader's key has a source")
     if source and not _NAME.fullmatch(source):
         raise KeyRefusedError("a source is written like a name")
@@ -82,25 +199,38 @@ async def add(
         raise KeyRefusedError("call types are one or more of " + ", ".join(CallType))
     if call_types is not None and level not in (Level.SUPERVISOR, Level.PRIVACY):
         raise KeyRefusedError("only a key that reads recordings is limited to call types")
-    identifier = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(12))
-    secret = secrets.token_urlsafe(32)
+    if bounds.quota and level is not Level.UPLOADER:
+        raise KeyRefusedError("only an uploader's key has a quota")
+
+
+async def rotate(
+    connection: Connection, ring: Ring, name: str, overlap: timedelta
+) -> tuple[str, Level, datetime]:
+    """Give a key a new secret; returns its token, the level, and until when the former holds.
+
+    An even older one ends now. Raises KeyRefusedError when there is no such key that lives.
+    """
+    if not timedelta() <= overlap <= LONGEST_OVERLAP:
+        raise KeyRefusedError(f"an overlap is at the most {LONGEST_OVERLAP.days} days")
     async with connection.transaction():
-        try:
-            await connection.execute(
-                "INSERT INTO access_key (id, name, level, source, call_types, secret_sha256)"
-                " VALUES ($1, $2, $3, $4, $5, $6)",
-                identifier,
-                name,
-                level,
-                source,
-                call_types,
-                sha256(secret.encode()).digest(),
-            )
-        except asyncpg.UniqueViolationError:
-            raise KeyRefusedError("there is a key of this name; revoked names stay taken") from None
-        facts = {"key": identifier, "level": level, "source": source}
-        await ledger.record(connection, ledger.SYSTEM, "key.added", facts=facts)
-    return f"cra_{identifier}_{secret}"
+        row = await connection.fetchrow(
+            "SELECT id, level FROM access_key WHERE name = $1 AND revoked_at IS NULL"
+            " FOR NO KEY UPDATE",
+            name,
+        )
+        if row is None:
+            raise KeyRefusedError("there is no living key of this name")
+        token = Token.new(row["id"])
+        until: datetime = await connection.fetchval(
+            "UPDATE access_key SET secret = $2, former = secret,"
+            " former_until = archive_now() + $3::interval WHERE id = $1 RETURNING former_until",
+            token.id,
+            _peppered(ring, token),
+            overlap,
+        )
+        facts = {"key": token.id, "overlap": int(overlap.total_seconds())}
+        await ledger.record(connection, ledger.SYSTEM, "key.rotated", facts=facts)
+    return token.text(), Level(row["level"]), until
 
 
 async def revoke(connection: Connection, name: str) -> None:
@@ -119,18 +249,26 @@ async def revoke(connection: Connection, name: str) -> None:
 async def every(connection: Connection) -> list[KeyRow]:
     """All keys that ever were, oldest first."""
     rows = await connection.fetch(
-        "SELECT id, name, level, source, call_types, created_at, revoked_at FROM access_key"
-        " ORDER BY created_at, name"
+        "SELECT id, name, level, source, call_types, networks, rate, quota, created_at,"
+        " CASE WHEN former_until > archive_now() THEN former_until END AS former_until,"
+        " used_at, revoked_at FROM access_key ORDER BY created_at, name"
     )
-    return [
-        KeyRow(
-            row["id"],
-            row["name"],
-            row["level"],
-            row["source"],
-            None if row["call_types"] is None else tuple(row["call_types"]),
-            row["created_at"],
-            row["revoked_at"],
-        )
-        for row in rows
-    ]
+    return [_row(row) for row in rows]
+
+
+def _row(row: asyncpg.Record) -> KeyRow:
+    types, networks = row["call_types"], row["networks"]
+    return KeyRow(
+        row["id"],
+        row["name"],
+        row["level"],
+        row["source"],
+        None if types is None else tuple(types),
+        None if networks is None else tuple(str(ip_network(each)) for each in networks),
+        row["rate"],
+        row["quota"],
+        row["created_at"],
+        row["former_until"],
+        row["used_at"],
+        row["revoked_at"],
+    )

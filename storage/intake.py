@@ -34,7 +34,7 @@ from archive.errors import (
 )
 from archive.lifecycle import State
 from archive.recording import Audio, Call, Recording
-from storage import attempts, recordings, steps
+from storage import attempts, quota, recordings, steps
 from storage.audio.pool import SealedSource
 from storage.database import connection
 from storage.sealing import Identity, Seal
@@ -147,6 +147,7 @@ async def keep(
     _check_digests(offer, spool)
     if admitted.known:
         return await _again(vault, admitted, spool, now)
+    await _check_quota(vault, caller, spool, now)
     steps.reached("received")
     audio = await _probe(vault, offer, spool)
     call = recordings.normalized(admitted.call)
@@ -154,6 +155,13 @@ async def keep(
     if not await attempts.store(vault, caller, attempts.prepare(vault, recording, spool), spool):
         return await _again(vault, admitted, spool, now)
     return Taken(recording, new=True)
+
+
+async def _check_quota(vault: Vault, caller: Caller, spool: Spool, now: datetime) -> None:
+    """Once more: what was sent without a length, or beside others, is measured only now."""
+    if caller.bounds.quota is not None:
+        async with connection(vault.pool) as lent:
+            await quota.require(lent, caller, vault.policy, now, spool.size)
 
 
 async def _again(vault: Vault, admitted: Admitted, spool: Spool, now: datetime) -> Taken:

@@ -12,6 +12,7 @@ from archive.access import Level
 from archive.errors import UnauthenticatedError
 from storage import borne, clocks, credentials, ledger
 from storage.database import Connection, connection
+from storage.keyring import Ring
 from storage.vault import Vault
 
 WAIT = timedelta(hours=24)
@@ -48,7 +49,7 @@ async def release(vault: Vault, through: date, token: str = "") -> Release:
             raise ReleaseRefusedError(
                 f"by the database's clock today is {today.isoformat()}: release no later day"
             )
-        actor = await _person(lent, token) if token else ledger.SYSTEM
+        actor = await _person(lent, vault.ring, token) if token else ledger.SYSTEM
         several = await admins(lent) > 1
         if several and not token:
             raise ReleaseRefusedError(
@@ -79,11 +80,12 @@ async def admins(lent: Connection) -> int:
     return found
 
 
-async def _person(lent: Connection, token: str) -> str:
+async def _person(lent: Connection, ring: Ring, token: str) -> str:
     try:
-        caller, _ = await credentials.authenticate(lent, token)
+        login = await credentials.authenticate(lent, ring, credentials.read(token))
     except UnauthenticatedError as error:
         raise ReleaseRefusedError(error.detail) from None
+    caller = login.caller
     if caller.level is not Level.ADMIN:
         raise ReleaseRefusedError(
             f"only a key of level admin can release; this one is of level {caller.level}"

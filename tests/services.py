@@ -17,6 +17,7 @@ import yarl
 from aiohttp import web
 
 from archive.access import Level
+from archive.bounds import FREE, Bounds
 from archive.recording import CallType
 from archive.retention import Period, Policy
 from jobs import expiry, nightly
@@ -109,10 +110,18 @@ class Service:
             return {}
         return {"Authorization": f"Bearer {self.tokens.get(token, token)}"}
 
-    async def key(self, level: str, name: str, call_types: list[str] | None = None) -> str:
+    async def key(
+        self,
+        level: str,
+        name: str,
+        call_types: list[str] | None = None,
+        bounds: Bounds = FREE,
+    ) -> str:
         """Make one more key."""
         async with connection(self.vault.pool) as lent:
-            return await credentials.add(lent, name, Level(level), call_types=call_types)
+            return await credentials.add(
+                lent, self.vault.ring, name, Level(level), call_types=call_types, bounds=bounds
+            )
 
     async def revoke(self, level: str) -> None:
         async with connection(self.vault.pool) as lent:
@@ -247,7 +256,7 @@ async def open_service(vault: Vault) -> AsyncIterator[Service]:
         async with connection(vault.pool) as lent:
             for level in Level:
                 source = "pbx" if level is Level.UPLOADER else None
-                token = await credentials.add(lent, f"test-{level}", level, source)
+                token = await credentials.add(lent, vault.ring, f"test-{level}", level, source)
                 service.tokens[str(level)] = token
         yield service
 

@@ -19,11 +19,15 @@ from aiohttp.typedefs import Handler
 
 from archive import access
 from archive.access import Caller, Level
-from archive.errors import ArchiveError, MalformedError, UnauthenticatedError
-from storage import credentials
-from storage.database import connection
+from archive.errors import ArchiveError, ForbiddenError, MalformedError, UnauthenticatedError
+from storage import credentials, quota
+from storage.credentials import Login
+from storage.database import Connection, connection
 from storage.vault import Vault
 from web import problems
+from web.keys import Keys
+
+log = logging.getLogger("archive.web")
 
 VAULT: web.AppKey[Vault] = web.AppKey("vault", Vault)
 RETRIEVAL_URL: web.AppKey[str] = web.AppKey("retrieval_url", str)
@@ -48,9 +52,16 @@ class Visit:
     """
 
     vault: Vault
-    caller: Caller
-    now: datetime
+    login: Login
     seen: float
+
+    @property
+    def caller(self) -> Caller:
+        return self.login.caller
+
+    @property
+    def now(self) -> datetime:
+        return self.login.now
 
 
 _VISIT = web.RequestKey("visit", Visit)
@@ -69,6 +80,7 @@ class _Flight:
 
 
 _FLIGHT = web.AppKey("flight", _Flight)
+_KEYS = web.AppKey("keys", Keys)
 
 Act = Callable[[web.Request, Visit], Awaitable[web.StreamResponse]]
 Plain = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -104,6 +116,8 @@ def build(vault: Vault, retrieval_url: str, routes: Sequence[Route | OpenRoute])
     )
     app[VAULT] = vault
     app[_FLIGHT] = _Flight()
+    app[_KEYS] = keys = Keys()
+    app.on_cleanup.append(lambda _: keys.end())
     app[RETRIEVAL_URL] = retrieval_url
     for route in routes:
         if isinstance(route, OpenRoute):
@@ -263,17 +277,30 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
     seen = asyncio.get_running_loop().time()
     basic = Level.UPLOADER in route.levels
     try:
-        token = _token(request, basic=basic)
+        token = credentials.read(_token(request, basic=basic))
         async with connection(vault.pool) as lent:
-            caller, now = await credentials.authenticate(lent, token)
+            visit = Visit(vault, await credentials.authenticate(lent, vault.ring, token), seen)
+            await _check_bounds(route, request, visit, lent)
     except UnauthenticatedError as error:
         error.schemes = ("Bearer", "Basic") if basic else ("Bearer",)
         raise
-    access.require(caller, route.levels)
-    visit = Visit(vault, caller, now, seen)
     if route.first is not None:
         await route.first(request, visit)
     return visit
+
+
+async def _check_bounds(route: Route, request: web.Request, visit: Visit, lent: Connection) -> None:
+    """Hold a request against what its key may: from there, here, so often, and so much."""
+    caller, keys = visit.caller, request.app[_KEYS]
+    # The peer's own address: what a header says of another, anybody can write.
+    if not caller.bounds.covers(request.remote):
+        log.warning("key %s was shown from outside its networks", caller.id)
+        raise ForbiddenError("This key may not be used from this address.")
+    keys.note(visit.vault, visit.login)
+    access.require(caller, route.levels)
+    keys.count(caller, visit.seen)
+    size = request.content_length or 0
+    await quota.require(lent, caller, visit.vault.policy, visit.now, size)
 
 
 def _token(request: web.Request, *, basic: bool) -> str:

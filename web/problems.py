@@ -33,6 +33,7 @@ STATUS: dict[type[errors.ArchiveError], tuple[int, str]] = {
     errors.NotAudioError: (415, "not-audio"),
     errors.RangeError: (416, "range"),
     errors.InvalidError: (422, "invalid"),
+    errors.TooManyError: (429, "too-many"),
     errors.UnavailableError: (503, "unavailable"),
 }
 
@@ -70,8 +71,9 @@ def answer(error: errors.ArchiveError) -> web.Response:
         return unexpected(error)
     status, name = STATUS[kind]
     headers: dict[str, str] = {}
-    if isinstance(error, errors.UnavailableError):
+    if isinstance(error, (errors.UnavailableError, errors.TooManyError)):
         headers[hdrs.RETRY_AFTER] = str(error.retry_after)
+    if isinstance(error, errors.UnavailableError):
         log.warning("503 %s", error.detail)
     if isinstance(error, errors.UnauthenticatedError):
         challenges = [f"{scheme} {_REALM}" for scheme in error.schemes]

@@ -15,18 +15,37 @@ CREATE TABLE archive (
 );
 INSERT INTO archive DEFAULT VALUES;
 
--- Bearer keys. The secret is random (256 bit), so that its plain SHA-256 cannot be guessed back.
+-- Bearer keys. Of a secret stands here its HMAC under a key of the ring, which is not in the database:
+-- a stolen copy cannot even be compared with. After a rotation the former secret holds for a while.
 CREATE TABLE access_key (
     id text PRIMARY KEY,
     name text NOT NULL UNIQUE,
     level text NOT NULL CHECK (level IN ('uploader', 'supervisor', 'privacy', 'auditor', 'admin')),
     source text,
     call_types text[],
-    secret_sha256 bytea NOT NULL CHECK (length(secret_sha256) = 32),
+    networks cidr[] CHECK (cardinality(networks) > 0),
+    rate text CHECK (rate ~ '^[1-9][0-9]{0,5}/(s|min|h)$'),
+    quota bigint CHECK (quota > 0),
+    secret bytea NOT NULL CHECK (length(secret) = 32),
+    former bytea CHECK (length(former) = 32),
+    former_until timestamptz,
     created_at timestamptz NOT NULL DEFAULT archive_now(),
+    used_at timestamptz,
     revoked_at timestamptz,
     CHECK ((source IS NOT NULL) = (level = 'uploader')),
-    CHECK (call_types IS NULL OR level IN ('supervisor', 'privacy'))
+    CHECK (call_types IS NULL OR level IN ('supervisor', 'privacy')),
+    CHECK (quota IS NULL OR level = 'uploader'),
+    CHECK ((former IS NULL) = (former_until IS NULL))
+);
+
+-- How many bytes a key with a quota handed over on a day. In several rows, so that uploads which are
+-- committed at the same time do not wait for each other.
+CREATE TABLE handed_over (
+    key text NOT NULL REFERENCES access_key,
+    day date NOT NULL,
+    part smallint NOT NULL,
+    bytes bigint NOT NULL,
+    PRIMARY KEY (key, day, part)
 );
 
 -- A recording, from its intent to its tombstone. What identifies people stands in `details` alone,

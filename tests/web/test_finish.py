@@ -26,7 +26,7 @@ async def open_door(vault: Vault) -> AsyncIterator[tuple[web.AppRunner, str, dic
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with connection(vault.pool) as lent:
-        token = await credentials.add(lent, "pbx", Level.UPLOADER)
+        token = await credentials.add(lent, vault.ring, "pbx", Level.UPLOADER)
     address = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/recordings/c1"
     try:
         yield runner, address, {"Authorization": f"Bearer {token}"}
