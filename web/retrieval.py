@@ -2,7 +2,7 @@
 ledger.
 
 From the instant of its expiry a recording is gone for every request, and an answer that is still
-being sent is cut off.
+being sent is cut off; so is one whose key was revoked.
 """
 
 import asyncio
@@ -17,11 +17,12 @@ from typing import get_args
 from aiohttp import hdrs, web
 
 from archive.access import READERS
-from archive.errors import GoneError, MalformedError, RangeError
+from archive.errors import MalformedError, RangeError
 from archive.search import Query
 from storage import numbers, playback, recordings, search
 from storage.recordings import Opened
 from web import certificates, cursors, openapi, render
+from web.allowance import Allowance
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 
 log = logging.getLogger("archive.web")
@@ -44,8 +45,6 @@ STALL = 600.0
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # named from Python 3.12 on
 _UNSENT = 1 << 17
-
-_JUST_ENDED = "Its period has just ended. It cannot be brought back."
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
@@ -121,11 +120,12 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST_POINTS):
         raise MalformedError(f"`points` is a whole number from 1 to {_MOST_POINTS}.")
     opened = await _open(request, visit, "listened", {"format": "waveform"})
+    allowance = Allowance(visit, opened)
     try:
-        async with _until_expiry(visit, opened):
+        async with allowance:
             peaks = await playback.waveform(visit.vault, opened, int(text))
     except TimeoutError:
-        raise GoneError(_JUST_ENDED, recording=str(opened.recording.id)) from None
+        raise allowance.refusal() from None
     duration = opened.recording.audio.duration
     return render.data(
         {"duration": duration, "channels": peaks}, Sunset=render.sunset(opened.recording)
@@ -187,14 +187,14 @@ async def _stream(
     response: web.StreamResponse,
     source: AbstractAsyncContextManager[AsyncIterator[bytes]],
 ) -> web.StreamResponse:
-    """Send pieces until the end or the recording's expiry, whichever is first.
+    """Send pieces until the end, or as long as it is allowed.
 
     What fails before the first byte is told as a problem; afterwards the connection is cut, so that
     nobody takes a part for the whole.
     """
-    limit = _until_expiry(visit, opened)
+    allowance = Allowance(visit, opened)
     try:
-        async with limit, source as pieces:
+        async with allowance, source as pieces:
             first = await anext(pieces, b"")
             _hold_little(request.transport)
             await response.prepare(request)
@@ -205,20 +205,12 @@ async def _stream(
             await response.write_eof()
     except Exception as error:
         if not response.prepared:
-            if limit.expired():
-                raise GoneError(_JUST_ENDED, recording=str(opened.recording.id)) from None
+            if allowance.over:
+                raise allowance.refusal() from None
             raise
         _cut(request.transport)
-        log.warning(
-            "an answer was cut off: %s", "expiry" if limit.expired() else type(error).__name__
-        )
+        log.warning("an answer was cut off: %s", allowance.over or type(error).__name__)
     return response
-
-
-def _until_expiry(visit: Visit, opened: Opened) -> asyncio.Timeout:
-    """What ends at the instant of expiry, by the archive's clock as it was read for this visit."""
-    left = (opened.recording.call.expiry.at - visit.now).total_seconds()
-    return asyncio.timeout_at(visit.seen + left)
 
 
 def _hold_little(transport: asyncio.Transport | None) -> None:

@@ -1,0 +1,74 @@
+"""How long an answer may go on being sent: until its recording's expiry, and while the key holds.
+
+The instant is known from the start. Whether the key was revoked meanwhile, rotated away or limited
+is asked more than once a second; while nobody can say, nothing is sent either.
+"""
+
+import asyncio
+from types import TracebackType
+
+from archive.errors import ArchiveError, GoneError, UnauthenticatedError
+from storage import credentials
+from storage.database import connection
+from storage.recordings import Opened
+from web.doors import Visit
+
+LOOK = 0.7
+"""Seconds between two questions."""
+
+PATIENCE = 5.0
+"""Seconds within which each has to be answered."""
+
+
+class Allowance:
+    """The time in which an answer may be sent; its end is a TimeoutError where it was entered."""
+
+    def __init__(self, visit: Visit, opened: Opened) -> None:
+        self._visit, self._recording = visit, opened.recording
+        left = (opened.recording.call.expiry.at - visit.now).total_seconds()
+        self._limit = asyncio.timeout_at(visit.seen + left)
+        self._revoked = False
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._watch = asyncio.create_task(self._look())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watch.cancel()
+        await self._limit.__aexit__(kind, error, trace)
+
+    @property
+    def over(self) -> str:
+        """Why the time came to its end; empty if it did not."""
+        return ("the key" if self._revoked else "expiry") if self._limit.expired() else ""
+
+    def refusal(self) -> ArchiveError:
+        """What is told of it when nothing was sent yet."""
+        if self._revoked:
+            return UnauthenticatedError("The key was revoked just now, or cannot be looked up.")
+        return GoneError(
+            "Its period has just ended. It cannot be brought back.",
+            recording=str(self._recording.id),
+        )
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            if not await self._holds():
+                break
+        if not self._limit.expired():
+            self._revoked = True
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _holds(self) -> bool:
+        call_type = self._recording.call.call_type
+        try:
+            async with asyncio.timeout(PATIENCE), connection(self._visit.vault.pool) as lent:
+                return await credentials.holds(lent, self._visit.login, call_type)
+        except Exception:  # a question without an answer is no yes
+            return False
