@@ -283,6 +283,33 @@ def test_keys_are_made_listed_and_revoked_while_the_service_runs(trial: Archive,
     assert f"revoked {datetime.now(UTC):%Y}" in next(x for x in listed.splitlines() if "anna" in x)
 
 
+def test_a_key_is_bound_rotated_and_seen_in_use(trial: Archive, here: Any) -> None:
+    bound = ("--networks=127.0.0.0/8,::1/128", "--rate=100/s", "--quota=50GB")
+    made = here("key", "add", "--level=uploader", "--name=pbx7", *bound)
+    trial.tokens["old"] = made.out.strip()
+    rotated = here("key", "rotate", "pbx7", "--overlap", "PT1H", "--json")
+    assert rotated.facts.keys() == {"name", "level", "token", "former_until"}
+    trial.tokens["new"] = rotated.facts["token"]
+    for token, call in (("old", "r1"), ("new", "r2")):
+        asked = {"call_type": "other", "started_at": a_year_ago(days=9)}
+        path = f"/v1/recordings/{call}?{urlencode(asked)}"
+        assert trial.ask("ingest", path, token, "PUT", tone())[0] == 201
+    row = next(row for row in here("key", "list", "--json").facts if row["name"] == "pbx7")
+    assert (row["networks"], row["rate"]) == (["127.0.0.0/8", "::1/128"], "100/s")
+    assert (row["quota"], row["former_until"]) == (50 * 10**9, rotated.facts["former_until"])
+    while "never used" in (line := _listed(here, "pbx7")):
+        pass  # it is written beside the request
+    assert "100/s  50 GB a day  former token until" in line
+    again = here("key", "rotate", "pbx7", "--overlap=PT0S")
+    trial.tokens["newest"] = again.out.strip()
+    for token, status in (("old", 401), ("new", 401), ("newest", 422)):
+        assert trial.ask("ingest", "/v1/recordings/r3", token, "PUT", b"")[0] == status
+
+
+def _listed(here: Any, name: str) -> str:
+    return next(line for line in here("key", "list").out.splitlines() if name in line.split())
+
+
 def test_a_name_is_given_once(here: Any) -> None:
     words = ("key", "add", "--level=admin", "--name=twice")
     assert here(*words).status == 0
@@ -295,6 +322,13 @@ def test_a_name_is_given_once(here: Any) -> None:
     ("words", "reason"),
     [
         (("revoke", "nobody"), "no living key"),
+        (("rotate", "nobody"), "no living key"),
+        (("rotate", "nobody", "--overlap=1d"), "must be a duration"),
+        (("rotate", "nobody", "--overlap=PT999H"), "at the most 31 days"),
+        (("add", "--level=admin", "--name=x", "--networks=10.0.0.1/8"), "written like"),
+        (("add", "--level=admin", "--name=x", "--rate=20"), "written like"),
+        (("add", "--level=uploader", "--name=x", "--quota=50"), "written like"),
+        (("add", "--level=admin", "--name=x", "--quota=50GB"), "only an uploader"),
         (("add", "--level=admin", "--name=a b"), "a name has"),
         (("add", "--level=admin", "--name=x", "--source=pbx"), "only an uploader's"),
         (("add", "--level=auditor", "--name=x", "--call-types=other"), "limited to call types"),
@@ -568,6 +602,7 @@ def test_wrong_usage_ends_with_2(here: Any, words: tuple[str, ...]) -> None:
         "serve",
         "key add",
         "key list",
+        "key rotate",
         "key revoke",
         "expire",
         "reconcile",

@@ -3,6 +3,7 @@
 import random
 import re
 import string
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,11 @@ def test_a_scanner_finds_it_in_a_leak() -> None:
     text = Token.new().text()
     for around in (f'{{"token": "{text}"}}', f"ARCHIVE_TOKEN={text}\n", f"https://x:{text}@host/"):
         assert re.findall(PATTERN, around) == [text]
+
+
+def test_the_documents_tell_a_scanner_what_to_look_for() -> None:
+    page = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+    assert f"`\\b{PATTERN}\\b`" in page.read_text()
 
 
 def test_no_mistyped_character_goes_unnoticed() -> None:
