@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from archive.access import OPERATORS, READERS, Level
+from archive.bounds import Bounds
 from storage import playback
 from tests.services import Service
 from tests.sounds import tone
@@ -239,6 +240,27 @@ async def test_whoever_may_not_is_told_so_as_documented(service: Service) -> Non
                 case = {"path_parameters": {"id": "x", "call_id": "x", "name": "x", "day": "x"}}
                 client.ask(door, f"{method} {path}", 401, "nobody", **case)
                 client.ask(door, f"{method} {path}", 403, stranger, **case)
+
+    await asking(service, ask)
+
+
+async def test_whoever_asks_too_often_is_told_so_as_documented(service: Service) -> None:
+    often = Bounds.from_texts(rate="1/h")
+    tokens = {
+        door: await service.key(LEVEL[door], f"often-{door}", bounds=often) for door in ROUTES
+    }
+
+    def ask(client: Client) -> None:
+        put(client, 201, "a", tone(), token=tokens["ingest"])
+        put(client, 429, "b", tone(), token=tokens["ingest"])
+        absent = {"path_parameters": {"id": "019d2f6e-7c1a-7b44-9a55-0d6c3f5a1e02"}}
+        for door, label, first, case in (
+            ("retrieval", f"{ONE}/audio", 404, absent),
+            ("operations", "GET /metrics", 200, {}),
+        ):
+            client.ask(door, label, first, tokens[door], **case)
+            client.ask(door, label, 429, tokens[door], **case)
+        client.ask("retrieval", f"HEAD{ONE[3:]}/audio", 429, tokens["retrieval"], **absent)
 
     await asking(service, ask)
 
