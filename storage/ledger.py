@@ -16,7 +16,7 @@ import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.certificate import BEGIN
-from archive.ledger import Entry, instant
+from archive.ledger import Entry, canonical, instant
 from archive.retention import Expiry
 from storage.database import Connection
 from storage.keyring import Ring
@@ -39,7 +39,11 @@ async def record(
     facts: Mapping[str, object] | None = None,
     sealed: tuple[str, bytes] | None = None,
 ) -> None:
-    """Add one entry. `facts` must hold nothing personal; `sealed` comes from `seal`."""
+    """Add one entry. `facts` must hold nothing personal; `sealed` comes from `seal`.
+
+    Raises TypeError for facts that have no one form: the ledger could not go on behind them.
+    """
+    canonical(facts or {})
     month, details = sealed or (None, None)
     await connection.execute(
         "INSERT INTO ledger_waiting (actor, act, recording, facts, month, details)"

@@ -50,10 +50,11 @@ async def run(vault: Vault) -> Replayed:
         if last and size >= last.size:
             await _check(lent, last)
         done.entries = await _take_back(vault, lent, size, last)
+        rotated = await _rotated(lent, size)
         await _drop_waiting(lent, size)
         done.erased = await _bury(lent)
         done.closed = await _close(lent)
-        done.revoked = await _revoke(lent)
+        done.revoked = await _revoke(lent, rotated)
         done.unfinished = _count(
             await lent.execute("DELETE FROM recording WHERE state IN ('receiving', 'abandoned')")
         )
@@ -157,8 +158,29 @@ async def _close(lent: Connection) -> int:
     return len(days)
 
 
-async def _revoke(lent: Connection) -> int:
-    return _count(
+async def _rotated(lent: Connection, size: int) -> list[str]:
+    """The keys that were rotated since: their rows know the former secret alone, which may have
+    been rotated away because it leaked.
+    """
+    rows = await lent.fetch(
+        "SELECT DISTINCT l.facts->>'key' AS key FROM ledger l WHERE l.position >= $1"
+        " AND l.act = 'key.rotated' AND NOT EXISTS (SELECT FROM ledger_waiting w"
+        " WHERE w.act = l.act AND w.at = l.at AND w.facts = l.facts)",
+        size,
+    )
+    return [row["key"] for row in rows]
+
+
+async def _revoke(lent: Connection, rotated: list[str]) -> int:
+    """Revoke what is told as revoked, and what was rotated since."""
+    ended = _count(
+        await lent.execute(
+            "UPDATE access_key SET revoked_at = archive_now() WHERE id = ANY($1)"
+            " AND revoked_at IS NULL",
+            rotated,
+        )
+    )
+    return ended + _count(
         await lent.execute(
             "UPDATE access_key k SET revoked_at = l.at FROM ledger l WHERE l.act = 'key.revoked'"
             " AND l.facts->>'key' = k.id AND k.revoked_at IS NULL"

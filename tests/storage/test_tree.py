@@ -201,3 +201,13 @@ def test_a_checkpoint_of_another_log_is_not_this_ones(vault: Vault) -> None:
     other = Note(note.text.replace("call-archive", "other"), note.signatures)
     with pytest.raises(ValueError, match="does not belong"):
         signer.check(other, vault.signer.verifier)
+
+
+async def test_facts_without_one_form_are_refused_before_they_stand_in_the_way(
+    vault: Vault,
+) -> None:
+    async with connection(vault.pool) as lent:
+        with pytest.raises(TypeError, match="whole numbers"):
+            await ledger.record(lent, ledger.SYSTEM, "one", facts={"share": 0.5})
+    await write(vault, "two")
+    assert await tree.sequence(vault) == 1

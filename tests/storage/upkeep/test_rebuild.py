@@ -111,6 +111,7 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
     kept = await upload(service, "kept", first, agent="Anna Ääkkönen")
     gone = await upload(service, "gone", started_at=a_year_ago(seconds=50))
     stolen = await service.key("supervisor", "stolen")
+    leaked = await service.key("supervisor", "leaked")
     dumps: list[bytes] = []
     real = service.vault.objects
 
@@ -124,6 +125,7 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
     later = await upload(service, "later", first, queue="faults")
     async with connection(service.vault.pool) as lent:
         await credentials.revoke(lent, "first-stolen")
+        await credentials.rotate(lent, service.vault.ring, "first-leaked", timedelta())
     await service.turn_clock(timedelta(seconds=51))
     assert (await service.erase()).erased == 1
     await tree.checkpoint(service.vault)
@@ -140,7 +142,7 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
 
     report = await rebuild.run(vault)
     done = report.replayed
-    assert (done.erased, done.revoked, done.unfinished) == (1, 1, 1)
+    assert (done.erased, done.revoked, done.unfinished) == (1, 2, 1)
     assert (report.objects, report.rebuilt, report.over, report.strange.count) == (3, 2, 0, 0)
     await tree.agree_wholly(vault)
     again = await backups.serve(vault, service)
@@ -150,7 +152,8 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
     assert await found(again, agent="anna ääkkönen") == ["kept"]
     await problem(await again.get(f"/v1/recordings/{gone}"), 410, "gone")
     assert (await again.get(f"/v1/certificates/{gone}")).status == 200
-    assert (await again.get(f"/v1/recordings/{kept}", stolen)).status == 401
+    for ended in (stolen, leaked):
+        assert (await again.get(f"/v1/recordings/{kept}", ended)).status == 401
     receipt = await again.put("later", first, query(queue="faults"))
     assert receipt.status in (200, 409), "the call is known"
     told = await again.acts()
