@@ -311,7 +311,7 @@ def _listed(here: Any, name: str) -> str:
 
 
 def test_a_name_is_given_once(here: Any) -> None:
-    words = ("key", "add", "--level=admin", "--name=twice")
+    words = ("key", "add", "--level=auditor", "--name=twice")
     assert here(*words).status == 0
     again = here(*words)
     assert (again.status, again.out) == (2, "")
