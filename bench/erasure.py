@@ -66,11 +66,11 @@ async def measure(stack: Stack) -> list[Figure]:
             assert not await store.holdings("")
         return COUNT / took
 
-    ours, deleted, others = await alternate(ROUNDS, here, bare, by_rclone)
+    ours, alone, others = await alternate(ROUNDS, here, bare, by_rclone)
     meter.forget("bench")
     what = "erasing 10,000 due recordings"
     return [
-        Figure.ratio_of(f"{what} / DeleteObjects alone", "recordings/s", ours, deleted, least=0.4),
+        Figure.ratio_of(f"{what} / DeleteObjects alone", "recordings/s", ours, alone, least=0.4),
         Figure.ratio_of(f"{what} / rclone delete", "recordings/s", ours, others, least=4),
     ]
 
