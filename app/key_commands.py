@@ -1,0 +1,128 @@
+"""`archive key` as it is typed: its words, and how what came of them is printed."""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from app import config, values
+from app.command import Commands, command
+from archive.access import Level
+from archive.bounds import Bounds
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add `archive key` and its acts."""
+    parser = commands.add_parser("key", help="Make, list, rotate and revoke bearer keys.")
+    acts = parser.add_subparsers(required=True, metavar="ACT")
+    add = command(
+        acts,
+        "add",
+        "Make a key; its token is printed once.",
+        "  archive key add --level uploader --name pbx1 --source pbx1\n"
+        "  archive key add --level uploader --name pbx2 --networks 10.1.2.0/24 --rate 20/s"
+        " --quota 50GB\n"
+        "  archive key add --level supervisor --name anna --call-types fault_report,other",
+        _key_add,
+    )
+    add.add_argument("--level", required=True, choices=[str(level) for level in Level])
+    add.add_argument("--name", required=True)
+    add.add_argument("--source", help="the telephony system of an uploader (default: NAME)")
+    add.add_argument("--call-types", help="call types that a reader is limited to, by commas")
+    add.add_argument("--networks", help="where it may come from, like 10.0.0.0/8,2001:db8::/32")
+    add.add_argument("--rate", help="how often it may ask, like 20/s, 100/min or 1000/h")
+    add.add_argument("--quota", help="what an uploader may hand over in a day, like 50GB")
+    listing = command(acts, "list", "List all keys.", "  archive key list --json", _key_list)
+    rotate = command(
+        acts,
+        "rotate",
+        "Give a key a new token, printed once; the former one holds for a while.",
+        "  archive key rotate pbx1\n  archive key rotate pbx1 --overlap PT0S   # it leaked",
+        _key_rotate,
+    )
+    rotate.add_argument("name")
+    rotate.add_argument(
+        "--overlap",
+        type=_overlap,
+        default=timedelta(hours=24),
+        help="how long the former token holds (default: PT24H)",
+    )
+    revoke = command(
+        acts, "revoke", "Revoke a key, at once.", "  archive key revoke pbx1", _key_revoke
+    )
+    revoke.add_argument("name")
+    for each in (add, listing, rotate, revoke):
+        each.add_argument("--json", action="store_true", help="print facts as JSON")
+
+
+async def _key_add(arguments: argparse.Namespace) -> int:
+    from app.keys import add
+    from storage.credentials import KeyRefusedError
+
+    types = arguments.call_types.split(",") if arguments.call_types is not None else None
+    level = Level(arguments.level)
+    loaded = config.load(arguments.config, os.environ)
+    try:
+        bounds = Bounds.from_texts(arguments.networks, arguments.rate, arguments.quota)
+    except ValueError as error:
+        raise KeyRefusedError(str(error)) from None
+    token = await add(loaded, arguments.name, level, arguments.source, types, bounds)
+    facts = {"name": arguments.name, "level": str(level), "token": token}
+    print(json.dumps(facts) if arguments.json else token)
+    return 0
+
+
+async def _key_list(arguments: argparse.Namespace) -> int:
+    from app.keys import every
+
+    rows = [asdict(row) for row in await every(config.load(arguments.config, os.environ))]
+    if arguments.json:
+        print(json.dumps(rows, default=datetime.isoformat))
+        return 0
+    for row in rows:
+        print(_key_line(row))
+    return 0
+
+
+def _key_line(row: dict[str, Any]) -> str:
+    types = ",".join(row["call_types"]) if row["call_types"] else "all call types"
+    used, quota = row["last_used_at"], row["quota"]
+    about = [
+        row["source"] or (types if row["level"] in ("supervisor", "privacy") else ""),
+        f"used {used:%Y-%m-%d %H:%M}" if used else "never used",
+        "from " + ",".join(row["networks"]) if row["networks"] else "",
+        row["rate"] or "",
+        f"{quota / 10**9:g} GB a day" if quota else "",
+        f"former token until {row['former_until']:%Y-%m-%d %H:%M}" if row["former_until"] else "",
+    ]
+    state = f"revoked {row['revoked_at']:%Y-%m-%d}" if row["revoked_at"] else "valid"
+    told = "  ".join(filter(None, about))
+    return f"{row['id']}  {row['name']:<24} {row['level']:<11} {state:<18} {told}"
+
+
+def _overlap(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=0 if text == "PT0S" else values.seconds(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+async def _key_rotate(arguments: argparse.Namespace) -> int:
+    from app.keys import rotate
+
+    loaded = config.load(arguments.config, os.environ)
+    token, level, until = await rotate(loaded, arguments.name, arguments.overlap)
+    facts = {"name": arguments.name, "level": str(level), "token": token}
+    facts["former_until"] = until.isoformat()
+    print(json.dumps(facts) if arguments.json else token)
+    return 0
+
+
+async def _key_revoke(arguments: argparse.Namespace) -> int:
+    from app.keys import revoke
+
+    await revoke(config.load(arguments.config, os.environ), arguments.name)
+    print(json.dumps({"name": arguments.name, "revoked": True}) if arguments.json else "revoked")
+    return 0
