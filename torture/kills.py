@@ -28,8 +28,15 @@ from torture.room import Room
 GOAL = 10_000
 ACKNOWLEDGED = 400_000
 STEPS = steps.INTAKE + steps.ERASURE + steps.LEDGER
-_LIFE = 0.5
-_STEP_LIFE = 2.0
+_CALLS = 110
+"""Calls that are acknowledged while a service lives, by it and the other, at the most."""
+
+_LIFE = 8.0
+"""Seconds that it lives at the most."""
+
+_PASSES = dict.fromkeys(steps.INTAKE, 60) | dict.fromkeys(steps.ERASURE, 4) | {"sequenced": 2}
+"""How often a service may come by its last step before, at the most."""
+
 _SENDERS = 8
 
 
@@ -40,23 +47,21 @@ class Kills:
     house: House
     nursery: Nursery
     limit: Limit
-    up: dict[str, Child] = field(default_factory=dict)
+    load: Load
+    up: dict[str, Child]
     deaths: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
-
-    def doors(self) -> list[tuple[str, str]]:
-        """Where the services that are up take calls in, and give them out."""
-        return [(child.ingest, child.retrieval) for child in self.up.values()]
 
     async def again_and_again(self, name: str) -> None:
         """Start a service and kill it, until it is enough."""
         while self.limit.allows(self.tally.tried):
             step = random.choice(("", *STEPS)) if random.random() < 0.7 else ""
-            child = self.nursery.bear(self.house, name, crash_at=step)
+            passes = random.randint(0, _PASSES.get(step, 0))
+            child = self.nursery.bear(self.house, name, crash_at=step, passes=passes)
             if random.random() < 0.05:  # also before it is ready
                 await asyncio.sleep(random.uniform(0, 0.3))
             elif await self._is_up(name, child):
-                await self._live(child, _STEP_LIFE if step else random.uniform(0, _LIFE))
+                await self._live(child, _CALLS if step else random.randint(0, _CALLS))
                 self.up.pop(name, None)
             await self._bury(child, step)
 
@@ -70,9 +75,13 @@ class Kills:
             return False
         return True
 
-    async def _live(self, child: Child, seconds: float) -> None:
-        end = time.monotonic() + seconds
+    async def _live(self, child: Child, calls: int) -> None:
+        """Let it live until so many calls more are acknowledged, and a moment."""
+        end, enough = time.monotonic() + _LIFE, self.load.acknowledged + calls
         while child.process.poll() is None and time.monotonic() < end:
+            if self.load.acknowledged >= enough:
+                await asyncio.sleep(random.uniform(0, 0.05))
+                return
             await asyncio.sleep(0.01)
 
     async def _bury(self, child: Child, step: str) -> None:
@@ -93,8 +102,11 @@ async def measure(
     """Kill, and compare. `soon`: in how many seconds, at the most, a call is due that falls due."""
     async with room.house() as (house, service):
         with Nursery() as nursery:
-            kills = Kills(house, nursery, limit)
-            load = Load(service, kills.doors, soon)
+            up: dict[str, Child] = {}
+            load = Load(
+                service, lambda: [(each.ingest, each.retrieval) for each in up.values()], soon
+            )
+            kills = Kills(house, nursery, limit, load, up)
             upkeep = asyncio.create_task(_upkeep(load))
             began = time.monotonic()
             async with load.running(senders):
@@ -102,9 +114,10 @@ async def measure(
             await upkeep
             took = time.monotonic() - began
             acknowledged = load.acknowledged
-            kills.up = {name: await nursery.bear(house, name).ready() for name in "ab"}
+            for name in "ab":
+                up[name] = await nursery.bear(house, name).ready()
             rows = await truth.told(load, house.folder, ACKNOWLEDGED)
-            for child in kills.up.values():
+            for child in up.values():
                 child.kill()
     rates = f"{kills.tally.tried / took:.1f} kills and {acknowledged / took:.0f} calls a second"
     print(f"  {rates}; {_told(kills.deaths)}", flush=True)

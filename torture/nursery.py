@@ -76,9 +76,12 @@ class Nursery:
         self._process.kill()
         self._process.communicate()
 
-    def bear(self, house: House, name: str, *, crash_at: str = "", ahead: float = 0) -> Child:
-        """Start a service, as `House.start` does."""
+    def bear(
+        self, house: House, name: str, *, crash_at: str = "", passes: int = 0, ahead: float = 0
+    ) -> Child:
+        """Start a service, as `House.start` does; it comes by its last step so often unharmed."""
         environment = house.environment(name, crash_at=crash_at, ahead=ahead)
+        environment["TEST_PASSES"] = str(passes)
         log = house.log(name)
         assert self._process.stdin and self._process.stdout
         log.touch()
@@ -163,7 +166,6 @@ def main() -> None:
 
 def _serve(environment: dict[str, str], log: IO[bytes], hand: socket.socket) -> NoReturn:
     """Be a service."""
-    from storage import steps
     from storage.audio import pool
     from tests.app import child_service
 
@@ -171,7 +173,7 @@ def _serve(environment: dict[str, str], log: IO[bytes], hand: socket.socket) -> 
     log.close()
     os.environ.clear()
     os.environ.update(environment)
-    steps._crash_at = environment.get("ARCHIVE_CRASH_AT")
+    _die_at(environment.get("ARCHIVE_CRASH_AT"), int(environment["TEST_PASSES"]))
     popen = partial(Decoder, hand)
     pool.subprocess = SimpleNamespace(Popen=popen, DEVNULL=None)  # type: ignore[assignment]
     status = 1
@@ -184,6 +186,23 @@ def _serve(environment: dict[str, str], log: IO[bytes], hand: socket.socket) -> 
     finally:
         sys.stdout.flush()
         os._exit(status)
+
+
+def _die_at(step: str | None, passes: int) -> None:
+    """Die at a step, after it was reached so often before."""
+    from storage import steps
+
+    left = {step: passes}
+    steps._crash_at = step
+    usual = steps.reached
+
+    def reached(name: str) -> None:
+        if name == step and left[step]:
+            left[step] -= 1
+        else:
+            usual(name)
+
+    steps.reached = reached
 
 
 def _decode(descriptor: int, parent: int) -> NoReturn:
