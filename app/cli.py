@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import audit, client, config, key_commands
+from app import audit, client, config, key_commands, team_commands
 from app.command import Commands, Run, command
 from app.config import ConfigError
 
@@ -48,11 +48,13 @@ def _told(error: Exception) -> int:
         return 2
     from app.check import FAULTS
     from storage.credentials import KeyRefusedError
+    from storage.teams import TeamRefusedError
 
-    if not isinstance(error, (*FAULTS, KeyRefusedError)):
+    refused = (KeyRefusedError, TeamRefusedError)
+    if not isinstance(error, (*FAULTS, *refused)):
         return 0
     print(f"archive: {error}", file=sys.stderr)
-    return 2 if isinstance(error, KeyRefusedError) else 1
+    return 2 if isinstance(error, refused) else 1
 
 
 def _start(run: Run, arguments: argparse.Namespace) -> int:
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _serve_parser(commands)
     key_commands.add_parsers(commands)
+    team_commands.add_parsers(commands)
     _expire_parser(commands)
     _reconcile_parser(commands)
     _rebuild_parser(commands)

@@ -24,13 +24,16 @@ def add_parsers(commands: Commands) -> None:
         "  archive key add --level uploader --name pbx1 --source pbx1\n"
         "  archive key add --level uploader --name pbx2 --networks 10.1.2.0/24 --rate 20/s"
         " --quota 50GB\n"
-        "  archive key add --level supervisor --name anna --call-types fault_report,other",
+        "  archive key add --level supervisor --name anna --call-types fault_report,other\n"
+        "  archive key add --level supervisor --name bo --queues billing --teams north",
         _key_add,
     )
     add.add_argument("--level", required=True, choices=[str(level) for level in Level])
     add.add_argument("--name", required=True)
     add.add_argument("--source", help="the telephony system of an uploader (default: NAME)")
     add.add_argument("--call-types", help="call types that a reader is limited to, by commas")
+    add.add_argument("--queues", help="queues that a reader is limited to, by commas")
+    add.add_argument("--teams", help="teams that a reader is limited to; see `archive team`")
     add.add_argument("--networks", help="where it may come from, like 10.0.0.0/8,2001:db8::/32")
     add.add_argument("--rate", help="how often it may ask, like 20/s, 100/min or 1000/h")
     add.add_argument("--quota", help="what an uploader may hand over in a day, like 50GB")
@@ -59,16 +62,17 @@ def add_parsers(commands: Commands) -> None:
 
 async def _key_add(arguments: argparse.Namespace) -> int:
     from app.keys import add
-    from storage.credentials import KeyRefusedError
+    from storage.credentials import KeyRefusedError, Limits
 
-    types = arguments.call_types.split(",") if arguments.call_types is not None else None
+    asked = (arguments.call_types, arguments.queues, arguments.teams)
+    limits = Limits(*(names if names is None else names.split(",") for names in asked))
     level = Level(arguments.level)
     loaded = config.load(arguments.config, os.environ)
     try:
         bounds = Bounds.from_texts(arguments.networks, arguments.rate, arguments.quota)
     except ValueError as error:
         raise KeyRefusedError(str(error)) from None
-    token = await add(loaded, arguments.name, level, arguments.source, types, bounds)
+    token = await add(loaded, arguments.name, level, arguments.source, limits, bounds)
     facts = {"name": arguments.name, "level": str(level), "token": token}
     print(json.dumps(facts) if arguments.json else token)
     return 0
@@ -88,9 +92,11 @@ async def _key_list(arguments: argparse.Namespace) -> int:
 
 def _key_line(row: dict[str, Any]) -> str:
     types = ",".join(row["call_types"]) if row["call_types"] else "all call types"
+    circle = [*(row["queues"] or ()), *(f"team {team}" for team in row["teams"] or ())]
     used, quota = row["last_used_at"], row["quota"]
     about = [
         row["source"] or (types if row["level"] in ("supervisor", "privacy") else ""),
+        "of " + ", ".join(circle) if circle else "",
         f"used {used:%Y-%m-%d %H:%M}" if used else "never used",
         "from " + ",".join(row["networks"]) if row["networks"] else "",
         row["rate"] or "",

@@ -2,7 +2,7 @@
 machine.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -13,8 +13,8 @@ from archive.access import Level
 from archive.bounds import Bounds
 from archive.retention import Policy
 from storage import credentials, database
-from storage.credentials import KeyRow
-from storage.database import Pool, connection
+from storage.credentials import KeyRow, Limits
+from storage.database import Connection, Pool, connection
 from storage.keyring import Ring
 
 
@@ -33,11 +33,14 @@ async def _database(config: Config) -> AsyncIterator[Pool]:
             await pool.close()
 
 
-async def _ring(config: Config, pool: Pool) -> Ring:
-    """The ring, under one of whose keys the secrets of access keys are hashed."""
-    return await open_ring(
-        config, pool, Policy(config.retention.timezone, config.retention.periods)
-    )
+@asynccontextmanager
+async def keyed(config: Config) -> AsyncIterator[tuple[Connection, Ring]]:
+    """A connection, and the ring, under whose keys secrets are hashed and teams are sealed."""
+    async with _database(config) as pool:
+        policy = Policy(config.retention.timezone, config.retention.periods)
+        ring = await open_ring(config, pool, policy)
+        async with connection(pool) as lent:
+            yield lent, ring
 
 
 async def add(
@@ -45,14 +48,12 @@ async def add(
     name: str,
     level: Level,
     source: str | None,
-    call_types: Sequence[str] | None,
+    limits: Limits,
     bounds: Bounds,
 ) -> str:
     """Make a key; returns its token. Raises KeyRefusedError."""
-    async with _database(config) as pool:
-        ring = await _ring(config, pool)
-        async with connection(pool) as lent:
-            return await credentials.add(lent, ring, name, level, source, call_types, bounds)
+    async with keyed(config) as (lent, ring):
+        return await credentials.add(lent, ring, name, level, source, limits, bounds)
 
 
 async def every(config: Config) -> list[KeyRow]:
@@ -63,10 +64,8 @@ async def every(config: Config) -> list[KeyRow]:
 
 async def rotate(config: Config, name: str, overlap: timedelta) -> tuple[str, Level, datetime]:
     """Give a key a new token; returns it, and until when the former holds."""
-    async with _database(config) as pool:
-        ring = await _ring(config, pool)
-        async with connection(pool) as lent:
-            return await credentials.rotate(lent, ring, name, overlap)
+    async with keyed(config) as (lent, ring):
+        return await credentials.rotate(lent, ring, name, overlap)
 
 
 async def revoke(config: Config, name: str) -> None:

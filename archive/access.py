@@ -1,7 +1,8 @@
-"""Who may do what: levels, and the caller that every verb asks for.
+"""Who may do what: levels, scopes, and the caller that every verb asks for.
 
 A level is held by a key. Levels do not contain each other: an uploader may create and never read,
-an auditor reads the ledger and never hears a call.
+an auditor reads the ledger and never hears a call. A scope narrows what a reader knows of: what
+lies outside does not exist for them.
 """
 
 from dataclasses import dataclass
@@ -29,22 +30,52 @@ OPERATORS = frozenset({Level.AUDITOR, Level.ADMIN})
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Which recordings exist for a reader; None is no limit, and both limits count.
+
+    `among` are queues and agents, as `member` writes them: a recording is inside when its queue or
+    its agent is one of them.
+    """
+
+    call_types: frozenset[str] | None = None
+    among: frozenset[tuple[str, str]] | None = None
+
+    def covers(self, call_type: str, queue: str | None, agent: str | None) -> bool:
+        """Whether a recording of this type, queue and agent may be known of."""
+        if self.call_types is not None and call_type not in self.call_types:
+            return False
+        if self.among is None:
+            return True
+        named = {member(*pair) for pair in (("queue", queue), ("agent", agent)) if pair[1]}
+        return not named.isdisjoint(self.among)
+
+    def covers_erased(self, call_type: str) -> bool:
+        """The same for one whose queue and agent nobody can tell any more."""
+        return self.covers(call_type, None, None)
+
+
+EVERYTHING = Scope()
+"""No limit."""
+
+
+def member(field: str, name: str | None) -> tuple[str, str]:
+    """A queue or an agent, as scopes hold it: case and spaces around it do not count."""
+    return field, (name or "").strip().casefold()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks: the id of the key, its level, and what the key is limited to.
 
-    `source` is set for uploaders; `call_types` limits readers, None meaning all of them; `bounds`
-    are for any level, but the quota.
+    `source` is set for uploaders; `scope` limits readers; `bounds` are for any level, but the
+    quota.
     """
 
     id: str
     level: Level
     source: str | None = None
-    call_types: frozenset[str] | None = None
+    scope: Scope = EVERYTHING
     bounds: Bounds = FREE
-
-    def may_know(self, call_type: str) -> bool:
-        """Whether recordings of this call type exist at all for this caller."""
-        return self.call_types is None or call_type in self.call_types
 
 
 def require(caller: Caller, levels: frozenset[Level]) -> None:

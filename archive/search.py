@@ -66,11 +66,12 @@ class Query:
         return query
 
     def within(self, caller: Caller) -> "Query":
-        """The same search, narrowed to what the caller may know of."""
-        if caller.call_types is None:
+        """The same search, narrowed to the call types that the caller may know of."""
+        known = caller.scope.call_types
+        if known is None:
             return self
-        asked = caller.call_types if self.call_types is None else self.call_types
-        return replace(self, call_types=asked & caller.call_types)
+        asked = known if self.call_types is None else self.call_types
+        return replace(self, call_types=asked & known)
 
 
 class _Params:

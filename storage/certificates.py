@@ -31,7 +31,7 @@ async def of_recording(vault: Vault, caller: Caller, identifier: UUID) -> Certif
     await tree.sequence(vault)
     async with connection(vault.pool) as lent:
         kind = await lent.fetchval("SELECT call_type FROM recording WHERE id = $1", identifier)
-        if kind is None or not caller.may_know(kind):
+        if kind is None or not caller.scope.covers_erased(kind):
             raise NotFoundError(_NOT_YET)
         rows = await lent.fetch(
             "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"

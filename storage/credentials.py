@@ -15,12 +15,12 @@ from ipaddress import ip_network
 
 import asyncpg
 
-from archive.access import Caller, Level
+from archive.access import READERS, Caller, Level
 from archive.bounds import FREE, Bounds, Rate
 from archive.errors import UnauthenticatedError
-from archive.recording import CallType
+from archive.recording import Call, CallType
 from archive.token import Token
-from storage import ledger
+from storage import ledger, scopes
 from storage.database import Connection
 from storage.keyring import Ring
 
@@ -33,6 +33,18 @@ _NOBODY = bytes(32)
 
 _RESTING = timedelta(minutes=1)
 """How old the written time of a key's last use is allowed to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a reader's key is limited to when it is made; None is no limit."""
+
+    call_types: Sequence[str] | None = None
+    queues: Sequence[str] | None = None
+    teams: Sequence[str] | None = None
+
+
+UNLIMITED = Limits()
 
 
 class KeyRefusedError(ValueError):
@@ -61,6 +73,8 @@ class KeyRow:
     level: str
     source: str | None
     call_types: tuple[str, ...] | None
+    queues: tuple[str, ...] | None
+    teams: tuple[str, ...] | None
     networks: tuple[str, ...] | None
     rate: str | None
     quota: int | None
@@ -83,31 +97,41 @@ async def authenticate(connection: Connection, ring: Ring, token: Token) -> Logi
     Raises UnauthenticatedError for a token that is not known or was revoked, without saying which;
     the same is computed and compared for both.
     """
-    row = await connection.fetchrow(
-        "SELECT level, source, call_types, networks, rate, quota, secret, archive_now() AS now,"
-        " CASE WHEN former_until > archive_now() THEN former END AS former,"
-        " used_at > archive_now() - $2::interval AS fresh"
-        " FROM access_key WHERE id = $1 AND revoked_at IS NULL",
-        token.id,
+    row = await _living(connection, token.id)
+    shown = _peppered(ring, token)
+    if not _shows(row, shown) or not row:
+        raise _unknown()
+    return Login(_caller(ring, token.id, row), row["now"], shown, not row["fresh"])
+
+
+async def _living(connection: Connection, key: str) -> asyncpg.Record | None:
+    """The row of a key that was not revoked, with all that its rights hang on."""
+    return await connection.fetchrow(
+        f"SELECT k.level, k.source, {scopes.COLUMNS}, k.networks, k.rate, k.quota, k.secret,"  # noqa: S608
+        " archive_now() AS now,"
+        " CASE WHEN k.former_until > archive_now() THEN k.former END AS former,"
+        " k.used_at > archive_now() - $2::interval AS fresh"
+        " FROM access_key k WHERE k.id = $1 AND k.revoked_at IS NULL",
+        key,
         _RESTING,
     )
-    shown = _peppered(ring, token)
+
+
+def _shows(row: asyncpg.Record | None, shown: bytes) -> bool:
+    """Whether this is what the key's token shows; as much is compared when there is no key."""
     secret = row["secret"] if row else _NOBODY
     former = (row and row["former"]) or _NOBODY
-    if not (hmac.compare_digest(shown, secret) | hmac.compare_digest(shown, former)) or not row:
-        raise _unknown()
-    return Login(_caller(token.id, row), row["now"], shown, not row["fresh"])
+    return hmac.compare_digest(shown, secret) | hmac.compare_digest(shown, former)
 
 
-def _caller(key: str, row: asyncpg.Record) -> Caller:
-    types, networks, rate = row["call_types"], row["networks"], row["rate"]
+def _caller(ring: Ring, key: str, row: asyncpg.Record) -> Caller:
+    networks, rate = row["networks"], row["rate"]
     bounds = Bounds(
         None if networks is None else tuple(networks),
         None if rate is None else Rate.from_text(rate),
         row["quota"],
     )
-    limits = None if types is None else frozenset(types)
-    return Caller(key, Level(row["level"]), row["source"], limits, bounds)
+    return Caller(key, Level(row["level"]), row["source"], scopes.read(ring, row), bounds)
 
 
 def _unknown() -> UnauthenticatedError:
@@ -121,19 +145,12 @@ def _peppered(ring: Ring, token: Token) -> bytes:
     )
 
 
-async def holds(connection: Connection, login: Login, call_type: str) -> bool:
-    """Whether who logged in may still know of such a recording: asked while it is being sent."""
-    return bool(
-        await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM access_key WHERE id = $1 AND revoked_at IS NULL"
-            " AND (secret = $2 OR former = $2 AND former_until > archive_now())"
-            " AND level = $3 AND (call_types IS NULL OR $4 = ANY (call_types)))",
-            login.caller.id,
-            login.shown,
-            login.caller.level,
-            call_type,
-        )
-    )
+async def holds(connection: Connection, ring: Ring, login: Login, call: Call) -> bool:
+    """Whether who logged in may still know of such a call: asked while it is being sent."""
+    row = await _living(connection, login.caller.id)
+    if row is None or not _shows(row, login.shown) or row["level"] != login.caller.level:
+        return False
+    return scopes.read(ring, row).covers(call.call_type, call.queue, call.agent)
 
 
 async def used(connection: Connection, key: str) -> None:
@@ -152,24 +169,28 @@ async def add(
     name: str,
     level: Level,
     source: str | None = None,
-    call_types: Sequence[str] | None = None,
+    limits: Limits = UNLIMITED,
     bounds: Bounds = FREE,
 ) -> str:
     """Make a key and return its token, which is not stored. Raises KeyRefusedError."""
     if level is Level.UPLOADER:
         source = source or name
-    _check(name, level, source, call_types, bounds)
+    _check(name, level, source, limits, bounds)
+    await _check_teams(connection, limits.teams)
     token = Token.new()
     async with connection.transaction():
         try:
             await connection.execute(
-                "INSERT INTO access_key (id, name, level, source, call_types, networks, rate,"
-                " quota, secret) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "INSERT INTO access_key (id, name, level, source, call_types, queues, teams,"
+                " networks, rate, quota, secret)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                 token.id,
                 name,
                 level,
                 source,
-                call_types,
+                limits.call_types,
+                limits.queues,
+                limits.teams,
                 bounds.networks,
                 bounds.rate and bounds.rate.text,
                 bounds.quota,
@@ -186,21 +207,33 @@ def _check(
     name: str,
     level: Level,
     source: str | None,
-    call_types: Sequence[str] | None,
+    limits: Limits,
     bounds: Bounds,
 ) -> None:
+    types = limits.call_types
     if not _NAME.fullmatch(name):
         raise KeyRefusedError("a name has 1 to 64 letters, digits, dots, dashes or underscores")
     if source and level is not Level.UPLOADER:
         raise KeyRefusedError("only an uploader's key has a source")
     if source and not _NAME.fullmatch(source):
         raise KeyRefusedError("a source is written like a name")
-    if call_types is not None and not (call_types and set(call_types) <= set(CallType)):
+    if types is not None and not (types and set(types) <= set(CallType)):
         raise KeyRefusedError("call types are one or more of " + ", ".join(CallType))
-    if call_types is not None and level not in (Level.SUPERVISOR, Level.PRIVACY):
-        raise KeyRefusedError("only a key that reads recordings is limited to call types")
+    for names in (limits.queues, limits.teams):
+        if names is not None and not (names and all(each.strip() for each in names)):
+            raise KeyRefusedError("queues and teams are one or more names")
+    if limits != UNLIMITED and level not in READERS:
+        raise KeyRefusedError("only a key that reads recordings is limited to some of them")
     if bounds.quota and level is not Level.UPLOADER:
         raise KeyRefusedError("only an uploader's key has a quota")
+
+
+async def _check_teams(connection: Connection, teams: Sequence[str] | None) -> None:
+    found = await connection.fetchval(
+        "SELECT count(*) FROM team WHERE name = ANY ($1)", [*(teams or ())]
+    )
+    if found != len(set(teams or ())):
+        raise KeyRefusedError("there is no team of that name: `archive team list` lists them")
 
 
 async def rotate(
@@ -249,7 +282,8 @@ async def revoke(connection: Connection, name: str) -> None:
 async def every(connection: Connection) -> list[KeyRow]:
     """All keys that ever were, oldest first."""
     rows = await connection.fetch(
-        "SELECT id, name, level, source, call_types, networks, rate, quota, created_at,"
+        "SELECT id, name, level, source, call_types, queues, teams, networks, rate, quota,"
+        " created_at,"
         " CASE WHEN former_until > archive_now() THEN former_until END AS former_until,"
         " used_at, revoked_at FROM access_key ORDER BY created_at, name"
     )
@@ -257,13 +291,15 @@ async def every(connection: Connection) -> list[KeyRow]:
 
 
 def _row(row: asyncpg.Record) -> KeyRow:
-    types, networks = row["call_types"], row["networks"]
+    networks = row["networks"]
     return KeyRow(
         row["id"],
         row["name"],
         row["level"],
         row["source"],
-        None if types is None else tuple(types),
+        _names(row["call_types"]),
+        _names(row["queues"]),
+        _names(row["teams"]),
         None if networks is None else tuple(str(ip_network(each)) for each in networks),
         row["rate"],
         row["quota"],
@@ -272,3 +308,7 @@ def _row(row: asyncpg.Record) -> KeyRow:
         row["used_at"],
         row["revoked_at"],
     )
+
+
+def _names(found: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if found is None else tuple(found)

@@ -9,7 +9,7 @@ every trace.
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID
@@ -17,13 +17,13 @@ from uuid import UUID
 import asyncpg
 
 from archive import access
-from archive.access import Caller
+from archive.access import Caller, Scope
 from archive.errors import GoneError, NotFoundError
 from archive.lifecycle import State
 from archive.recording import TEXT_FIELDS, Audio, Call, CallType, Direction, Recording
 from archive.retention import Expiry
 from storage import numbers
-from storage.database import connection
+from storage.database import Connection, connection
 from storage.keyring import Ring
 from storage.sealing import DamagedError, Identity, Seal
 from storage.vault import Vault
@@ -94,6 +94,19 @@ def term(key: bytes, field: str, value: str) -> int:
     return int.from_bytes(_hmac(key, field, value.casefold())[:8], "big", signed=True)
 
 
+def scope_terms(key: bytes, among: Iterable[tuple[str, str]]) -> list[int]:
+    """What the recordings of one expiry day that lie in a scope are found by."""
+    return sorted(term(key, field, name) for field, name in among)
+
+
+def in_scope(terms: str) -> str:
+    """The condition in SQL that a recording `r` has one of these terms."""
+    return (
+        "EXISTS (SELECT FROM term s WHERE s.expires_on = r.expires_on"
+        f" AND s.hash = ANY ({terms}) AND s.started_at = r.started_at AND s.recording = r.id)"
+    )
+
+
 def _hmac(key: bytes, *parts: str) -> bytes:
     return hmac.digest(key, b"\0".join(part.encode() for part in parts), hashlib.sha256)
 
@@ -143,11 +156,11 @@ def from_details(identifier: UUID, expires_on: date, plain: bytes) -> Recording:
     return Recording(identifier, known["source"], received_at, call, audio)
 
 
-def from_row(ring: Ring, row: asyncpg.Record) -> Opened:
+def from_row(ring: Ring, row: asyncpg.Record, scope: Scope = access.EVERYTHING) -> Opened:
     """Open a stored row. Raises DamagedError when it was tampered with.
 
-    What access and expiry are decided by stands in plain columns: it has to be what was sealed, or
-    who can write to the database could show one recording under another's rules.
+    What access and expiry are decided by stands in plain columns and terms: it has to be what was
+    sealed, or who can write to the database could show one recording under another's rules.
     """
     seal = Seal.unwrap(row["header"], ring.day_key(row["expires_on"]))
     if seal.identity != Identity(row["expires_on"], row["id"], row["attempt"]):
@@ -157,6 +170,9 @@ def from_row(ring: Ring, row: asyncpg.Record) -> Opened:
     plain = (row["source"], row["call_type"], row["expires_at"])
     if plain != (recording.source, recording.call.call_type, recording.call.expiry.at):
         raise DamagedError("the row's source, type or expiry is not what was sealed")
+    call = recording.call
+    if not scope.covers(call.call_type, call.queue, call.agent):
+        raise DamagedError("the row has terms that are not of what was sealed")
     key = object_key(row["expires_on"], row["id"], row["attempt"])
     return Opened(recording, seal, key, len(row["header"]) + len(details))
 
@@ -177,15 +193,20 @@ async def get(
     """
     access.require(caller, access.READERS)
     row = await _told(vault, caller, identifier, now, act, facts)
-    unseen = (State.RECEIVING, State.ABANDONED)
-    if row is None or row["state"] in unseen or not caller.may_know(row["call_type"]):
+    if row is None or row["state"] in (State.RECEIVING, State.ABANDONED) or not row["known"]:
         raise NotFoundError("There is no recording of this id that you may know of.")
     if row["state"] != State.STORED or now >= row["expires_at"]:
         raise GoneError(
             "Its period is over, or it was erased before. It cannot be brought back.",
             recording=str(identifier),
         )
-    return from_row(vault.ring, row)
+    return from_row(vault.ring, row, caller.scope)
+
+
+_KNOWN = (
+    "(($6::text[] IS NULL OR r.call_type = ANY ($6))"
+    f" AND ($7::bigint[] IS NULL OR {in_scope('$7')}))"
+)
 
 
 async def _told(
@@ -196,23 +217,36 @@ async def _told(
     act: str | None,
     facts: Mapping[str, object] | None,
 ) -> asyncpg.Record | None:
-    """The row, and in the same statement the entry of an act on it, if the caller may do that."""
+    """The row, whether the caller may know of it, and in the same statement the entry of an act.
+
+    The work is the same whether there is such a recording or not; what may not be known of is not
+    opened to find out.
+    """
     async with connection(vault.pool) as lent:
-        if act is None:
-            return await lent.fetchrow(
-                f"SELECT {COLUMNS} FROM recording r WHERE r.id = $1",  # noqa: S608 - our own words
-                identifier,
-            )
         return await lent.fetchrow(
-            f"WITH r AS (SELECT {COLUMNS} FROM recording r WHERE r.id = $1),"  # noqa: S608
+            f"WITH r AS (SELECT {COLUMNS}, {_KNOWN} AS known FROM recording r WHERE r.id = $1),"  # noqa: S608
             " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts)"
-            " SELECT $2, $3, r.id, $4 FROM r WHERE r.state = 'stored' AND r.expires_at > $5"
-            " AND ($6::text[] IS NULL OR r.call_type = ANY($6)))"
+            " SELECT $2, $3, r.id, $4 FROM r WHERE $3::text IS NOT NULL AND r.known"
+            " AND r.state = 'stored' AND r.expires_at > $5)"
             " SELECT * FROM r",
             identifier,
             caller.id,
             act,
             dict(facts or {}),
             now,
-            None if caller.call_types is None else sorted(caller.call_types),
+            None if caller.scope.call_types is None else sorted(caller.scope.call_types),
+            await _scope_terms(vault, lent, caller.scope, identifier, now),
         )
+
+
+async def _scope_terms(
+    vault: Vault, lent: Connection, scope: Scope, identifier: UUID, now: datetime
+) -> list[int] | None:
+    """The terms of a scope on the day of this recording; those of today where there is none."""
+    if scope.among is None:
+        return None
+    today = vault.policy.day_of(now)
+    day = await lent.fetchval("SELECT expires_on FROM recording WHERE id = $1", identifier)
+    keys = vault.ring.index_keys([today, day or today])
+    key = keys.get(day, keys.get(today))
+    return scope_terms(key, scope.among) if key else []

@@ -4,22 +4,26 @@ A keyed hash is made under the key of an expiry day, so the same agent has anoth
 A search for an agent therefore walks the days, newest first, a few at first and more as it goes on,
 and stops as soon as its page is full: a frequent value is found on the first days, a rare one costs
 one look per living day.
+
+A reader who is limited to queues or teams searches in the same way: where nothing sealed is asked
+for, the days are walked once for each queue and agent of the scope; where something is, what it
+finds has to have a term of the scope as well. No row outside a scope is opened.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
 import asyncpg
 
 from archive import access
-from archive.access import Caller
+from archive.access import Caller, Scope
 from archive.recording import Recording
 from archive.search import Place, Query
 from storage import ledger, numbers
 from storage.database import Connection, connection
 from storage.keyring import Ring
-from storage.recordings import COLUMNS, from_row, term
+from storage.recordings import COLUMNS, from_row, in_scope, scope_terms, term
 from storage.vault import Vault
 
 _STRIDES = (4, 16, 64)
@@ -52,8 +56,8 @@ async def find(vault: Vault, caller: Caller, query: Query, now: datetime) -> Pag
         # Planned for its own values: a rare one and a frequent one differ.
         await lent.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         await ledger.record(lent, caller.id, "searched", sealed=asked)
-        rows = await _rows(lent, vault.ring, narrowed, now)
-    items = [from_row(vault.ring, row).recording for row in rows[: query.limit]]
+        rows = await _rows(lent, vault.ring, narrowed, caller.scope, now)
+    items = [from_row(vault.ring, row, caller.scope).recording for row in rows[: query.limit]]
     more = len(rows) > query.limit
     last = items[-1] if items else None
     return Page(items, Place(last.call.started_at, last.id) if more and last else None)
@@ -74,9 +78,11 @@ def _asked(query: Query) -> dict[str, object]:
     }
 
 
-async def _rows(lent: Connection, ring: Ring, query: Query, now: datetime) -> list[asyncpg.Record]:
+async def _rows(
+    lent: Connection, ring: Ring, query: Query, scope: Scope, now: datetime
+) -> list[asyncpg.Record]:
     """The rows of one page and one more, which tells that there is a next page."""
-    if not query.sealed:
+    if not query.sealed and scope.among is None:
         conditions = _Conditions(query, now)
         return await lent.fetch(
             f"SELECT {COLUMNS} FROM recording r WHERE {conditions.text}"  # noqa: S608
@@ -85,35 +91,68 @@ async def _rows(lent: Connection, ring: Ring, query: Query, now: datetime) -> li
         )
     rows: list[asyncpg.Record] = []
     async for stride in _strides(lent, query, now):
-        rows += await _rows_of(lent, ring, query, now, stride)
+        looks = _looks(ring.index_keys(stride.expiry_days), query, scope)
+        rows += await _rows_of(lent, looks, query, now, stride)
         if len(rows) > query.limit:
             break
     return rows[: query.limit + 1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look into the terms of an expiry day: all of `terms`, and one of `scope` unless it is
+    None.
+    """
+
+    day: date
+    terms: list[int]
+    scope: list[int] | None = None
+
+
+def _looks(keys: Mapping[date, bytes], query: Query, scope: Scope) -> list[_Look]:
+    """What to look for on each of these days, which have these keys."""
+    looks = []
+    for day, key in keys.items():
+        inside = None if scope.among is None else scope_terms(key, scope.among)
+        if query.sealed:
+            looks.append(_Look(day, [_wanted(key, *pair) for pair in query.sealed], inside))
+        else:
+            looks += [_Look(day, [one]) for one in inside or ()]
+    return looks
+
+
+def _wanted(key: bytes, field: str, text: str) -> int:
+    return term(key, field, numbers.query_term(text) if field == "number" else text)
+
+
 async def _rows_of(
-    lent: Connection, ring: Ring, query: Query, now: datetime, stride: _Stride
+    lent: Connection, looks: Sequence[_Look], query: Query, now: datetime, stride: _Stride
 ) -> list[asyncpg.Record]:
-    """The newest rows of one stride, each expiry day looked up under its own keyed hashes."""
-    keys = ring.index_keys(stride.expiry_days)
+    """The newest rows of one stride that any of these looks finds."""
+    if not looks:
+        return []
     conditions = _Conditions(query, now)
-    days = conditions.value(list(keys))
-    hashes = []
-    for field, text in query.sealed:
-        wanted = numbers.query_term(text) if field == "number" else text
-        hashes.append(conditions.value([term(key, field, wanted) for key in keys.values()]))
-    arrays = "".join(f", {parameter}::bigint[]" for parameter in hashes)
-    names = "".join(f", hash{number}" for number in range(len(hashes)))
+    days = conditions.value([look.day for look in looks])
+    # A scope may have another size on each look: as text, since arrays of arrays have one shape.
+    inside = conditions.value([_array(look.scope) for look in looks])
+    columns = list(zip(*(look.terms for look in looks), strict=True))
+    arrays = "".join(f", {conditions.value(list(each))}::bigint[]" for each in columns)
+    names = "".join(f", hash{number}" for number in range(len(columns)))
     others = "".join(
         f" AND EXISTS (SELECT FROM term o WHERE o.expires_on = d.expires_on"
         f" AND o.hash = d.hash{number} AND o.started_at = t.started_at"
         f" AND o.recording = t.recording)"
-        for number in range(1, len(hashes))
+        for number in range(1, len(columns))
     )
+    if looks[0].scope is not None:
+        others += f" AND {in_scope('d.inside')}"
     since, before = conditions.value(stride.since), conditions.value(stride.before)
     return await lent.fetch(
-        f"SELECT found.* FROM unnest({days}::date[]{arrays})"  # noqa: S608 - our own words
-        f" AS d(expires_on{names}) CROSS JOIN LATERAL ("
+        # Found twice, by its queue and by its agent, it is shown once.
+        "SELECT DISTINCT ON (found.started_at, found.id) found.* FROM"  # noqa: S608 - our own words
+        f" (SELECT expires_on, inside::bigint[] AS inside{names} FROM"
+        f" unnest({days}::date[], {inside}::text[]{arrays}) AS n(expires_on, inside{names})"
+        " OFFSET 0) d CROSS JOIN LATERAL ("
         f"SELECT {COLUMNS}, r.started_at FROM term t JOIN recording r ON r.id = t.recording"
         f" WHERE t.expires_on = d.expires_on AND t.hash = d.hash0"
         f" AND t.started_at >= {since} AND t.started_at < {before}"
@@ -122,6 +161,11 @@ async def _rows_of(
         f" ORDER BY found.started_at DESC, found.id DESC LIMIT {query.limit + 1}",
         *conditions.values,
     )
+
+
+def _array(terms: Sequence[int] | None) -> str | None:
+    """An array as Postgres reads it."""
+    return None if terms is None else "{" + ",".join(map(str, terms)) + "}"
 
 
 async def _strides(lent: Connection, query: Query, now: datetime) -> AsyncIterator[_Stride]:

@@ -21,12 +21,14 @@ from archive.bounds import FREE, Bounds
 from archive.recording import CallType
 from archive.retention import Period, Policy
 from jobs import expiry, nightly
-from storage import clocks, credentials, database, published, removal, tree
+from storage import clocks, credentials, database, published, removal, teams, tree
 from storage.audio.pool import AudioPool
+from storage.credentials import Limits as KeyLimits
 from storage.database import connection
 from storage.holdings import Holding
 from storage.keyring import Ring
 from storage.objects import ObjectStore
+from storage.scopes import Members
 from storage.signer import Signer
 from storage.vault import Limits, Vault
 from web import doors, ingest, operations, retrieval
@@ -116,12 +118,25 @@ class Service:
         name: str,
         call_types: list[str] | None = None,
         bounds: Bounds = FREE,
+        queues: list[str] | None = None,
+        among: list[str] | None = None,
     ) -> str:
         """Make one more key."""
         async with connection(self.vault.pool) as lent:
             return await credentials.add(
-                lent, self.vault.ring, name, Level(level), call_types=call_types, bounds=bounds
+                lent,
+                self.vault.ring,
+                name,
+                Level(level),
+                limits=KeyLimits(call_types, queues, among),
+                bounds=bounds,
             )
+
+    async def team(self, name: str, agents: Sequence[str] = (), queues: Sequence[str] = ()) -> None:
+        """Say who is in a team."""
+        async with connection(self.vault.pool) as lent:
+            members = Members(name, tuple(agents), tuple(queues))
+            await teams.put(lent, self.vault.ring, members)
 
     async def revoke(self, level: str) -> None:
         async with connection(self.vault.pool) as lent:

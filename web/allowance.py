@@ -66,9 +66,10 @@ class Allowance:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def _holds(self) -> bool:
-        call_type = self._recording.call.call_type
+        vault = self._visit.vault
         try:
-            async with asyncio.timeout(PATIENCE), connection(self._visit.vault.pool) as lent:
-                return await credentials.holds(lent, self._visit.login, call_type)
+            async with asyncio.timeout(PATIENCE), connection(vault.pool) as lent:
+                call = self._recording.call
+                return await credentials.holds(lent, vault.ring, self._visit.login, call)
         except Exception:  # a question without an answer is no yes
             return False

@@ -233,3 +233,15 @@ CREATE TABLE night (
     ran_at timestamptz PRIMARY KEY,
     report jsonb NOT NULL
 );
+
+-- Scopes. A reader may be limited to queues and teams besides call types; a team is a set of agents
+-- and queues, sealed under a key of the ring (storage/scopes.py).
+ALTER TABLE access_key
+    ADD COLUMN queues text[] CHECK (cardinality(queues) > 0),
+    ADD COLUMN teams text[] CHECK (cardinality(teams) > 0),
+    ADD CHECK (num_nonnulls(queues, teams) = 0 OR level IN ('supervisor', 'privacy'));
+CREATE TABLE team (
+    name text PRIMARY KEY,
+    members bytea NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT archive_now()
+);

@@ -306,6 +306,38 @@ def test_a_key_is_bound_rotated_and_seen_in_use(trial: Archive, here: Any) -> No
         assert trial.ask("ingest", "/v1/recordings/r3", token, "PUT", b"")[0] == status
 
 
+def test_a_team_is_kept_and_readers_are_limited_to_it(
+    trial: Archive, here: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "north"
+    file.write_text("agent  Anna Virtanen\n\nqueue north\nqueue other one \n", "utf-8")
+    assert here("team", "set", "north", str(file)).out == "kept\n"
+    assert here("team", "show", "north").out == (
+        "agent Anna Virtanen\nqueue north\nqueue other one\n"
+    )
+    facts = {"team": "north", "agents": ["Anna Virtanen"], "queues": ["north", "other one"]}
+    assert here("team", "show", "north", "--json").facts == facts
+    assert here("team", "list", "--json").facts == [{"team": "north", "agents": 1, "queues": 2}]
+    assert here("team", "list").out.split() == ["north", "1", "agents,", "2", "queues"]
+    limits = ("--queues=billing,sales", "--teams=north", "--call-types=other")
+    made = here("key", "add", "--level=supervisor", "--name=scoped", *limits)
+    trial.tokens["scoped"] = made.out.strip()
+    assert json.loads(trial.ask("retrieval", "/v1/recordings", "scoped")[2])["items"] == []
+    row = next(row for row in here("key", "list", "--json").facts if row["name"] == "scoped")
+    assert (row["queues"], row["teams"]) == (["billing", "sales"], ["north"])
+    assert "of billing, sales, team north" in _listed(here, "scoped")
+    file.write_text("agent Anna\nsomebody Bo Secret\n")
+    refused = here("team", "set", "north", str(file))
+    assert (refused.status, refused.out) == (2, "")
+    assert "line 2" in refused.err
+    assert "Secret" not in refused.err
+    assert here("team", "remove", "north", "--json").facts == {"team": "north", "removed": True}
+    for words in (("remove", "north"), ("show", "north")):
+        again = here("team", *words)
+        assert (again.status, again.out) == (2, "")
+        assert "no team of this name" in again.err
+
+
 def _listed(here: Any, name: str) -> str:
     return next(line for line in here("key", "list").out.splitlines() if name in line.split())
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from archive.access import OPERATORS, READERS, Caller, Level, require
+from archive.access import EVERYTHING, OPERATORS, READERS, Caller, Level, Scope, member, require
 from archive.errors import ForbiddenError
 
 
@@ -12,13 +12,45 @@ def test_only_the_levels_that_are_named_may(level: Level, levels: frozenset[Leve
     caller = Caller("k", level)
     if level in levels:
         require(caller, levels)
-        assert caller.may_know("contract")
     else:
         with pytest.raises(ForbiddenError, match=level):
             require(caller, levels)
 
 
-def test_a_key_limited_to_call_types_knows_of_no_other() -> None:
-    caller = Caller("k", Level.PRIVACY, call_types=frozenset({"other"}))
-    assert caller.may_know("other")
-    assert not caller.may_know("contract")
+BILLING = frozenset({member("queue", "Billing")})
+NORTH = frozenset({member("agent", "Åke"), member("queue", "north")})
+
+
+@pytest.mark.parametrize(
+    ("scope", "call", "covered"),
+    [
+        (EVERYTHING, ("other", None, None), True),
+        (Scope(frozenset({"other"})), ("other", None, None), True),
+        (Scope(frozenset({"other"})), ("contract", "Billing", "Åke"), False),
+        (Scope(frozenset()), ("other", None, None), False),
+        (Scope(None, BILLING), ("other", "BILLING", None), True),
+        (Scope(None, BILLING), ("other", "billing ", "somebody"), True),
+        (Scope(None, BILLING), ("other", "billings", None), False),
+        (Scope(None, BILLING), ("other", None, "billing"), False),
+        (Scope(None, BILLING), ("other", None, None), False),
+        (Scope(None, NORTH), ("other", "south", "åke"), True),
+        (Scope(None, NORTH), ("other", "North", "somebody"), True),
+        (Scope(None, NORTH), ("other", "Åke", "north"), False),
+        (Scope(None, frozenset()), ("other", "north", "Åke"), False),
+        (Scope(None, frozenset({member("queue", "")})), ("other", None, None), False),
+        (Scope(frozenset({"other"}), NORTH), ("other", "north", None), True),
+        (Scope(frozenset({"other"}), NORTH), ("contract", "north", None), False),
+        (Scope(frozenset({"other"}), NORTH), ("other", "south", None), False),
+    ],
+)
+def test_a_scope_covers_what_both_its_limits_do(
+    scope: Scope, call: tuple[str, str | None, str | None], covered: bool
+) -> None:
+    assert scope.covers(*call) is covered
+
+
+def test_what_is_erased_is_in_no_scope_that_asks_for_a_queue_or_an_agent() -> None:
+    assert EVERYTHING.covers_erased("other")
+    assert Scope(frozenset({"other"})).covers_erased("other")
+    assert not Scope(frozenset({"contract"})).covers_erased("other")
+    assert not Scope(None, NORTH).covers_erased("other")

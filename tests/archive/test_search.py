@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from archive.access import Caller, Level
+from archive.access import Caller, Level, Scope
 from archive.errors import MalformedError
 from archive.search import DEFAULT_LIMIT, Query
 
@@ -90,7 +90,7 @@ def test_a_filter_given_twice_is_wrong_unless_it_is_the_call_type() -> None:
 
 
 def test_a_search_is_narrowed_to_what_the_caller_may_know() -> None:
-    caller = Caller("k", Level.SUPERVISOR, call_types=frozenset({"contract"}))
+    caller = Caller("k", Level.SUPERVISOR, scope=Scope(frozenset({"contract"})))
     assert Query.from_params([]).within(caller).call_types == {"contract"}
     other = Query.from_params([("call_type", "other")]).within(caller)
     assert other.call_types == frozenset()

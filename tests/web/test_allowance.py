@@ -30,7 +30,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def listening(service: Service, audio: bytes) -> AsyncIterator[asyncio.StreamReader]:
     """Begin to listen, and read no more than the head of the answer."""
-    identifier = await upload(service, "c", audio)
+    identifier = await upload(service, "c", audio, agent="Anna", queue="north")
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", yarl.URL(service.retrieval).port, limit=1024
     )
@@ -67,10 +67,24 @@ async def _limit(service: Service, types: list[str]) -> None:
             " AND level = 'supervisor'", types)  # fmt: skip
 
 
+async def _set(service: Service, what: str) -> None:
+    async with connection(service.vault.pool) as lent:
+        await lent.execute(f"UPDATE access_key SET {what} WHERE name = 'test-supervisor'")
+
+
+async def _narrow(service: Service, agent: str) -> None:
+    """Limit the listener to a team, of which this agent is."""
+    await service.team("narrow", agents=[agent])
+    await _set(service, "teams = '{narrow}'")
+
+
 ENDS: dict[str, Callable[[Service], Awaitable[None]]] = {
     "revoked": lambda service: service.revoke("supervisor"),
     "rotated": lambda service: _rotate(service, timedelta()),
     "limited": lambda service: _limit(service, ["other"]),
+    "level": lambda service: _set(service, "level = 'privacy'"),
+    "other queue": lambda service: _set(service, "queues = '{south}'"),
+    "other team": lambda service: _narrow(service, "bo"),
 }
 
 
@@ -119,6 +133,8 @@ async def test_a_stream_goes_on_while_its_key_holds(
     async with listening(service, audio) as reader:
         await _rotate(service, timedelta(hours=1))
         await _limit(service, ["fault_report", "other"])
+        await _narrow(service, "ANNA")
+        await _set(service, "queues = '{south}'")
         seen = looked
         while looked < seen + 3:
             await asyncio.sleep(0.01)
