@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from app import values
 from app.settings import ConfigError, Settings
+from app.values import Address
 from archive.recording import CallType
 from archive.residency import EEA
 from archive.retention import Period
@@ -53,10 +54,9 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """One listener. Port 0 lets the system choose; with `tls_cert` it speaks TLS."""
+    """One listener; with `tls_cert` it speaks TLS."""
 
-    host: str
-    port: int
+    address: Address
     tls_cert: Path | None
     tls_key: Path | None
     tls_client_ca: Path | None
@@ -64,7 +64,7 @@ class Door:
     @classmethod
     def from_toml(cls, settings: Settings, name: str) -> "Door":
         """Read the keys of one door out of `[doors]`."""
-        host, port = settings.parsed(name, values.address)
+        address = settings.parsed(name, lambda text: values.address(text, settings.folder))
         cert = settings.optional_path(f"{name}_tls_cert")
         key = settings.optional_path(f"{name}_tls_key")
         client_ca = settings.optional_path(f"{name}_tls_client_ca")
@@ -74,7 +74,7 @@ class Door:
             settings.fail(f"{name}_tls_key", "is needed with the certificate")
         if client_ca and not cert:
             settings.fail(f"{name}_tls_cert", "is needed before clients can show certificates")
-        return cls(host, port, cert, key, client_ca)
+        return cls(address, cert, key, client_ca)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +94,16 @@ class Doors:
         """Read `[doors]`."""
         names = ("ingest", "retrieval", "operations")
         ingest, retrieval, operations = (Door.from_toml(settings, name) for name in names)
-        taken: set[tuple[str, int]] = set()
+        taken: set[Address] = set()
         for name, door in zip(names, (ingest, retrieval, operations), strict=True):
-            if door.port and (door.host, door.port) in taken:
+            if (door.address.port or door.address.socket) and door.address in taken:
                 settings.fail(name, "is the address of another door; each has its own")
-            taken.add((door.host, door.port))
+            taken.add(door.address)
         url = settings.parsed("retrieval_url", values.optional_web_address)
-        if not url and retrieval.host in _EVERYWHERE:
+        if not url and (retrieval.address.socket or retrieval.address.host in _EVERYWHERE):
             settings.fail(
                 "retrieval_url",
-                "say how people reach the retrieval door, since it listens on every address",
+                "say how people reach the retrieval door: its own address does not tell",
             )
         return cls(ingest, retrieval, operations, url)
 

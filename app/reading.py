@@ -85,7 +85,7 @@ def _next(remote: Remote, text: str) -> yarl.URL:
     The archive names its public address, which need not be the one by which it is reached here.
     """
     url = yarl.URL(text, encoded=True)
-    if not url.absolute or url.origin() != yarl.URL(remote.url).origin():
+    if not url.absolute or url.origin() != remote.address("").origin():
         return remote.address(_PATH, parse_qsl(url.raw_query_string, keep_blank_values=True))
     return url
 

@@ -27,6 +27,10 @@ FAULTS = (aiohttp.ClientError, OSError, TimeoutError)
 _MOST_JSON = 2**25
 """Bytes of an answer that are read before it is taken for something else than an archive's."""
 
+_UNIX = "unix:"
+_BEHIND = "http://localhost"
+"""What a door behind a unix socket is called in a request; it has no name."""
+
 _CONNECT = 10.0
 """Seconds until a connection has to be there."""
 
@@ -81,7 +85,10 @@ class AwayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """An archive's address, without a slash at its end, and the token for it."""
+    """An archive's address, without a slash at its end, and the token for it.
+
+    `unix:/run/archive/ingest.sock` is one, too.
+    """
 
     url: str
     token: str = field(repr=False)
@@ -97,7 +104,13 @@ class Remote:
     def address(self, path: str, query: Sequence[tuple[str, str]] = ()) -> yarl.URL:
         """An address below this archive's; in values even `+` and `/` are percent-encoded."""
         text = urlencode(query, quote_via=quote, safe="")
-        return yarl.URL(f"{self.url}{path}{'?' + text if text else ''}", encoded=True)
+        base = _BEHIND if self.socket else self.url
+        return yarl.URL(f"{base}{path}{'?' + text if text else ''}", encoded=True)
+
+    @property
+    def socket(self) -> str:
+        """The path of the unix socket at which the archive is, or nothing."""
+        return self.url.removeprefix(_UNIX) if self.url.startswith(_UNIX) else ""
 
     def session(self) -> aiohttp.ClientSession:
         """A session that sends the token; a connection serves one request.
@@ -106,7 +119,11 @@ class Remote:
         """
         return aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self.token}", "User-Agent": "call-archive-client"},
-            connector=aiohttp.TCPConnector(force_close=True),
+            connector=(
+                aiohttp.UnixConnector(self.socket, force_close=True)
+                if self.socket
+                else aiohttp.TCPConnector(force_close=True)
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
         )
 
@@ -204,6 +221,8 @@ def _url(text: str) -> str:
             "Set ARCHIVE_URL (or --url) to the address of a door: the ingest door for `upload`, "
             "the retrieval door for `search` and `fetch`."
         )
+    if text.startswith(_UNIX) and Path(text.removeprefix(_UNIX)).is_absolute():
+        return text
     try:
         url = yarl.URL(text)
     except ValueError:

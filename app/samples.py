@@ -13,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
+from app.remote import Remote
 from archive.access import Level
 from storage import credentials
 from storage.database import connection
@@ -62,16 +63,17 @@ def _write(path: Path, tokens: dict[str, str]) -> None:
 async def _upload(folder: Path, ingest: str, token: str) -> bool:
     """Upload the calls; False, with a line that says so, when one was not taken in."""
     calls = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
-    headers = {"Authorization": f"Bearer {token}"}
+    remote = Remote(ingest, token)
     taken = 0
-    async with aiohttp.ClientSession(ingest, headers=headers) as session:
+    async with remote.session() as session:
         for call in calls:
             name = call.pop("file")
             ago = timedelta(minutes=call.pop("minutes_ago"))
             call["started_at"] = (datetime.now(UTC) - ago).isoformat()
             call_id = call.pop("call_id", Path(name).stem)
             async with session.put(
-                f"/v1/recordings/{call_id}", params=call, data=(folder / name).read_bytes()
+                remote.address(f"/v1/recordings/{call_id}", list(call.items())),
+                data=(folder / name).read_bytes(),
             ) as answer:
                 # 409: here already, from a first start that was broken off.
                 if answer.status not in (201, 409):

@@ -9,13 +9,13 @@ import asyncio
 import logging
 import resource
 import signal
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from app import listening
 from app.config import Config, ConfigError, Door
 from app.embedded import Embedded
 from archive import residency
@@ -201,7 +201,7 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         runners.append(runner)
-        return await _listen(door, runner)
+        return await listening.start(runner, door, stack)
 
     retrieval_url = await open_one(asked.retrieval, asked.retrieval_url, retrieval.routes())
     public = asked.retrieval_url or retrieval_url
@@ -209,32 +209,6 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
     operations_url = await open_one(asked.operations, public, operations.routes())
     stack.push_async_callback(doors.finish, runners, IN_FLIGHT)
     return Addresses(ingest_url, retrieval_url, operations_url)
-
-
-async def _listen(door: Door, runner: web.AppRunner) -> str:
-    """Let a door's address be reached; returns it."""
-    site = web.TCPSite(runner, door.host, door.port, ssl_context=_tls(door))
-    try:
-        await site.start()
-    except OSError as error:
-        raise OSError(
-            f"a door cannot listen on {door.host}:{door.port} ({error.strerror}):"
-            " set another address in [doors] or ARCHIVE_DOORS_INGEST, _RETRIEVAL, _OPERATIONS"
-        ) from error
-    host, port = runner.addresses[0][:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if door.tls_cert else 'http'}://{shown}:{port}"
-
-
-def _tls(door: Door) -> ssl.SSLContext | None:
-    if not door.tls_cert:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(door.tls_cert, door.tls_key)
-    if door.tls_client_ca:
-        context.load_verify_locations(door.tls_client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 async def serve(config: Config, then: Callable[[Addresses, Vault], Awaitable[None]]) -> None:

@@ -5,7 +5,9 @@ value.
 """
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -16,6 +18,9 @@ from archive.residency import EEA
 EMBEDDED = "embedded"
 """Stands for a server that the archive starts itself."""
 
+UNIX = "unix:"
+"""What the address of a unix socket begins with."""
+
 YEARS_AHEAD = 10
 """How far ahead the clock changes of a zone are looked for."""
 
@@ -23,16 +28,40 @@ _DURATION = re.compile(r"PT(?=\d)(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,6})S)?",
 _ADDRESS = re.compile(
     r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})", re.ASCII
 )
+_LONGEST_PATH = 107
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
-def address(text: str) -> tuple[str, int]:
-    """Host and port of `127.0.0.1:8080`, `[::1]:8080` or `name:8080`; port 0 lets one be chosen."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a door listens: a host and a port (0 lets one be chosen), or a unix socket's path."""
+
+    host: str = ""
+    port: int = 0
+    socket: Path | None = None
+
+    def __str__(self) -> str:
+        if self.socket:
+            return f"{UNIX}{self.socket}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(text: str, folder: Path = Path()) -> Address:
+    """Read `127.0.0.1:8080`, `[::1]:8080`, `name:8080`, or `unix:` and a path, which starts at the
+    folder.
+    """
+    if text.startswith(UNIX):
+        path = folder / Path(text.removeprefix(UNIX)).expanduser()
+        if path == folder or len(bytes(path)) > _LONGEST_PATH:
+            raise ValueError(f"must name a socket after unix:, in at most {_LONGEST_PATH} bytes")
+        return Address(socket=path)
     match = _ADDRESS.fullmatch(text)
     if not match or int(match["port"]) > 65535:
-        raise ValueError("must be an address and a port, like 127.0.0.1:8080 or [::1]:8080")
-    return match["v6"] or match["host"], int(match["port"])
+        raise ValueError(
+            "must be an address and a port, like 127.0.0.1:8080 or [::1]:8080, or unix: and a path"
+        )
+    return Address(match["v6"] or match["host"], int(match["port"]))
 
 
 def seconds(text: str) -> float:

@@ -216,7 +216,10 @@ async def _stream(
 def _hold_little(transport: asyncio.Transport | None) -> None:
     """Keep what the kernel has taken over and not sent yet small: it cannot be called back."""
     if transport is not None and (held := transport.get_extra_info("socket")) is not None:
-        held.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT)
+        if held.family == socket.AF_UNIX:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
+        else:
+            held.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT)
 
 
 def _cut(transport: asyncio.Transport | None) -> None:

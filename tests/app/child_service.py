@@ -91,7 +91,8 @@ class Child:
             if self.process.poll() is not None or time.monotonic() > until:
                 raise AssertionError(f"the service did not start: {self.said()}")
             await asyncio.sleep(0.02)
-        lines = dict(line.split(maxsplit=1) for line in self.said().splitlines() if "://" in line)
+        words = (line.split() for line in self.said().splitlines())
+        lines = {line[0]: line[1] for line in words if len(line) == 2}
         self.ingest, self.retrieval = lines["ingest"], lines["retrieval"]
         return self
 

@@ -12,6 +12,7 @@ import pytest
 
 from app import values
 from app.config import Config, ConfigError, find, load
+from app.values import Address
 from archive.recording import CallType
 from archive.retention import Period
 from storage.audio.formats import NAMES
@@ -50,11 +51,11 @@ def variable(section: str, key: str) -> str:
 def test_the_example_works_as_it_is() -> None:
     config = load(EXAMPLE, {})
     doors = config.doors
-    assert [(door.host, door.port) for door in (doors.ingest, doors.retrieval)] == [
-        ("127.0.0.1", 8081),
-        ("127.0.0.1", 8080),
+    assert [str(door.address) for door in (doors.ingest, doors.retrieval)] == [
+        "127.0.0.1:8081",
+        "127.0.0.1:8080",
     ]
-    assert (doors.operations.host, doors.operations.port) == ("127.0.0.1", 8082)
+    assert doors.operations.address == Address("127.0.0.1", 8082)
     assert config.path == EXAMPLE
     assert config.server.data_dir == ROOT / "var"
     assert config.keys.store == ROOT / "var" / "keys"
@@ -83,9 +84,12 @@ def test_every_key_of_the_example_has_a_comment_above_it_or_above_its_group() ->
 
 OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
     ("server", "data_dir"): ("/srv/x", lambda c: c.server.data_dir == Path("/srv/x")),
-    ("doors", "ingest"): ("[::1]:0", lambda c: (c.doors.ingest.host, c.doors.ingest.port)),
-    ("doors", "retrieval"): ("localhost:9001", lambda c: c.doors.retrieval.port == 9001),
-    ("doors", "operations"): ("10.0.0.1:9002", lambda c: c.doors.operations.host == "10.0.0.1"),
+    ("doors", "ingest"): ("[::1]:0", lambda c: c.doors.ingest.address == Address("::1", 0)),
+    ("doors", "retrieval"): ("localhost:9001", lambda c: c.doors.retrieval.address.port == 9001),
+    ("doors", "operations"): (
+        "10.0.0.1:9002",
+        lambda c: c.doors.operations.address.host == "10.0.0.1",
+    ),
     ("doors", "retrieval_url"): (
         "https://calls.example.fi/",
         lambda c: c.doors.retrieval_url == "https://calls.example.fi",
@@ -222,6 +226,8 @@ WRONG = [
     ("doors", "ingest", '"::1:8081"'),
     ("doors", "ingest", '"http://127.0.0.1:8081"'),
     ("doors", "retrieval", '"127.0.0.1:8081"'),
+    ("doors", "ingest", '"unix:."'),
+    ("doors", "ingest", f'"unix:/{"x" * 107}"'),
     ("doors", "retrieval_url", '"calls.example.fi"'),
     ("doors", "retrieval_url", '"ftp://calls.example.fi"'),
     ("doors", "retrieval_url", '"https://calls.example.fi/path"'),
@@ -316,7 +322,21 @@ def test_a_door_on_every_address_must_say_how_people_reach_it(host: str) -> None
 
 def test_doors_may_all_let_the_system_choose_a_port() -> None:
     chosen = {variable("doors", name): "127.0.0.1:0" for name in ("ingest", "retrieval")}
-    assert load(EXAMPLE, chosen).doors.retrieval.port == 0
+    assert load(EXAMPLE, chosen).doors.retrieval.address.port == 0
+
+
+def test_a_door_may_be_a_unix_socket_whose_path_starts_at_the_file(file: Path) -> None:
+    edit(file, r"^ingest = .*", 'ingest = "unix:run/ingest.sock"')
+    door = load(file, {}).doors.ingest
+    assert door.address == Address(socket=file.parent / "run/ingest.sock")
+    assert str(door.address) == f"unix:{file.parent}/run/ingest.sock"
+    edit(file, r"^operations = .*", 'operations = "unix:run/ingest.sock"')
+    assert refused(file).key == "operations"
+
+
+def test_a_retrieval_door_on_a_unix_socket_must_say_how_people_reach_it() -> None:
+    there = {"ARCHIVE_DOORS_RETRIEVAL": "unix:/run/archive/retrieval.sock"}
+    assert refused(EXAMPLE, there).key == "retrieval_url"
 
 
 @pytest.mark.parametrize(
