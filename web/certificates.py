@@ -16,7 +16,7 @@ from archive.certificate import Certificate, Erasure, erasure
 from archive.errors import MalformedError, NotFoundError
 from archive.retention import Policy
 from storage import certificates, signer
-from web import asked, render
+from web import asked, headers, render
 from web.doors import Route, Visit
 
 LANGUAGES = ("fi", "sv", "en")
@@ -72,7 +72,7 @@ _STYLE = (
     "padding-top:1rem;font-size:.9rem}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_POLICY = {"Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"}
+_POLICY = {"Content-Security-Policy": headers.styled(_STYLE_HASH)}
 
 _WORDS = {
     "fi": {

@@ -24,7 +24,7 @@ from storage import credentials, quota
 from storage.credentials import Login
 from storage.database import Connection, connection
 from storage.vault import Vault
-from web import problems
+from web import headers, problems
 from web.keys import Keys
 
 log = logging.getLogger("archive.web")
@@ -110,7 +110,10 @@ class OpenRoute:
 
 
 def build(vault: Vault, retrieval_url: str, routes: Sequence[Route | OpenRoute]) -> web.Application:
-    """Make the application of one door. Raises ValueError for a route without a level."""
+    """Make the application of one door. Raises ValueError for a route without a level.
+
+    What answers GET answers HEAD, by the same rules and without the body.
+    """
     app = web.Application(
         middlewares=[_counted, problems.middleware], handler_args={"read_bufsize": _READ_BUFFER}
     )
@@ -118,17 +121,24 @@ def build(vault: Vault, retrieval_url: str, routes: Sequence[Route | OpenRoute])
     app[_FLIGHT] = _Flight()
     app[_KEYS] = keys = Keys()
     app.on_cleanup.append(lambda _: keys.end())
+    app.on_response_prepare.append(headers.on_prepare)
     app[RETRIEVAL_URL] = retrieval_url
+    own_heads = {route.path for route in routes if route.method == hdrs.METH_HEAD}
     for route in routes:
-        if isinstance(route, OpenRoute):
-            app.router.add_route(route.method, route.path, route.act)
-            continue
-        if not route.levels:
-            raise ValueError(f"{route.method} {route.path} says no level: who may use it?")
-        app.router.add_route(
-            route.method, route.path, _handler(route), expect_handler=_expect_handler(route)
-        )
+        _add(app, route.method, route)
+        if route.method == hdrs.METH_GET and route.path not in own_heads:
+            _add(app, hdrs.METH_HEAD, route)
     return app
+
+
+def _add(app: web.Application, method: str, route: Route | OpenRoute) -> None:
+    if isinstance(route, OpenRoute):
+        app.router.add_route(method, route.path, route.act)
+        return
+    if not route.levels:
+        raise ValueError(f"{route.method} {route.path} says no level: who may use it?")
+    handler, expect = _handler(route), _expect_handler(route)
+    app.router.add_route(method, route.path, handler, expect_handler=expect)
 
 
 @web.middleware
@@ -199,7 +209,9 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         super().handle_error(request, status, exc, message)  # it logs, and knows what was sent
-        return _closing(problems.unreadable() if status < 500 else problems.failed())
+        answer = problems.unreadable() if status < 500 else problems.failed()
+        headers.dress(answer, secure=self.ssl_context is not None)
+        return _closing(answer)
 
 
 class _Server(web.Server):

@@ -273,6 +273,5 @@ def _headers(opened: Opened, container: str) -> dict[str, str]:
         **render.NO_STORE,
         hdrs.CONTENT_TYPE: kind,
         hdrs.CONTENT_DISPOSITION: f'inline; filename="{opened.recording.id}.{ending}"',
-        "X-Content-Type-Options": "nosniff",
         "Sunset": render.sunset(opened.recording),
     }
