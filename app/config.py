@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from app import values
 from app.settings import ConfigError, Settings
 from app.values import Address
+from archive.listening import Rules
 from archive.recording import CallType
 from archive.residency import EEA
 from archive.retention import Period
@@ -24,6 +25,9 @@ __all__ = ["Config", "ConfigError", "Door", "Doors", "find", "load"]
 
 LARGEST = 5_000_000_000
 """The most bytes that a sealed object may hold: S3 takes 5 GiB in one PUT."""
+
+MOST_HEARD = 10_000
+"""The largest budget of a listener: its recordings stand in one row."""
 
 SECTIONS = (
     "server",
@@ -35,6 +39,7 @@ SECTIONS = (
     "retention",
     "intake",
     "jobs",
+    "access",
 )
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
@@ -226,6 +231,20 @@ class Jobs:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """What hearing a recording asks for besides the right to."""
+
+    listening: Rules
+
+    @classmethod
+    def from_toml(cls, settings: Settings) -> "Access":
+        """Read `[access]`."""
+        types = frozenset(str(name) for name in CallType)
+        reasons = settings.words("reason_for", types, least=0)
+        return cls(Rules(reasons, settings.whole("recordings_per_hour", 1, MOST_HEARD)))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; `path` is the file that it was read from."""
 
@@ -238,6 +257,7 @@ class Config:
     retention: Retention
     intake: Intake
     jobs: Jobs
+    access: Access
 
     @classmethod
     def from_toml(
@@ -257,6 +277,7 @@ class Config:
             retention=retention,
             intake=Intake.from_toml(sections["intake"]),
             jobs=Jobs.from_toml(sections["jobs"], retention.timezone),
+            access=Access.from_toml(sections["access"]),
         )
         for settings in sections.values():
             settings.finish()

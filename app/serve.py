@@ -111,6 +111,7 @@ async def _vault(config: Config, pool: Pool, objects: ObjectStore) -> Vault:
         Limits(intake.max_bytes, intake.max_duration, intake.allowed_formats),
         spool,
         asyncio.Semaphore(intake.max_concurrent),
+        config.access.listening,
     )
 
 

@@ -44,6 +44,12 @@ class ForbiddenError(ArchiveError):
     title = "This key may not do this"
 
 
+class ReasonNeededError(ForbiddenError):
+    """Who wants to hear this has to say why first."""
+
+    title = "A reason is needed"
+
+
 class NotFoundError(ArchiveError):
     """Never was, or this caller may not know of it: the two look the same."""
 

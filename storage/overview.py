@@ -35,7 +35,8 @@ class Standing:
 
     All but counts are seconds, and 0 when nothing is behind. `night`: since the last night's work
     that came to its end began; as long as there was none, since the ledger began. `unsigned`: how
-    long the first entry of the ledger has waited that no signed checkpoint covers.
+    long the first entry of the ledger has waited that no signed checkpoint covers. `stopped`:
+    listeners whose budget stopped them within the last hour.
     """
 
     overdue: int
@@ -47,6 +48,7 @@ class Standing:
     damaged: int
     unsigned: float
     entries: int
+    stopped: int = 0
 
 
 async def standing(lent: Connection, day_end: datetime | None, signed: int | None) -> Standing:
@@ -70,7 +72,8 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " AS damaged,"
         " coalesce((SELECT at FROM ledger WHERE position = $1),"
         " (SELECT at FROM ledger_waiting ORDER BY number LIMIT 1)) AS unsigned,"
-        " size AS entries FROM ledger_head",
+        " (SELECT count(*) FROM listener WHERE stopped_at > archive_now() - interval '1 hour')"
+        " AS stopped, size AS entries FROM ledger_head",
         signed,
     )
     if row is None:
@@ -89,6 +92,7 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         row["damaged"],
         age(row["unsigned"]),
         row["entries"],
+        row["stopped"],
     )
 
 

@@ -9,7 +9,7 @@ every trace.
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID
@@ -17,16 +17,12 @@ from uuid import UUID
 import asyncpg
 
 from archive import access
-from archive.access import Caller, Scope
-from archive.errors import GoneError, NotFoundError
-from archive.lifecycle import State
+from archive.access import Scope
 from archive.recording import TEXT_FIELDS, Audio, Call, CallType, Direction, Recording
 from archive.retention import Expiry
 from storage import numbers
-from storage.database import Connection, connection
 from storage.keyring import Ring
 from storage.sealing import DamagedError, Identity, Seal
-from storage.vault import Vault
 
 COLUMNS = (
     "r.id, r.source, r.call_type, r.state, r.expires_on, r.expires_at, r.received_at, r.rule,"
@@ -175,78 +171,3 @@ def from_row(ring: Ring, row: asyncpg.Record, scope: Scope = access.EVERYTHING) 
         raise DamagedError("the row has terms that are not of what was sealed")
     key = object_key(row["expires_on"], row["id"], row["attempt"])
     return Opened(recording, seal, key, len(row["header"]) + len(details))
-
-
-async def get(
-    vault: Vault,
-    caller: Caller,
-    identifier: UUID,
-    now: datetime,
-    *,
-    act: str | None = None,
-    facts: Mapping[str, object] | None = None,
-) -> Opened:
-    """The recording of this id; with an `act`, the ledger tells of it before this returns.
-
-    Raises NotFoundError for one that never was or that the caller may not know of, GoneError from
-    the instant of its expiry; neither is in the ledger.
-    """
-    access.require(caller, access.READERS)
-    row = await _told(vault, caller, identifier, now, act, facts)
-    if row is None or row["state"] in (State.RECEIVING, State.ABANDONED) or not row["known"]:
-        raise NotFoundError("There is no recording of this id that you may know of.")
-    if row["state"] != State.STORED or now >= row["expires_at"]:
-        raise GoneError(
-            "Its period is over, or it was erased before. It cannot be brought back.",
-            recording=str(identifier),
-        )
-    return from_row(vault.ring, row, caller.scope)
-
-
-_KNOWN = (
-    "(($6::text[] IS NULL OR r.call_type = ANY ($6))"
-    f" AND ($7::bigint[] IS NULL OR {in_scope('$7')}))"
-)
-
-
-async def _told(
-    vault: Vault,
-    caller: Caller,
-    identifier: UUID,
-    now: datetime,
-    act: str | None,
-    facts: Mapping[str, object] | None,
-) -> asyncpg.Record | None:
-    """The row, whether the caller may know of it, and in the same statement the entry of an act.
-
-    The work is the same whether there is such a recording or not; what may not be known of is not
-    opened to find out.
-    """
-    async with connection(vault.pool) as lent:
-        return await lent.fetchrow(
-            f"WITH r AS (SELECT {COLUMNS}, {_KNOWN} AS known FROM recording r WHERE r.id = $1),"  # noqa: S608
-            " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts)"
-            " SELECT $2, $3, r.id, $4 FROM r WHERE $3::text IS NOT NULL AND r.known"
-            " AND r.state = 'stored' AND r.expires_at > $5)"
-            " SELECT * FROM r",
-            identifier,
-            caller.id,
-            act,
-            dict(facts or {}),
-            now,
-            None if caller.scope.call_types is None else sorted(caller.scope.call_types),
-            await _scope_terms(vault, lent, caller.scope, identifier, now),
-        )
-
-
-async def _scope_terms(
-    vault: Vault, lent: Connection, scope: Scope, identifier: UUID, now: datetime
-) -> list[int] | None:
-    """The terms of a scope on the day of this recording; those of today where there is none."""
-    if scope.among is None:
-        return None
-    today = vault.policy.day_of(now)
-    day = await lent.fetchval("SELECT expires_on FROM recording WHERE id = $1", identifier)
-    keys = vault.ring.index_keys([today, day or today])
-    key = keys.get(day, keys.get(today))
-    return scope_terms(key, scope.among) if key else []

@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from archive.listening import USUAL, Rules
 from archive.retention import Policy
 from storage.audio.pool import AudioPool
 from storage.database import Pool
@@ -42,3 +43,4 @@ class Vault:
     limits: Limits
     spool: Path
     intakes: asyncio.Semaphore
+    listening: Rules = USUAL

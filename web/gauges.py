@@ -14,11 +14,13 @@ from storage.overview import Standing
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A gauge over `most` is told in `/readyz` under `check`, as `wrong` says it."""
+    """A gauge over `most` sounds an alarm, and is told in `/readyz` under `check`, as `wrong` says
+    it; without a `check` it is about people, and the archive itself is well.
+    """
 
     most: timedelta | int
-    check: str
-    wrong: str
+    check: str = ""
+    wrong: str = ""
 
     @property
     def value(self) -> float:
@@ -113,6 +115,12 @@ GAUGES = (
         ),
     ),
     Gauge(
+        "archive_listeners_stopped",
+        "Listeners whose budget stopped them within the last hour.",
+        lambda seen: seen.stopped,
+        Limit(0),
+    ),
+    Gauge(
         "archive_ledger_entries",
         "Entries of the ledger.",
         lambda seen: seen.entries,
@@ -121,7 +129,7 @@ GAUGES = (
 
 LIMITS = tuple((gauge, gauge.limit) for gauge in GAUGES if gauge.limit)
 
-CHECKS = tuple(limit.check for _, limit in LIMITS)
+CHECKS = tuple(limit.check for _, limit in LIMITS if limit.check)
 """What `judged` tells of."""
 
 
@@ -130,6 +138,7 @@ def judged(seen: Standing) -> dict[str, str]:
     return {
         limit.check: limit.wrong.format(seen) if gauge.value(seen) > limit.value else "ok"
         for gauge, limit in LIMITS
+        if limit.check
     }
 
 

@@ -25,6 +25,7 @@ STATUS: dict[type[errors.ArchiveError], tuple[int, str]] = {
     errors.DigestMismatchError: (400, "digest-mismatch"),
     errors.MalformedError: (400, "malformed"),
     errors.UnauthenticatedError: (401, "unauthenticated"),
+    errors.ReasonNeededError: (403, "reason-needed"),
     errors.ForbiddenError: (403, "forbidden"),
     errors.NotFoundError: (404, "not-found"),
     errors.ConflictError: (409, "conflict"),

@@ -10,7 +10,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import get_args
 
@@ -19,9 +19,10 @@ from aiohttp import hdrs, web
 from archive.access import READERS
 from archive.errors import MalformedError, RangeError
 from archive.search import Query
-from storage import numbers, playback, recordings, search
+from storage import numbers, playback, reading, search
+from storage.reading import Act
 from storage.recordings import Opened
-from web import certificates, cursors, openapi, render
+from web import certificates, cursors, openapi, reasons, render
 from web.allowance import Allowance
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 
@@ -58,6 +59,7 @@ def routes() -> list[Route | OpenRoute]:
         Route("GET", f"{one}/audio", READERS, audio),
         Route("HEAD", f"{one}/audio", READERS, audio_head),
         Route("GET", f"{one}/waveform", READERS, waveform),
+        Route("POST", f"{one}/reasons", READERS, reasons.give),
         *certificates.routes(READERS),
         OpenRoute("GET", "/openapi.json", openapi.page("retrieval")),
     ]
@@ -88,7 +90,7 @@ async def find(request: web.Request, visit: Visit) -> web.Response:
 
 async def show(request: web.Request, visit: Visit) -> web.Response:
     """`GET /v1/recordings/{id}`: all that is known of a recording."""
-    recording = (await _open(request, visit, "viewed", {})).recording
+    recording = (await _open(request, visit, Act("viewed", {}))).recording
     body = render.recording(recording, visit.vault.policy)
     return render.data(body, Sunset=render.sunset(recording))
 
@@ -99,7 +101,7 @@ async def audio(request: web.Request, visit: Visit) -> web.StreamResponse:
     span = request.headers.get(hdrs.RANGE, "").strip()
     # The ledger keeps for ever what it is given: never a header as it was sent.
     facts = {"format": wanted or "original", "range": span if _RANGE.fullmatch(span) else ""}
-    opened = await _open(request, visit, "listened", facts)
+    opened = await _open(request, visit, Act("listened", facts, True, reasons.of(request)))
     if wanted:
         return await _send_copy(request, visit, opened, wanted)
     return await _send_original(request, visit, opened)
@@ -107,7 +109,9 @@ async def audio(request: web.Request, visit: Visit) -> web.StreamResponse:
 
 async def audio_head(request: web.Request, visit: Visit) -> web.Response:
     """`HEAD` of the same: the headers of the whole, and nothing is heard."""
-    opened = await recordings.get(visit.vault, visit.caller, render.identifier(request), visit.now)
+    opened = await _open(request, visit, None)
+    if reasons.of(request) is None:
+        await reading.require_reason(visit.vault, visit.caller, opened, visit.now)
     if wanted := _format(request):
         return web.Response(headers=_headers(opened, wanted))
     size = str(opened.recording.audio.bytes)
@@ -119,7 +123,7 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     text = request.query.get("points", str(_POINTS))
     if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST_POINTS):
         raise MalformedError(f"`points` is a whole number from 1 to {_MOST_POINTS}.")
-    opened = await _open(request, visit, "listened", {"format": "waveform"})
+    opened = await _open(request, visit, Act("listened", {"format": "waveform"}))
     allowance = Allowance(visit, opened)
     try:
         async with allowance:
@@ -132,12 +136,9 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     )
 
 
-async def _open(
-    request: web.Request, visit: Visit, act: str, facts: Mapping[str, object]
-) -> Opened:
-    return await recordings.get(
-        visit.vault, visit.caller, render.identifier(request), visit.now, act=act, facts=facts
-    )
+async def _open(request: web.Request, visit: Visit, act: Act | None) -> Opened:
+    identifier = render.identifier(request)
+    return await reading.get(visit.vault, visit.caller, identifier, visit.now, act)
 
 
 def _format(request: web.Request) -> playback.Format | None:

@@ -245,3 +245,21 @@ CREATE TABLE team (
     members bytea NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT archive_now()
 );
+
+-- Until when somebody who said why may hear a recording; what they said is in the ledger, sealed.
+CREATE TABLE reason (
+    actor text NOT NULL,
+    recording uuid NOT NULL,
+    until timestamptz NOT NULL,
+    PRIMARY KEY (actor, recording)
+);
+CREATE INDEX reason_over ON reason (until);
+
+-- One row a listener: what they heard since their hour began, and when their budget last stopped them.
+CREATE TABLE listener (
+    actor text PRIMARY KEY,
+    since timestamptz NOT NULL,
+    recordings uuid[] NOT NULL,
+    stopped_at timestamptz
+);
+CREATE INDEX listener_stopped ON listener (stopped_at) WHERE stopped_at IS NOT NULL;

@@ -120,6 +120,14 @@ OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
         lambda c: c.intake.allowed_formats == frozenset({"wav", "mp3"}),
     ),
     ("jobs", "nightly"): ("15 2 * * *", lambda c: c.jobs.nightly == "15 2 * * *"),
+    ("access", "reason_for"): (
+        "contract, other",
+        lambda c: c.access.listening.reason_for == {"contract", "other"},
+    ),
+    ("access", "recordings_per_hour"): (
+        "20",
+        lambda c: c.access.listening.recordings_per_hour == 20,
+    ),
     **{
         ("retention.period", str(name)): (
             "P2Y6M",
@@ -284,6 +292,10 @@ WRONG = [
     ("jobs", "nightly", '"0 */3 * * *"'),
     ("jobs", "nightly", '"30 1 30 2 *"'),
     ("jobs", "nightly", '"30 1 * * 0"'),
+    ("access", "reason_for", '["chat"]'),
+    ("access", "reason_for", '"contract"'),
+    ("access", "recordings_per_hour", "0"),
+    ("access", "recordings_per_hour", "10001"),
 ]
 
 

@@ -160,6 +160,8 @@ def _find_and_hear(client: Client) -> None:
     for kind in get_args(playback.Format):
         client.ask("retrieval", f"{ONE}/audio", 200, path_parameters=one, query={"format": kind})
     client.ask("retrieval", "HEAD /v1/recordings/{id}/audio", 200, path_parameters=one)
+    client.ask("retrieval", f"POST{ONE[3:]}/reasons", 201, path_parameters=one, **body("POST"))
+    client.ask("retrieval", f"POST{ONE[3:]}/reasons", 400, path_parameters=one)
     drawn = client.ask("retrieval", f"{ONE}/waveform", 200, path_parameters=one).json()
     asked = names("retrieval", "/v1/recordings/{id}/waveform", "get")["points"]["schema"]
     assert len(drawn["channels"][0]) == asked["default"]
@@ -170,7 +172,14 @@ def _find_and_hear(client: Client) -> None:
     for method, path, _ in operations_of("retrieval"):
         if "{id}" in path:
             absent = {"id": "019d2f6e-7c1a-7b44-9a55-0d6c3f5a1e02"}
-            client.ask("retrieval", f"{method} {path}", 404, path_parameters=absent)
+            client.ask("retrieval", f"{method} {path}", 404, path_parameters=absent, **body(method))
+
+
+def body(method: str) -> dict[str, Any]:
+    """What has to be sent with a method of the retrieval door."""
+    if method != "POST":
+        return {}
+    return {"body": {"reason": "complaint 4711"}, "media_type": "application/json"}
 
 
 async def test_a_recording_that_is_gone_is_answered_as_documented(
@@ -183,7 +192,9 @@ async def test_a_recording_that_is_gone_is_answered_as_documented(
         for method, path, _ in operations_of("retrieval"):
             if "{id}" in path and "certificates" not in path:
                 one = {"id": kept["id"]}
-                client.ask("retrieval", f"{method} {path}", 410, path_parameters=one)
+                client.ask(
+                    "retrieval", f"{method} {path}", 410, path_parameters=one, **body(method)
+                )
         certificate = "GET /v1/certificates/{id}"
         for door in ("retrieval", "operations"):
             client.ask(door, certificate, 404, path_parameters={"id": kept["id"]})
@@ -347,7 +358,7 @@ def _make_likely(case: Any, known: str) -> None:
     if case.method == "PUT":
         case.headers.clear()
         case.body, case.media_type = tone(0.1), "audio/*"
-    if case.method == "POST" and isinstance(case.body, dict):
+    if case.method == "POST" and "id" not in case.path_parameters and isinstance(case.body, dict):
         case.body["audio"] = tone(0.1)
         if isinstance(case.body.get("metadata"), dict):
             case.body["metadata"]["started_at"] = now(hours=1)

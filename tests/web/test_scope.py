@@ -10,9 +10,10 @@ import pytest
 
 from archive.access import EVERYTHING, Level
 from archive.errors import NotFoundError
-from storage import credentials, ledger, recordings, scopes, teams, tree
+from storage import credentials, ledger, reading, recordings, scopes, teams, tree
 from storage.credentials import KeyRefusedError, Limits
 from storage.database import connection
+from storage.reading import Act
 from storage.scopes import Members
 from storage.sealing import DamagedError, Seal
 from storage.teams import TeamRefusedError
@@ -20,6 +21,8 @@ from tests.jobs.test_expiry import a_year_ago
 from tests.services import Service
 from tests.web.test_listen import ago, found, upload
 from tests.web.test_upload import problem
+
+VIEW = Act("viewed", {})
 
 CALLS = {
     "north by agent": {"agent": "Åke Öhman", "queue": "south"},
@@ -140,7 +143,7 @@ async def test_what_a_scope_hides_costs_the_work_of_what_never_was(
         monkeypatch.setattr(owner, name, noted)
 
     note(Seal, "unwrap", lambda *_: "opened")
-    note(recordings, "scope_terms", lambda _, among: f"{len(among)} terms")
+    note(reading, "scope_terms", lambda _, among: f"{len(among)} terms")
     for name in ("fetch", "fetchrow", "fetchval", "execute"):
         note(asyncpg.Connection, name, lambda _, text, *__: text)
     works = []
@@ -150,14 +153,14 @@ async def test_what_a_scope_hides_costs_the_work_of_what_never_was(
     ):
         done.clear()
         with pytest.raises(NotFoundError):
-            await recordings.get(vault, login.caller, identifier, login.now, act="viewed")
+            await reading.get(vault, login.caller, identifier, login.now, VIEW)
         works.append(list(done))
     assert works[0].count("2 terms") == 1
     assert "opened" not in works[0]
     assert works == [works[0]] * 4
     done.clear()
     one = UUID(ids["north by agent"])
-    await recordings.get(vault, login.caller, one, login.now, act="viewed")
+    await reading.get(vault, login.caller, one, login.now, VIEW)
     assert done == [*works[0], "opened"]
     monkeypatch.undo()
     assert [act for act in await service.acts() if act[0] == "viewed"] == [("viewed", str(one))]

@@ -1,0 +1,202 @@
+"""Letting a reader in to one recording: what they may know of, what hearing it asks for, and the
+ledger's entry, in one statement before the first byte.
+
+A budget is one row a person: the recordings that were heard since its hour began. Its lock makes it
+hold among all services, and the entry of a listen comes to be only together with its place in it.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from archive import access
+from archive.access import Caller, Scope
+from archive.errors import GoneError, NotFoundError, ReasonNeededError, TooManyError
+from archive.lifecycle import State
+from archive.listening import HOUR, REASON_HOLDS
+from storage import ledger
+from storage.database import Connection, connection
+from storage.recordings import COLUMNS, Opened, from_row, in_scope, scope_terms
+from storage.vault import Vault
+
+log = logging.getLogger("archive.reading")
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What is done with a recording, as the ledger tells it. `hears`: its audio is let out.
+
+    `reason` is what the caller says for it; it is sealed.
+    """
+
+    name: str
+    facts: Mapping[str, object]
+    hears: bool = False
+    reason: str | None = None
+
+
+async def get(
+    vault: Vault, caller: Caller, identifier: UUID, now: datetime, act: Act | None = None
+) -> Opened:
+    """The recording of this id; with an `act`, the ledger tells of it before this returns.
+
+    Raises NotFoundError for one that never was or that the caller may not know of, GoneError from
+    the instant of its expiry, and for who hears it ReasonNeededError and TooManyError. None of
+    these acts is in the ledger.
+    """
+    access.require(caller, access.READERS)
+    row = await _told(vault, caller, identifier, now, act)
+    if row is None or row["state"] in (State.RECEIVING, State.ABANDONED) or not row["known"]:
+        raise NotFoundError("There is no recording of this id that you may know of.")
+    if row["state"] != State.STORED or now >= row["expires_at"]:
+        raise GoneError(
+            "Its period is over, or it was erased before. It cannot be brought back.",
+            recording=str(identifier),
+        )
+    if act is not None and act.hears and not row["reasoned"]:
+        raise _reason_needed(identifier)
+    if act is not None and not row["done"]:
+        raise await _used_up(vault, caller, now)
+    return from_row(vault.ring, row, caller.scope)
+
+
+async def require_reason(vault: Vault, caller: Caller, opened: Opened, now: datetime) -> None:
+    """Raise ReasonNeededError where hearing this would: for who asks for the headers alone."""
+    recording = opened.recording
+    if recording.call.call_type not in vault.listening.reasons(caller):
+        return
+    async with connection(vault.pool) as lent:
+        if not await lent.fetchval(
+            "SELECT true FROM reason WHERE actor = $1 AND recording = $2 AND until > $3",
+            caller.id,
+            recording.id,
+            now,
+        ):
+            raise _reason_needed(recording.id)
+
+
+def _reason_needed(identifier: UUID) -> ReasonNeededError:
+    return ReasonNeededError(
+        'Say why you listen: POST {"reason": "..."} to the address in `reasons`, then ask again'
+        " within the hour; or send the header `Archive-Reason` along, percent-encoded.",
+        reasons=f"/v1/recordings/{identifier}/reasons",
+    )
+
+
+_KNOWN = (
+    "(($6::text[] IS NULL OR r.call_type = ANY ($6))"
+    f" AND ($7::bigint[] IS NULL OR {in_scope('$7')}))"
+)
+_REASONED = (
+    "(r.call_type <> ALL ($8::text[]) OR $10::bytea IS NOT NULL OR EXISTS (SELECT FROM reason g"
+    " WHERE g.actor = $2 AND g.recording = r.id AND g.until > $5))"
+)
+_HEARD = (
+    " heard AS (INSERT INTO listener AS l (actor, since, recordings)"
+    " SELECT $2, $5, ARRAY[id] FROM allowed WHERE reasoned"
+    " ON CONFLICT (actor) DO UPDATE SET"
+    " since = CASE WHEN l.since <= $5 - $12::interval THEN $5 ELSE l.since END,"
+    " recordings = CASE WHEN l.since <= $5 - $12::interval THEN EXCLUDED.recordings"
+    " WHEN EXCLUDED.recordings <@ l.recordings THEN l.recordings"
+    " ELSE l.recordings || EXCLUDED.recordings END"
+    " WHERE l.since <= $5 - $12::interval OR EXCLUDED.recordings <@ l.recordings"
+    " OR cardinality(l.recordings) < $11 RETURNING true)"
+)
+_NOT_HEARD = " heard AS (SELECT $11::integer, $12::interval)"
+"""An act that hears nothing has nothing to count."""
+
+
+async def _told(
+    vault: Vault, caller: Caller, identifier: UUID, now: datetime, act: Act | None
+) -> asyncpg.Record | None:
+    """The row, whether the caller may know of it, and in the same statement the entry of an act.
+
+    The work is the same whether there is such a recording or not; what may not be known of is not
+    opened to find out.
+    """
+    said = act and act.reason
+    month, sealed = ledger.seal(vault.ring, now, {"reason": said}) if said else (None, None)
+    heard = _HEARD if act and act.hears else _NOT_HEARD
+    rules, types = vault.listening, caller.scope.call_types
+    async with connection(vault.pool) as lent:
+        return await lent.fetchrow(
+            f"WITH r AS (SELECT {COLUMNS}, {_KNOWN} AS known, {_REASONED} AS reasoned"  # noqa: S608
+            " FROM recording r WHERE r.id = $1), allowed AS (SELECT * FROM r WHERE known"
+            f" AND state = 'stored' AND expires_at > $5 AND $3::text IS NOT NULL),{heard},"
+            " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts, month, details)"
+            " SELECT $2, $3, id, $4, $9::text, $10::bytea FROM allowed, heard RETURNING true)"
+            " SELECT r.*, EXISTS (SELECT FROM entry) AS done FROM r",
+            identifier,
+            caller.id,
+            act and act.name,
+            dict(act.facts if act else {}),
+            now,
+            None if types is None else sorted(types),
+            await _scope_terms(vault, lent, caller.scope, identifier, now),
+            sorted(rules.reasons(caller)),
+            month,
+            sealed,
+            rules.recordings_per_hour,
+            HOUR,
+        )
+
+
+async def _scope_terms(
+    vault: Vault, lent: Connection, scope: Scope, identifier: UUID, now: datetime
+) -> list[int] | None:
+    """The terms of a scope on the day of this recording; those of today where there is none."""
+    if scope.among is None:
+        return None
+    today = vault.policy.day_of(now)
+    day = await lent.fetchval("SELECT expires_on FROM recording WHERE id = $1", identifier)
+    keys = vault.ring.index_keys([today, day or today])
+    key = keys.get(day, keys.get(today))
+    return scope_terms(key, scope.among) if key else []
+
+
+async def _used_up(vault: Vault, caller: Caller, now: datetime) -> TooManyError:
+    """What a caller is told whose budget stops them; on the ledger it is once an hour."""
+    most = vault.listening.recordings_per_hour
+    async with connection(vault.pool) as lent, lent.transaction():
+        row = await lent.fetchrow(
+            "WITH was AS (SELECT since, coalesce(stopped_at >= since, false) AS told FROM listener"
+            " WHERE actor = $1 FOR UPDATE), noted AS (UPDATE listener SET stopped_at = $2"
+            " WHERE actor = $1) SELECT since, told FROM was",
+            caller.id,
+            now,
+        )
+        if row and not row["told"]:
+            await ledger.record(lent, caller.id, "listening.stopped", facts={"most": most})
+    log.warning("%s has heard as many recordings as one may in an hour", caller.id)
+    left = (row["since"] + HOUR - now).total_seconds() if row else 1.0
+    return TooManyError(
+        f"You may hear {most} recordings in an hour, and have; go on after Retry-After seconds."
+        " Those that you have heard in it stay open.",
+        max(math.ceil(left), 1),
+    )
+
+
+async def give_reason(
+    vault: Vault, caller: Caller, identifier: UUID, now: datetime, said: str
+) -> datetime:
+    """Open the audio of a recording to the caller for a while; returns until when.
+
+    Raises what `get` raises.
+    """
+    await get(vault, caller, identifier, now, Act("reason.given", {}, reason=said))
+    async with connection(vault.pool) as lent:
+        until: datetime = await lent.fetchval(
+            "WITH over AS (DELETE FROM reason WHERE until <= $3)"
+            " INSERT INTO reason (actor, recording, until) VALUES ($1, $2, $3 + $4::interval)"
+            " ON CONFLICT (actor, recording) DO UPDATE SET until = EXCLUDED.until RETURNING until",
+            caller.id,
+            identifier,
+            now,
+            REASON_HOLDS,
+        )
+    return until
