@@ -3,11 +3,12 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from hashlib import md5
 
+from app import listening
 from app.config import Config, ConfigError
 from app.embedded import AlreadyRunningError, Embedded, EmbeddedError
 from app.serve import check_residency, open_ring, open_store
@@ -20,6 +21,7 @@ from storage.database import Pool, SchemaError, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
 from storage.signer import SignerError
+from web.tls import SOON, Shown, TlsError
 
 FAULTS = (
     ArchiveError,
@@ -28,9 +30,14 @@ FAULTS = (
     KeyRingError,
     SignerError,
     SchemaError,
+    TlsError,
     OSError,
 )
 """What an operator can mend: every command tells it in one line, not in a traceback."""
+
+
+def _until(found: Sequence[Shown]) -> str:
+    return ", ".join(f"{each.files.door} until {each.ends:%Y-%m-%d %H:%M}Z" for each in found)
 
 
 @dataclass(slots=True)
@@ -79,6 +86,7 @@ class _Check:
     async def everything(self) -> None:
         look = self._findings.look
         await look("audio", self._audio)
+        await look("tls", self._tls, "[doors] ..._tls_cert, ..._tls_key and ..._tls_client_ca")
         if not await look("servers", self._start):
             return
         database_ok = await look("database", self._database, "[database] url")
@@ -98,6 +106,16 @@ class _Check:
             return str(await workers.sandbox())
         finally:
             await workers.close()
+
+    async def _tls(self) -> str:
+        found = [
+            shown
+            for name, door in self._config.doors.named.items()
+            if (shown := listening.shown(name, door))
+        ]
+        if soon := [each for each in found if each.left < SOON]:
+            raise ValueError(f"{_until(soon)}: renew it, the service takes it up by itself.")
+        return f"valid: {_until(found)}" if found else "no door has a certificate: plain HTTP"
 
     async def _start(self) -> str:
         config = self._config

@@ -94,6 +94,11 @@ class Doors:
     operations: Door
     retrieval_url: str
 
+    @property
+    def named(self) -> dict[str, Door]:
+        """Each by its name."""
+        return {name: getattr(self, name) for name in ("ingest", "retrieval", "operations")}
+
     @classmethod
     def from_toml(cls, settings: Settings) -> "Doors":
         """Read `[doors]`."""

@@ -8,15 +8,23 @@ one at which somebody answers never is.
 
 import asyncio
 import fcntl
+import logging
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from aiohttp import web
 
 from app.config import Door
+from app.values import Address
+from web import tls
+from web.tls import Files, Shown
+
+log = logging.getLogger("archive")
 
 MODE = 0o660
 """Of the file of a unix socket."""
@@ -25,50 +33,118 @@ _QUEUE = 128
 """Connections that may wait to be accepted."""
 
 
-class _UnixSite(web.BaseSite):
-    """A site on a unix socket that is bound already; aiohttp has one for the network's alone."""
+class _Site(web.BaseSite):
+    """A site on a socket that listens already, of the network or of the file system."""
 
     def __init__(
-        self, runner: web.AppRunner, bound: socket.socket, ssl_context: ssl.SSLContext | None
+        self, runner: web.AppRunner, bound: socket.socket, context: ssl.SSLContext | None
     ) -> None:
-        super().__init__(runner, ssl_context=ssl_context)
+        super().__init__(runner, ssl_context=context)
         self._bound = bound
 
     @property
     def name(self) -> str:
-        return f"unix:{self._bound.getsockname()}"
+        return str(self._bound.getsockname())
 
     async def start(self) -> None:
         await super().start()
         server = self._runner.server
         if server is None:
             raise RuntimeError("a runner is set up before its sites are")
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(
-            server, sock=self._bound, ssl=self._ssl_context, backlog=_QUEUE
-        )
-
-
-async def start(runner: web.AppRunner, door: Door, stack: AsyncExitStack) -> str:
-    """Let a door be reached; returns its address. Raises OSError when it cannot be."""
-    context, address = _tls(door), door.address
-    try:
-        if address.socket is None:
-            await web.TCPSite(runner, address.host, address.port, ssl_context=context).start()
+        loop, context = asyncio.get_running_loop(), self._ssl_context
+        if self._bound.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(
+                server, sock=self._bound, ssl=context, backlog=_QUEUE
+            )
         else:
-            bound = bind(address.socket)
+            self._server = await loop.create_server(
+                server, sock=self._bound, ssl=context, backlog=_QUEUE
+            )
+
+    def again(self, context: ssl.SSLContext) -> "_Site":
+        """The same address, to be reached with another certificate."""
+        [held] = self._server.sockets  # type: ignore[union-attr]
+        bound = socket.socket(fileno=os.dup(held.fileno()))
+        return _Site(self._runner, bound, context)  # type: ignore[arg-type]
+
+
+class Listener:
+    """One door's runner, where it listens, and what it shows (None: plain HTTP)."""
+
+    def __init__(self, runner: web.AppRunner, door: Door, shown: Shown | None) -> None:
+        self.runner = runner
+        self._door = door
+        self._shown = shown
+        self._sites: list[_Site] = []
+
+    async def start(self, stack: AsyncExitStack) -> str:
+        """Let the door be reached; returns its address. Raises OSError when it cannot be."""
+        address = self._door.address
+        context = self._shown.context if self._shown else None
+        try:
+            bound = await _bound(address)
+        except OSError as error:
+            raise OSError(
+                f"a door cannot listen on {address} ({error.strerror}): set another address in"
+                " [doors] or ARCHIVE_DOORS_INGEST, _RETRIEVAL, _OPERATIONS"
+            ) from error
+        if address.socket:
             stack.callback(_remove, address.socket, address.socket.stat().st_ino)
-            await _UnixSite(runner, bound, context).start()
-    except OSError as error:
-        raise OSError(
-            f"a door cannot listen on {address} ({error.strerror}): set another address in [doors]"
-            " or ARCHIVE_DOORS_INGEST, _RETRIEVAL, _OPERATIONS"
-        ) from error
-    if address.socket is not None:
-        return str(address)
-    host, port = runner.addresses[0][:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if door.tls_cert else 'http'}://{shown}:{port}"
+        self._sites = [_Site(self.runner, each, context) for each in bound]
+        for site in self._sites:
+            await site.start()
+        if address.socket:
+            return str(address)
+        host, port = bound[0].getsockname()[:2]
+        return f"{'https' if context else 'http'}://{Address(host, port)}"
+
+    async def renew(self) -> None:
+        """Show what the files hold now, if they are new, to who comes from now on.
+
+        Connections that are open stay as they are. The sockets listen all the while, so that nobody
+        is turned away.
+        """
+        if self._shown is None or not await asyncio.to_thread(self._shown.look):
+            return
+        for index, old in enumerate(self._sites):
+            self._sites[index] = new = old.again(self._shown.context)
+            await new.start()
+            await old.stop()
+
+
+async def renew(listeners: Sequence[Listener]) -> NoReturn:
+    """Look at the files of all doors every few seconds."""
+    while True:
+        await asyncio.sleep(tls.LOOK)
+        for listener in listeners:
+            try:
+                await listener.renew()
+            except OSError as error:
+                log.error("a new certificate cannot be shown: %s", error.strerror)  # noqa: TRY400
+
+
+async def _bound(address: Address) -> list[socket.socket]:
+    """Sockets that listen there: of a name that has several addresses, on each."""
+    if address.socket:
+        return [bind(address.socket)]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    bound: list[socket.socket] = []
+    try:
+        for family, _, _, _, place in dict.fromkeys(found):
+            bound.append(socket.create_server(place, family=family, backlog=_QUEUE))
+    except OSError:
+        for each in bound:
+            each.close()
+        raise
+    return bound
+
+
+def shown(name: str, door: Door) -> Shown | None:
+    """What a door is to show. Raises TlsError when its files cannot be used."""
+    if door.tls_cert is None or door.tls_key is None:
+        return None
+    return Shown(Files(name, door.tls_cert, door.tls_key, door.tls_client_ca))
 
 
 def bind(path: Path) -> socket.socket:
@@ -112,14 +188,3 @@ def _remove(path: Path, number: int) -> None:
     with suppress(FileNotFoundError):
         if path.stat().st_ino == number:
             path.unlink()
-
-
-def _tls(door: Door) -> ssl.SSLContext | None:
-    if not door.tls_cert:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(door.tls_cert, door.tls_key)
-    if door.tls_client_ca:
-        context.load_verify_locations(door.tls_client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

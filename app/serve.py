@@ -13,11 +13,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from aiohttp import web
-
 from app import listening
-from app.config import Config, ConfigError, Door
+from app.config import Config, ConfigError
 from app.embedded import Embedded
+from app.listening import Listener
 from archive import residency
 from archive.errors import UnavailableError
 from archive.retention import Policy
@@ -195,20 +194,24 @@ async def _tell_of_the_sandbox(workers: AudioPool) -> None:
 
 async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Addresses:
     asked = config.doors
-    runners: list[web.AppRunner] = []
+    shown = {name: listening.shown(name, door) for name, door in asked.named.items()}
+    told = [each for each in shown.values() if each]
+    listeners: list[Listener] = []
 
-    async def open_one(door: Door, public: str, routes: list[Route | OpenRoute]) -> str:
-        runner = doors.runner(doors.build(vault, public, routes), CUT)
+    async def open_one(name: str, public: str, routes: list[Route | OpenRoute]) -> str:
+        runner = doors.runner(doors.build(vault, public, routes, told), CUT)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        runners.append(runner)
-        return await listening.start(runner, door, stack)
+        listeners.append(Listener(runner, asked.named[name], shown[name]))
+        return await listeners[-1].start(stack)
 
-    retrieval_url = await open_one(asked.retrieval, asked.retrieval_url, retrieval.routes())
+    retrieval_url = await open_one("retrieval", asked.retrieval_url, retrieval.routes())
     public = asked.retrieval_url or retrieval_url
-    ingest_url = await open_one(asked.ingest, public, ingest.routes())
-    operations_url = await open_one(asked.operations, public, operations.routes())
+    ingest_url = await open_one("ingest", public, ingest.routes())
+    operations_url = await open_one("operations", public, operations.routes())
+    runners = [listener.runner for listener in listeners]
     stack.push_async_callback(doors.finish, runners, IN_FLIGHT)
+    stack.callback(asyncio.create_task(listening.renew(listeners)).cancel)
     return Addresses(ingest_url, retrieval_url, operations_url)
 
 

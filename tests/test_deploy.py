@@ -13,7 +13,7 @@ import yaml
 
 from tests.services import Service
 from tests.web.test_operations import figures
-from web import gauges
+from web import gauges, tls
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "deploy/prometheus/archive.rules.yml"
@@ -46,7 +46,7 @@ def anchors(page: Path) -> set[str]:
 
 
 async def test_every_figure_is_watched_and_every_watched_figure_is_told(service: Service) -> None:
-    told = {name for name, _ in await figures(service)}
+    told = {name for name, _ in await figures(service)} | {name for name, _, _ in gauges.TLS}
     alarmed, shown = named([rule["expr"] for rule in rules()]), named(queries())
     assert alarmed | shown <= told
     assert told - alarmed == BY_EYE
@@ -60,7 +60,14 @@ def test_an_alarm_sounds_past_each_limit_of_the_code_and_no_other() -> None:
             found[limit[1]] = float(limit[2])
     assert found == {gauge.name: limit.value for gauge, limit in gauges.LIMITS}
     others = {rule["alert"] for rule in rules() if not _LIMIT.fullmatch(rule["expr"])}
-    assert others == {"ArchiveNoAnswer", "ArchiveServiceDown"}
+    assert others == {
+        "ArchiveNoAnswer",
+        "ArchiveServiceDown",
+        "ArchiveCertificateEnds",
+        "ArchiveCertificateRefused",
+    }
+    [ends] = [rule["expr"] for rule in rules() if rule["alert"] == "ArchiveCertificateEnds"]
+    assert ends.endswith(f" < {tls.SOON.total_seconds():.0f}")
 
 
 def test_the_dashboard_shows_the_limits_of_the_code() -> None:

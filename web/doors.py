@@ -26,10 +26,12 @@ from storage.database import Connection, connection
 from storage.vault import Vault
 from web import headers, problems
 from web.keys import Keys
+from web.tls import Shown
 
 log = logging.getLogger("archive.web")
 
 VAULT: web.AppKey[Vault] = web.AppKey("vault", Vault)
+SHOWN: web.AppKey[Sequence[Shown]] = web.AppKey("shown", Sequence[Shown])
 RETRIEVAL_URL: web.AppKey[str] = web.AppKey("retrieval_url", str)
 
 ANYBODY: frozenset[Level] = frozenset()
@@ -109,15 +111,22 @@ class OpenRoute:
     act: Plain
 
 
-def build(vault: Vault, retrieval_url: str, routes: Sequence[Route | OpenRoute]) -> web.Application:
+def build(
+    vault: Vault,
+    retrieval_url: str,
+    routes: Sequence[Route | OpenRoute],
+    shown: Sequence[Shown] = (),
+) -> web.Application:
     """Make the application of one door. Raises ValueError for a route without a level.
 
-    What answers GET answers HEAD, by the same rules and without the body.
+    What answers GET answers HEAD, by the same rules and without the body. `shown`: the certificates
+    that are to be told of, of this and other doors.
     """
     app = web.Application(
         middlewares=[_counted, problems.middleware], handler_args={"read_bufsize": _READ_BUFFER}
     )
     app[VAULT] = vault
+    app[SHOWN] = shown
     app[_FLIGHT] = _Flight()
     app[_KEYS] = keys = Keys()
     app.on_cleanup.append(lambda _: keys.end())

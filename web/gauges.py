@@ -4,12 +4,13 @@
 have the same limits; a test holds them together.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from archive.lifecycle import State
 from storage.overview import Standing
+from web.tls import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,20 @@ GAUGES = (
     ),
 )
 
+TLS: tuple[tuple[str, str, Callable[[Shown], float]], ...] = (
+    (
+        "archive_tls_left_seconds",
+        "How long the certificate of a door is valid yet.",
+        lambda shown: shown.left.total_seconds(),
+    ),
+    (
+        "archive_tls_refused",
+        "1 while the files of a door's certificate cannot be taken up.",
+        lambda shown: float(bool(shown.refused)),
+    ),
+)
+"""The figures of each door's certificate: name, HELP, and value."""
+
 LIMITS = tuple((gauge, gauge.limit) for gauge in GAUGES if gauge.limit)
 
 CHECKS = tuple(limit.check for _, limit in LIMITS if limit.check)
@@ -142,13 +157,17 @@ def judged(seen: Standing) -> dict[str, str]:
     }
 
 
-def page(seen: Standing, states: Mapping[State, int], day_keys: int) -> str:
+def page(seen: Standing, states: Mapping[State, int], day_keys: int, shown: Sequence[Shown]) -> str:
     """All figures in the text format of Prometheus."""
     families = [(gauge.name, gauge.text, {"": gauge.value(seen)}) for gauge in GAUGES]
     by_state = {f'{{state="{state}"}}': float(count) for state, count in states.items()}
     families += [
         ("archive_recordings", "Recordings by state.", by_state),
         ("archive_day_keys", "Expiry days whose key is alive.", {"": day_keys}),
+    ]
+    families += [
+        (name, text, {f'{{door="{each.files.door}"}}': value(each) for each in shown})
+        for name, text, value in TLS
     ]
     lines: list[str] = []
     for name, text, samples in families:

@@ -18,7 +18,7 @@ from storage.keyring import KeyRingError
 from storage.signer import SignerError
 from storage.vault import Vault
 from web import asked, certificates, gauges, ledger, openapi, render
-from web.doors import VAULT, OpenRoute, Route, Visit
+from web.doors import SHOWN, VAULT, OpenRoute, Route, Visit
 
 PARTS = ("database", "objects", "keys", "fuse", "ledger")
 """What `/readyz` looks at besides the figures that have a limit."""
@@ -101,7 +101,7 @@ async def metrics(request: web.Request, visit: Visit) -> web.Response:
     async with connection(vault.pool) as lent:
         seen = await overview.standing(lent, day_end, signed)
         states = await overview.states(lent)
-    page = gauges.page(seen, states, len(vault.ring.days()))
+    page = gauges.page(seen, states, len(vault.ring.days()), request.app[SHOWN])
     kind = "text/plain; version=0.0.4; charset=utf-8"
     return web.Response(body=page.encode(), headers={"Content-Type": kind})
 

@@ -15,6 +15,7 @@ import pytest
 
 from app import listening
 from app.config import Door
+from app.listening import Listener
 from app.values import Address
 from archive.bounds import Bounds
 from storage.objects import ObjectStore
@@ -97,8 +98,8 @@ async def door(stack: AsyncExitStack, vault: Vault, path: Path, routes: list[doo
     runner = doors.runner(doors.build(vault, "http://calls.example.fi", routes), 5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    told = await listening.start(runner, Door(Address(socket=path), None, None, None), stack)
-    assert told == f"unix:{path}"
+    listener = Listener(runner, Door(Address(socket=path), None, None, None), None)
+    assert await listener.start(stack) == f"unix:{path}"
 
 
 async def test_both_doors_work_over_sockets_and_networks_bind_a_key_there(
