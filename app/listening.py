@@ -84,8 +84,10 @@ class Listener:
         try:
             bound = await _bound(address)
         except OSError as error:
+            named = isinstance(error, socket.gaierror)  # the others tell of a place as well
+            reason = error.strerror if named else os.strerror(error.errno or 0).lower()
             raise OSError(
-                f"a door cannot listen on {address} ({error.strerror}): set another address in"
+                f"a door cannot listen on {address} ({reason}): set another address in"
                 " [doors] or ARCHIVE_DOORS_INGEST, _RETRIEVAL, _OPERATIONS"
             ) from error
         if address.socket:
