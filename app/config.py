@@ -15,11 +15,13 @@ from zoneinfo import ZoneInfo
 from app import values
 from app.settings import ConfigError, Settings
 from app.values import Address
+from archive.bounds import read_networks
 from archive.listening import Rules
 from archive.recording import CallType
 from archive.residency import EEA
 from archive.retention import Period
 from storage.audio.formats import NAMES
+from web.limits import Limits
 
 __all__ = ["Config", "ConfigError", "Door", "Doors", "find", "load"]
 
@@ -86,13 +88,14 @@ class Door:
 class Doors:
     """The three listeners. `retrieval_url` is how people reach the retrieval door.
 
-    "" means: at the address that it listens on.
+    "" means: at the address that it listens on. `bears` is what each of them bears.
     """
 
     ingest: Door
     retrieval: Door
     operations: Door
     retrieval_url: str
+    bears: Limits
 
     @property
     def named(self) -> dict[str, Door]:
@@ -115,7 +118,7 @@ class Doors:
                 "retrieval_url",
                 "say how people reach the retrieval door: its own address does not tell",
             )
-        return cls(ingest, retrieval, operations, url)
+        return cls(ingest, retrieval, operations, url, _bears(settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +334,14 @@ def _sections(
         own = {key: left.pop(key) for key in list(left) if key.startswith(prefix)}
         sections[name] = Settings(path, name, table, own)
     return sections
+
+
+def _bears(settings: Settings) -> Limits:
+    return Limits(
+        settings.whole("connections", 1, 100_000),
+        settings.whole("connections_per_address", 1, 100_000),
+        settings.parsed("proxies", lambda text: read_networks(text) if text else ()),
+    )
 
 
 def _store_key(settings: Settings, key: str, endpoint: str) -> str:

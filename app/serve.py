@@ -9,6 +9,7 @@ import asyncio
 import logging
 import resource
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ async def opened(
     """
     # A core dump would put the keys that the memory holds on a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Each connection and each body needs a file, and shells allow 1024 unless they are asked.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(
             Embedded(
@@ -107,9 +111,11 @@ async def _vault(config: Config, pool: Pool, objects: ObjectStore) -> Vault:
         AudioPool(PROBES),
         AudioPool(PLAYERS),
         policy,
-        Limits(intake.max_bytes, intake.max_duration, intake.allowed_formats),
+        Limits(
+            intake.max_bytes, intake.max_duration, intake.allowed_formats, intake.max_concurrent
+        ),
         spool,
-        asyncio.Semaphore(intake.max_concurrent),
+        Counter(),
         config.access.listening,
     )
 
@@ -199,7 +205,8 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
     listeners: list[Listener] = []
 
     async def open_one(name: str, public: str, routes: list[Route | OpenRoute]) -> str:
-        runner = doors.runner(doors.build(vault, public, routes, told), CUT)
+        app = doors.build(vault, public, routes, told, asked.bears)
+        runner = doors.runner(app, CUT)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         listeners.append(Listener(runner, asked.named[name], shown[name]))

@@ -3,9 +3,10 @@ and how much it may hand over in a day. Pure rules; who counts is above.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from zoneinfo import ZoneInfo
 
 Network = IPv4Network | IPv6Network
@@ -47,23 +48,14 @@ class Bounds:
     ) -> "Bounds":
         """Read what a person wrote. Raises ValueError, which says how to write it."""
         return cls(
-            None if networks is None else _networks(networks),
+            None if networks is None else read_networks(networks),
             None if rate is None else Rate.from_text(rate),
             None if quota is None else _bytes(quota),
         )
 
     def covers(self, address: str | None) -> bool:
         """Whether a request from this address may be made; without an address only if any may."""
-        if self.networks is None:
-            return True
-        try:
-            peer = ip_address(address or "")
-        except ValueError:
-            return False
-        # A listener for both families tells of an IPv4 peer in IPv6's notation.
-        if isinstance(peer, IPv6Address) and peer.ipv4_mapped:
-            peer = peer.ipv4_mapped
-        return any(peer in network for network in self.networks)
+        return self.networks is None or within(address, self.networks)
 
 
 FREE = Bounds()
@@ -81,13 +73,17 @@ class Bucket:
         self._left = float(rate.count)
         self._at = now
 
-    def take(self, now: float) -> float:
-        """Take one, and return 0; or the seconds until there is one again."""
+    def wait(self, now: float) -> float:
+        """The seconds until there is one to take; 0 if there is."""
         speed = self._rate.count / self._rate.seconds
         self._left = min(self._rate.count, self._left + (now - self._at) * speed)
         self._at = now
-        if self._left < 1:
-            return (1 - self._left) / speed
+        return (1 - self._left) / speed if self._left < 1 else 0.0
+
+    def take(self, now: float) -> float:
+        """Take one, and return 0; or the seconds until there is one again."""
+        if wait := self.wait(now):
+            return wait
         self._left -= 1
         return 0.0
 
@@ -99,7 +95,24 @@ def until_midnight(now: datetime, zone: ZoneInfo) -> timedelta:
     return timedelta(seconds=midnight.timestamp() - now.timestamp())
 
 
-def _networks(text: str) -> tuple[Network, ...]:
+def peer_of(address: str | None) -> IPv4Address | IPv6Address | None:
+    """Who an address is, whichever way a listener tells of it; None for none."""
+    try:
+        peer = ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return None
+    # A listener for both families tells of an IPv4 peer in IPv6's notation.
+    return (peer.ipv4_mapped or peer) if isinstance(peer, IPv6Address) else peer
+
+
+def within(address: str | None, networks: Iterable[Network]) -> bool:
+    """Whether an address lies in one of these networks."""
+    peer = peer_of(address)
+    return peer is not None and any(peer in network for network in networks)
+
+
+def read_networks(text: str) -> tuple[Network, ...]:
+    """Read `10.0.0.0/8,2001:db8::/32`. Raises ValueError."""
     try:
         return tuple(ip_network(part.strip()) for part in text.split(","))
     except ValueError:

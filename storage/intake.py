@@ -17,7 +17,8 @@ exists.* 7. The receipt. *Whoever has it can rely on it.*
 import asyncio
 import hmac
 import secrets
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID, uuid4
@@ -92,24 +93,24 @@ async def take_in(
     now: datetime,
 ) -> Taken:
     """Take one recording in; returns once it is durable. Raises what the contract's table names."""
-    async with slot(vault):
-        with await receive(vault, admitted, offer, body, now) as spool:
-            return await keep(vault, caller, admitted, offer, spool, now)
+    with slot(vault, caller), await receive(vault, admitted, offer, body, now) as spool:
+        return await keep(vault, caller, admitted, offer, spool, now)
 
 
-class slot:  # noqa: N801 - reads as a verb where it is used
-    """A place among the uploads that are taken in at once; UnavailableError when all are taken."""
-
-    def __init__(self, vault: Vault) -> None:
-        self._places = vault.intakes
-
-    async def __aenter__(self) -> None:
-        if self._places.locked():
-            raise UnavailableError("Too many uploads are being taken in at once; try again.")
-        await self._places.acquire()
-
-    async def __aexit__(self, *error: object) -> None:
-        self._places.release()
+@contextmanager
+def slot(vault: Vault, caller: Caller) -> Iterator[None]:
+    """A place among the uploads that are taken in at once. UnavailableError when all are taken, or
+    all that one key may have: a stolen one leaves some for the others."""
+    places, taken = vault.limits.max_concurrent, vault.intakes
+    if taken.total() >= places or taken[caller.id] >= places - places // 4:
+        raise UnavailableError("Too many uploads are being taken in at once; try again.")
+    taken[caller.id] += 1
+    try:
+        yield
+    finally:
+        taken[caller.id] -= 1
+        if not taken[caller.id]:
+            del taken[caller.id]
 
 
 async def receive(

@@ -3,7 +3,7 @@
 It is made once, by `app.serve` or a command, and passed to every verb as its first argument.
 """
 
-import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,14 @@ from storage.signer import Signer
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one upload may be. `max_bytes` in bytes, `max_duration` in seconds."""
+    """What one upload may be, and how many are taken in at once. `max_bytes` in bytes,
+    `max_duration` in seconds.
+    """
 
     max_bytes: int
     max_duration: float
     allowed_formats: frozenset[str]
+    max_concurrent: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Vault:
     """Database, object store, keys and the processes that decode; and the rules they serve.
 
     `probes` tell what arrived, `players` encode for listeners: a long listen never holds up an
-    upload. `spool` is the directory of the unnamed files that hold a body while it is taken in.
+    upload. `spool` is the directory of the unnamed files that hold a body while it is taken in;
+    `intakes` counts those of each key.
     """
 
     pool: Pool
@@ -42,5 +46,5 @@ class Vault:
     policy: Policy
     limits: Limits
     spool: Path
-    intakes: asyncio.Semaphore
+    intakes: Counter[str]
     listening: Rules = USUAL

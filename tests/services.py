@@ -1,7 +1,7 @@
 """A whole archive for a test, in this process: three doors, a real Postgres, a real S3 server."""
 
-import asyncio
 import io
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -253,7 +253,7 @@ async def open_vault(
             policy,
             limits or Limits(MAX_BYTES, MAX_DURATION, FORMATS),
             spool,
-            asyncio.Semaphore(64),
+            Counter(),
         )
         nightly.make_keys(vault, await database.now(pool))
         yield vault

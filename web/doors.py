@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from aiohttp import hdrs, web
-from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from archive import access
@@ -24,8 +23,10 @@ from storage import credentials, quota
 from storage.credentials import Login
 from storage.database import Connection, connection
 from storage.vault import Vault
-from web import headers, problems
+from web import connections, headers, limits, problems
+from web.connections import LOG, Server
 from web.keys import Keys
+from web.limits import Crowd, Limits, WrongKeys
 from web.tls import Shown
 
 log = logging.getLogger("archive.web")
@@ -39,10 +40,6 @@ ANYBODY: frozenset[Level] = frozenset()
 
 _READ_BUFFER = 2**18
 """Bytes that a connection may hold unread before its sender is told to wait; twice this at most."""
-
-
-_LINE = 65536
-"""Bytes of a request line or a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,8 @@ class _Flight:
 
 _FLIGHT = web.AppKey("flight", _Flight)
 _KEYS = web.AppKey("keys", Keys)
+_CROWD = web.AppKey("crowd", Crowd)
+_WRONG_KEYS = web.AppKey("wrong_keys", WrongKeys)
 
 Act = Callable[[web.Request, Visit], Awaitable[web.StreamResponse]]
 Plain = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -116,6 +115,7 @@ def build(
     retrieval_url: str,
     routes: Sequence[Route | OpenRoute],
     shown: Sequence[Shown] = (),
+    bears: Limits = Limits(),  # noqa: B008 - it is frozen
 ) -> web.Application:
     """Make the application of one door. Raises ValueError for a route without a level.
 
@@ -129,6 +129,9 @@ def build(
     app[SHOWN] = shown
     app[_FLIGHT] = _Flight()
     app[_KEYS] = keys = Keys()
+    app[_CROWD] = crowd = Crowd(bears)
+    app[_WRONG_KEYS] = WrongKeys(bears)
+    app.cleanup_ctx.append(lambda _: connections.watched(crowd))
     app.on_cleanup.append(lambda _: keys.end())
     app.on_response_prepare.append(headers.on_prepare)
     app[RETRIEVAL_URL] = retrieval_url
@@ -185,71 +188,31 @@ async def finish(runners: Sequence[web.AppRunner], seconds: float) -> None:
                     await flight.landed.wait()
 
 
-def _unsaid(record: logging.LogRecord) -> bool:
-    """Let no log line of aiohttp's say what was sent: its errors quote addresses and tokens.
-
-    Nor may a sender who vanishes or sends what is not HTTP wake anybody: that is no error of ours.
-    """
-    kind = record.exc_info and record.exc_info[0]
-    if kind:
-        record.msg, record.args = "a request could not be read: %s", (kind.__name__,)
-        record.exc_info = None
-        if issubclass(kind, (ConnectionError, HttpProcessingError)):
-            record.levelno = min(record.levelno, logging.WARNING)
-            record.levelname = logging.getLevelName(record.levelno)
-    return True
-
-
-_log = logging.getLogger("archive.http")
-_log.addFilter(_unsaid)
-
-
-class _Connection(web.RequestHandler):
-    """One connection. What cannot be read as HTTP on it, or fails outside the middlewares, is
-    answered like every other error: aiohttp's own answer is no problem document, and quotes what
-    was sent.
-    """
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # it logs, and knows what was sent
-        answer = problems.unreadable() if status < 500 else problems.failed()
-        headers.dress(answer, secure=self.ssl_context is not None)
-        return _closing(answer)
-
-
-class _Server(web.Server):
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
 class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        server.__class__ = _Server  # aiohttp asks nobody which connections to make
+        server.__class__ = Server  # aiohttp asks nobody which connections to make
+        server.crowd = self.app[_CROWD]  # type: ignore[attr-defined]
         return server
 
 
 def runner(app: web.Application, shutdown_timeout: float) -> web.AppRunner:
     """What serves one door: bodies as they were sent, and room for metadata to be judged by us.
 
-    A line of 64 KiB is far more than all fields may hold: what is too long gets a clear answer, not
-    a broken connection. `shutdown_timeout` in seconds is what answers are given at the end; what is
-    still to be read needs `finish` before.
+    A line of 64 KiB is far more than all metadata may hold: what is too long gets a clear answer,
+    not a broken connection. `shutdown_timeout` in seconds is what answers are given at the end;
+    what is still to be read needs `finish` before.
     """
     return _Runner(
         app,
         access_log=None,
         auto_decompress=False,
         shutdown_timeout=shutdown_timeout,
-        logger=_log,
-        max_line_size=_LINE,
-        max_field_size=_LINE,
+        logger=LOG,
+        keepalive_timeout=limits.IDLE,
+        max_line_size=limits.LINE,
+        max_field_size=limits.FIELD,
+        max_headers=limits.FIELDS,
     )
 
 
@@ -297,12 +260,15 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
     vault = request.app[VAULT]
     seen = asyncio.get_running_loop().time()
     basic = Level.UPLOADER in route.levels
+    wrong_keys = request.app[_WRONG_KEYS]
+    wrong_keys.check(request.remote)
     try:
         token = credentials.read(_token(request, basic=basic))
         async with connection(vault.pool) as lent:
             visit = Visit(vault, await credentials.authenticate(lent, vault.ring, token), seen)
             await _check_bounds(route, request, visit, lent)
     except UnauthenticatedError as error:
+        wrong_keys.count(request.remote)
         error.schemes = ("Bearer", "Basic") if basic else ("Bearer",)
         raise
     if route.first is not None:

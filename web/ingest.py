@@ -4,12 +4,11 @@ Both ways in, `PUT` with the audio as the body and `POST` of a form, end in the 
 Whatever can be refused without the body is refused before it is read.
 """
 
-import asyncio
 import base64
 import binascii
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, hdrs, web
 from aiohttp.http import HttpProcessingError
@@ -20,7 +19,6 @@ from archive.errors import (
     MalformedError,
     NotAudioError,
     TooLargeError,
-    UnavailableError,
 )
 from archive.recording import Call
 from storage import intake, numbers
@@ -38,9 +36,6 @@ _METADATA_BYTES = 65536
 _PIECE = 2**18
 
 _ADMITTED = web.RequestKey("admitted", Admitted)
-
-SILENCE = 60.0
-"""Seconds without a byte after which a body is given up."""
 
 _DIGEST = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
@@ -93,7 +88,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
     reader = await _form(request)
     admitted: Admitted | None = None
     held: tuple[Spool, Offer] | None = None
-    async with intake.slot(visit.vault):
+    with intake.slot(visit.vault, visit.caller):
         try:
             while (part := await _next_part(reader)) is not None:
                 if part.name == "metadata" and admitted is None:
@@ -166,26 +161,15 @@ async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader
 
 async def _pieces_of(part: BodyPartReader) -> AsyncIterator[bytes]:
     try:
-        while piece := await _soon(part.read_chunk(_PIECE)):
+        while piece := await part.read_chunk(_PIECE):
             yield piece
     except ValueError:
         raise MalformedError("The form is broken off, or its boundaries are wrong.") from None
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    while piece := await _soon(request.content.readany()):
+    while piece := await request.content.readany():
         yield piece
-
-
-async def _soon(reading: Awaitable[bytes]) -> bytes:
-    """What arrives next. A sender who fell silent must not hold a place for ever."""
-    try:
-        async with asyncio.timeout(SILENCE):
-            return await reading
-    except TimeoutError:
-        raise UnavailableError(
-            "Nothing came for a minute; nothing was kept. Send it again."
-        ) from None
 
 
 def _check_headers(request: web.Request, vault: Vault) -> None:

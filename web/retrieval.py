@@ -41,9 +41,6 @@ _TYPES = {
 _POINTS = 800
 _MOST_POINTS = 2000
 
-STALL = 600.0
-"""Seconds that a listener may take nothing before the answer is cut off."""
-
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # named from Python 3.12 on
 _UNSENT = 1 << 17
 
@@ -201,8 +198,7 @@ async def _stream(
             await response.prepare(request)
             await response.write(first)
             async for piece in pieces:
-                async with asyncio.timeout(STALL):
-                    await response.write(piece)
+                await response.write(piece)
             await response.write_eof()
     except Exception as error:
         if not response.prepared:

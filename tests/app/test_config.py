@@ -94,6 +94,12 @@ OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
         "https://calls.example.fi/",
         lambda c: c.doors.retrieval_url == "https://calls.example.fi",
     ),
+    ("doors", "connections"): ("500", lambda c: c.doors.bears.connections == 500),
+    ("doors", "connections_per_address"): ("9", lambda c: c.doors.bears.per_address == 9),
+    ("doors", "proxies"): (
+        "10.0.0.1, fd00::/8",
+        lambda c: c.doors.bears.counted("10.0.0.1") == c.doors.bears.counted("fd12::1") == "",
+    ),
     ("database", "url"): (
         "postgresql://a:b@db/calls",
         lambda c: c.database.url == "postgresql://a:b@db/calls" and not c.database.embedded,
@@ -237,6 +243,10 @@ WRONG = [
     ("doors", "ingest", '"unix:."'),
     ("doors", "ingest", f'"unix:/{"x" * 107}"'),
     ("doors", "retrieval_url", '"calls.example.fi"'),
+    ("doors", "connections", "0"),
+    ("doors", "connections_per_address", '"many"'),
+    ("doors", "proxies", '"nginx"'),
+    ("doors", "proxies", '"10.0.0.1/8"'),
     ("doors", "retrieval_url", '"ftp://calls.example.fi"'),
     ("doors", "retrieval_url", '"https://calls.example.fi/path"'),
     ("doors", "retrieval_url", '"https://me@calls.example.fi"'),
@@ -306,7 +316,7 @@ def test_a_wrong_value_is_named_and_not_repeated(
     edit(file, rf"^{key} = .*", f"{key} = {value}")
     error = refused(file)
     assert (error.where, error.section, error.key) == (str(file), section, key)
-    assert error.problem.startswith(("must", "is", "falls", "a period"))
+    assert error.problem.startswith(("must", "is", "falls", "a period", "networks are"))
     assert value not in error.problem or value in {"1", "0"}
 
 

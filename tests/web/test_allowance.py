@@ -32,7 +32,7 @@ async def listening(service: Service, audio: bytes) -> AsyncIterator[asyncio.Str
     """Begin to listen, and read no more than the head of the answer."""
     identifier = await upload(service, "c", audio, agent="Anna", queue="north")
     reader, writer = await asyncio.open_connection(
-        "127.0.0.1", yarl.URL(service.retrieval).port, limit=1024
+        "127.0.0.1", yarl.URL(service.retrieval).port, limit=4096
     )
     writer.write(
         f"GET /v1/recordings/{identifier}/audio HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"

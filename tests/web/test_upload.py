@@ -13,7 +13,6 @@ import pytest
 
 from tests.services import Service
 from tests.sounds import tone
-from web import ingest
 
 NOON = "2026-11-24T09:30:00+02:00"
 
@@ -353,18 +352,3 @@ async def test_no_other_address_and_no_other_method(service: Service) -> None:
         "GET", f"{service.ingest}/v1/recordings", service.tokens["supervisor"]
     )
     await problem(answer, 405, "method")
-
-
-async def test_a_sender_who_falls_silent_is_given_up(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "SILENCE", 0.5)
-
-    async def pieces() -> Any:
-        yield tone()[:1000]
-        await asyncio.sleep(3)
-        yield b""
-
-    answer = await service.put("c", pieces(), query())
-    await problem(answer, 503, "unavailable")
-    assert not await service.rows()
