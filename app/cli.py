@@ -6,14 +6,13 @@ it runs: a telephone system starts `archive upload` after each call.
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import audit, client, config, key_commands, team_commands
+from app import audit, client, config, key_commands, lines, team_commands
 from app.command import Commands, Run, command
 from app.config import ConfigError
 
@@ -27,9 +26,7 @@ SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 def main() -> None:
     """The entry point of the `archive` command."""
     arguments = _parser().parse_args()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    lines.use(machine=arguments.run is _serve)
     try:
         status = _start(arguments.run, arguments)
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ document, and quotes what was sent.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
@@ -18,10 +18,12 @@ from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.web_protocol import _ErrInfo
 
 from archive.errors import ArchiveError, MalformedError, UnavailableError
-from web import headers, limits, problems
+from web import headers, limits, problems, trace
 from web.limits import Crowd, Pace
 
 log = logging.getLogger("archive.web")
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 LOOK = 1.0
 """Seconds between two looks at all connections."""
@@ -156,6 +158,21 @@ class Connection(web.RequestHandler):
         self._crowd.flooded(self, why)
         self.cut()
 
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: _Handler
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer one request, in a task of its own, and tell of it in the log."""
+        began, status = self._since, None
+        with trace.tracing() as traced:
+            try:
+                response, reset = await super()._handle_request(
+                    request, start_time, request_handler
+                )
+                status = response.status
+                return response, reset
+            finally:
+                trace.tell(traced, request, status, self._loop.time() - began)
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
@@ -198,7 +215,7 @@ async def watch(crowd: Crowd) -> None:
         for guest in list(crowd.guests):
             guest.look(loop.time())
         if ended := crowd.told():
-            log.warning("connections were ended: %s", ended)
+            log.warning("connections were ended: %s", ended, extra={"event": "connections"})
 
 
 async def watched(crowd: Crowd) -> AsyncIterator[None]:

@@ -23,7 +23,7 @@ from storage import credentials, quota
 from storage.credentials import Login
 from storage.database import Connection, connection
 from storage.vault import Vault
-from web import connections, headers, limits, problems
+from web import connections, headers, limits, problems, trace
 from web.connections import LOG, Server
 from web.keys import Keys
 from web.limits import Crowd, Limits, WrongKeys
@@ -267,10 +267,14 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
         async with connection(vault.pool) as lent:
             visit = Visit(vault, await credentials.authenticate(lent, vault.ring, token), seen)
             await _check_bounds(route, request, visit, lent)
-    except UnauthenticatedError as error:
+    except (UnauthenticatedError, ForbiddenError) as error:
+        trace.note(decision="refused")
+        if isinstance(error, ForbiddenError):
+            raise
         wrong_keys.count(request.remote)
         error.schemes = ("Bearer", "Basic") if basic else ("Bearer",)
         raise
+    trace.note(decision="allowed")
     if route.first is not None:
         await route.first(request, visit)
     return visit
@@ -279,6 +283,7 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
 async def _check_bounds(route: Route, request: web.Request, visit: Visit, lent: Connection) -> None:
     """Hold a request against what its key may: from there, here, so often, and so much."""
     caller, keys = visit.caller, request.app[_KEYS]
+    trace.note(actor=caller.id)
     # The peer's own address: what a header says of another, anybody can write.
     if not caller.bounds.covers(request.remote):
         log.warning("key %s was shown from outside its networks", caller.id)

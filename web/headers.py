@@ -6,6 +6,8 @@ An answer that needs more, such as a page, sets its own header first; what is no
 
 from aiohttp import hdrs, web
 
+from web import trace
+
 _SHUT = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 DATA = f"{_SHUT}; sandbox"
@@ -54,6 +56,8 @@ def dress(response: web.StreamResponse, *, secure: bool) -> None:
         response.headers.setdefault(name, value)
     # aiohttp tells its own version, and Python's.
     response.headers[hdrs.SERVER] = "call-archive"
+    if (traced := trace.CURRENT.get()) is not None:
+        response.headers[trace.HEADER] = traced.id
     if secure:
         response.headers.setdefault(_TRANSPORT, _A_YEAR)
 

@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 from archive import errors
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
+from web import trace
 
 log = logging.getLogger("archive.web")
 
@@ -56,6 +57,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
     """One problem document."""
+    trace.note(problem=name)
     body = {"type": BASE + name, "title": title, "status": status, "detail": detail}
     return web.Response(
         status=status,
@@ -94,7 +96,7 @@ def unexpected(error: Exception) -> web.Response:
     where = "".join(traceback.format_tb(error.__traceback__))
     # The messages of the ring and of the signer are for the operator, and our own.
     said = str(error) if isinstance(error, (KeyRingError, SignerError)) else ""
-    log.error("500 %s %s\n%s", type(error).__name__, said, where)
+    log.error("answered 500 %s %s\n%s", type(error).__name__, said, where)
     return failed()
 
 
