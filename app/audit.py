@@ -9,14 +9,13 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import config
-from archive import certificate, merkle, story
+from app import config, hashing
+from archive import certificate, story
 from archive.certificate import Certificate, Erasure
 from archive.note import Checkpoint, Note, Verifier
 
@@ -188,24 +187,22 @@ def verify_export(
     """
     from storage.signer import check
 
-    with path.open("rb") as file:
-        told = story.read(_lines(file), now or datetime.now(UTC))
-        note = Note.parse(file.read().decode())
-    checkpoint = check(note, key)
+    older = [check(each, key) for each in kept]
+    with path.open("rb") as file, hashing.hashing(file, [each.size for each in older]) as hashed:
+        told = story.read(hashing.lines(file), now or datetime.now(UTC))
+        checkpoint = check(Note.parse(file.read().decode()), key)
+        *before, head = hashed()
     faults = list(told.faults)
-    if (told.growth.size, told.growth.root) != (checkpoint.size, checkpoint.root):
+    if head != (checkpoint.size, checkpoint.root) or told.entries != checkpoint.size:
         faults.insert(0, "the entries are not those of the signed checkpoint: it was changed")
-    for older in [check(each, key) for each in kept]:
-        with path.open("rb") as file:
-            hashes = (merkle.leaf_hash(line) for line in islice(_lines(file), older.size))
-            before = merkle.growth_over(hashes)
-        if (before.size, before.root) != (older.size, older.root):
-            faults.insert(0, f"it does not go on from the checkpoint of {older.size} entries")
+    for each, found in zip(older, before, strict=True):
+        if found != (each.size, each.root):
+            faults.insert(0, f"it does not go on from the checkpoint of {each.size} entries")
     return {
         "holds": not faults,
         "faults": faults,
         "origin": checkpoint.origin,
-        "entries": told.growth.size,
+        "entries": told.entries,
         "stored": told.stored,
         "erased": told.erased,
         "overdue": told.overdue,
@@ -213,15 +210,6 @@ def verify_export(
         "days_closed": told.days_closed,
         "told_until": told.told_until,
     }
-
-
-def _lines(file: Iterator[bytes]) -> Iterator[bytes]:
-    """The entries, up to the empty line."""
-    for line in file:
-        if line == b"\n":
-            return
-        yield line[:-1]
-    raise ValueError("The export has no checkpoint at its end: it was cut.")
 
 
 async def _verify_certificate(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ EMPTY = hashlib.sha256(b"").digest()
 """The root of a tree without entries (RFC 9162, 2.1.1)."""
 
 
-_BLOCK = 4096
+_BLOCK = 256
 
 
 class Node(NamedTuple):
@@ -84,7 +84,16 @@ class Growth:
 
 def growth_over(leaves: Iterable[bytes]) -> Growth:
     """The tree over the hashes of entries, several times as fast as adding one after the other."""
-    growth, rest = Growth(), iter(leaves)
+    growth = Growth()
+    extend(growth, leaves)
+    return growth
+
+
+def extend(growth: Growth, leaves: Iterable[bytes]) -> None:
+    """Add the hashes of entries, a block at a time."""
+    rest = iter(leaves)
+    for leaf in islice(rest, -growth.size % _BLOCK):
+        growth.add(leaf)
     while len(block := list(islice(rest, _BLOCK))) == _BLOCK:
         while len(block) > 1:
             block = [
@@ -94,7 +103,6 @@ def growth_over(leaves: Iterable[bytes]) -> Growth:
         growth.add_full(_BLOCK, block[0])
     for leaf in block:
         growth.add(leaf)
-    return growth
 
 
 def peaks(size: int) -> list[Node]:

@@ -6,7 +6,7 @@ from uuid import UUID
 from archive import merkle
 
 
-def root_over(erased: Iterable[UUID], failed: Iterable[UUID]) -> bytes:
+def root_over(erased: Iterable[UUID] | Iterable[str], failed: Iterable[UUID]) -> bytes:
     """The Merkle root (RFC 9162) over `<id> erased` and `<id> failed`, in the order of the ids."""
     outcomes = sorted([f"{each} erased" for each in erased] + [f"{each} failed" for each in failed])
     # All ids are of one length, so that the order of these texts is that of the ids.

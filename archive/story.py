@@ -7,17 +7,15 @@ an empty line and the signed checkpoint. Nothing else is needed but the public k
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from archive import merkle, nights
+from archive import nights
 from archive.certificate import BEGIN
 from archive.ledger import instant
-from archive.merkle import Growth
 
 LATE = timedelta(days=1)
 """How long after its instant a recording that is not erased counts as left out: by then a nightly
@@ -42,14 +40,14 @@ for lines without a backslash, so that a text ends at the next quotation mark.
 
 @dataclass(slots=True)
 class Story:
-    """What was read: the tree, how many recordings came in and were erased, and what is wrong.
+    """What was read: how many entries, how many recordings came in and were erased, what is wrong.
 
     `told_until` is the latest time that an entry bears: not the last one's, since who can write one
     more entry could date it back. `overdue` are due then, by less than a day. `faults` says what is
     wrong, the first hundred of it.
     """
 
-    growth: Growth = field(default_factory=Growth)
+    entries: int = 0
     stored: int = 0
     erased: int = 0
     nights: int = 0
@@ -78,34 +76,32 @@ def read(lines: Iterable[bytes], now: datetime | None = None) -> Story:
     story = Story()
     if now:
         story._ahead = instant(now + LATE).encode()
-    story.growth = merkle.growth_over(_heard(story, lines, instant(now) if now else "~"))
+    _hear_all(story, lines, instant(now) if now else "~")
     _left_out(story)
     return story
 
 
-def _heard(story: Story, lines: Iterable[bytes], now: str) -> Iterator[bytes]:
-    """The hash of each line, after what it tells of was taken into account."""
-    line, position, latest, until = b"", 0, b"", now.encode()
+def _hear_all(story: Story, lines: Iterable[bytes], now: str) -> None:
+    line, position, latest, until = b"", -1, b"", now.encode()
     usual_of, due_of = _USUAL.fullmatch, story._due
     for position, line in enumerate(lines):
-        yield sha256(b"\0" + line).digest()
-        if line.startswith(_OTHER):
-            continue
-        if b"\\" in line or not (usual := usual_of(line)):
-            at = _hear_unusual(story, position, line).encode()
-        else:
+        if b"\\" not in line and (usual := usual_of(line)):
             act, at, due, identifier = usual.groups()
             if act == b"stored" and identifier not in due_of:  # most entries: no call for these
                 due_of[identifier] = due
                 story.stored += 1
             else:
                 _hear(story, position, act == b"stored", at, due, identifier)
+        elif line.startswith(_OTHER):
+            continue
+        else:
+            at = _hear_unusual(story, position, line).encode()
         if latest < at <= until:
             latest = at
     if line.startswith(_OTHER):
         at = _hear_unusual(story, position, line).encode()
         latest = max(latest, at if at <= until else b"")
-    story.told_until = latest.decode()
+    story.entries, story.told_until = position + 1, latest.decode()
 
 
 def _hear_unusual(story: Story, position: int, line: bytes) -> str:
@@ -181,7 +177,7 @@ def _check_night(story: Story, position: int, facts: dict[str, Any]) -> None:
     if not story._accounted == since <= upto <= position:
         story.fault(f"entry {position}: the night's account does not go on from the one before")
     story._accounted = upto
-    gone = [UUID(each.decode()) for at, each in story._erased if since <= at < upto]
+    gone = [each.decode() for at, each in story._erased if since <= at < upto]
     story._erased = [one for one in story._erased if one[0] >= upto]
     failed = [UUID(each) for each in facts["failed_ids"]]
     if facts["failed"] == len(failed) and nights.root_over(gone, failed).hex() != facts["root"]:

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from app import audit
+from app import audit, hashing
 from app.witness import Witness, WitnessError
 from archive import merkle, tiles
 from archive.ledger import Entry
@@ -27,11 +27,16 @@ from tests.storage.test_tree import write
 from tests.web.test_listen import upload
 
 
-@pytest.fixture
+@pytest.fixture(params=["here", "by another process"])
 async def told(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    service: Service,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Service, Path]:
-    """An archive that took calls in and erased one, and the export of its ledger."""
+    """An archive that took calls in and erased one, and the export of its ledger, hashed so."""
+    if request.param != "here":
+        monkeypatch.setattr(hashing, "_LARGE", 0)
     for number in range(3):
         await upload(service, f"c{number}")
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
