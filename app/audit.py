@@ -167,10 +167,13 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
         return 0 if facts["holds"] else 1
     for fault in facts["faults"]:  # type: ignore[attr-defined]
         print(f"WRONG  {fault}")
+    for each in facts["lately"]:  # type: ignore[attr-defined]
+        print(f"LATE   {each}")
     print(
         f"{'holds' if facts['holds'] else 'DOES NOT HOLD'}: {facts['entries']} entries, told until"
         f" {facts['told_until'] or 'never'},"
         f" {facts['stored']} recordings stored, {facts['erased']} erased,"
+        f" {facts['late']} of them over a day late,"
         f" {facts['overdue']} due within the last day and not erased yet,"
         f" {facts['nights']} nights, {facts['days_closed']} days closed,"
         f" {len(kept)} checkpoints from elsewhere"
@@ -205,6 +208,8 @@ def verify_export(
         "entries": told.entries,
         "stored": told.stored,
         "erased": told.erased,
+        "late": told.late,
+        "lately": told.lately,
         "overdue": told.overdue,
         "nights": told.nights,
         "days_closed": told.days_closed,

@@ -18,8 +18,8 @@ from archive.certificate import BEGIN
 from archive.ledger import instant
 
 LATE = timedelta(days=1)
-"""How long after its instant a recording that is not erased counts as left out: by then a nightly
-job has run.
+"""How long after its instant a recording that is not erased counts as left out, and an erasure as
+late: by then a nightly job has run.
 """
 
 _GONE = b"gone"
@@ -42,9 +42,10 @@ for lines without a backslash, so that a text ends at the next quotation mark.
 class Story:
     """What was read: how many entries, how many recordings came in and were erased, what is wrong.
 
-    `told_until` is the latest time that an entry bears: not the last one's, since who can write one
-    more entry could date it back. `overdue` are due then, by less than a day. `faults` says what is
-    wrong, the first hundred of it.
+    `late` are the erasures that came over a day after their instant: a promise that was not kept,
+    told truly. `told_until` is the latest time that an entry bears: not the last one's, since who
+    can write one more entry could date it back. `overdue` are due then, by less than a day.
+    `faults` says what is wrong, `lately` which erasures were late, the first hundred of each.
     """
 
     entries: int = 0
@@ -53,8 +54,10 @@ class Story:
     nights: int = 0
     days_closed: int = 0
     overdue: int = 0
+    late: int = 0
     told_until: str = ""
     faults: list[str] = field(default_factory=list)
+    lately: list[str] = field(default_factory=list)
     # Ids and times stay the bytes that they were read as: a million of them are not made into text.
     _due: dict[bytes, bytes] = field(default_factory=dict)
     _erased: list[tuple[int, bytes]] = field(default_factory=list)
@@ -160,6 +163,21 @@ def _hear(
         _wrong(story, position, identifier, "is erased at a time that has not come yet")
     if at < due:  # both in the ledger's one form, so that their order is that of the texts
         _wrong(story, position, identifier, "is erased before it is due")
+    if at[:10] > due[:10]:  # by their days: that lets nearly all pass
+        _hear_late(story, position, at, due, identifier)
+
+
+def _hear_late(story: Story, position: int, at: bytes, due: bytes, identifier: bytes) -> None:
+    try:
+        if at <= instant(datetime.fromisoformat(due.decode()) + LATE).encode():
+            return
+    except (ValueError, OverflowError):
+        story.fault(f"entry {position} cannot be read")
+        return
+    story.late += 1
+    if len(story.lately) < MOST:
+        told = f"{_text(identifier)} was due at {_text(due)} and is erased at {_text(at)}"
+        story.lately.append(f"entry {position}: {told}")
 
 
 def _wrong(story: Story, position: int, identifier: bytes, what: str) -> None:

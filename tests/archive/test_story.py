@@ -91,6 +91,20 @@ def test_what_is_wrong_is_told(why: str, entries: list[Callable[[], bytes]]) -> 
     assert any(why in fault for fault in told(*entries).faults), told(*entries).faults
 
 
+def test_a_late_erasure_is_told_and_no_fault_of_the_proof() -> None:
+    found = told(
+        *WHOLE[:5], entry("erased", 48, ONE, **gone()), entry("erased", 48.1, TWO, **gone())
+    )
+    assert (found.faults, found.late) == ([], 1)
+    assert [str(TWO) in each for each in found.lately] == [True]
+    many = [uuid4() for _ in range(300)]
+    found = told(
+        *(entry("stored", 0, one, **facts()) for one in many),
+        *(entry("erased", 99, one, **gone()) for one in many),
+    )
+    assert (found.faults, found.late, len(found.lately)) == ([], 300, 100)
+
+
 def test_what_is_due_for_less_than_a_day_is_not_left_out_yet() -> None:
     found = told(*WHOLE[:6], entry("searched", 47.9))
     assert (found.faults, found.overdue) == ([], 1)
