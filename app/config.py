@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from app import values
+from app import mappings, values
 from app.settings import ConfigError, Settings
 from app.values import Address
 from archive.bounds import read_networks
 from archive.listening import Rules
+from archive.mapping import Reading
 from archive.recording import CallType
 from archive.residency import EEA
 from archive.retention import Period
@@ -42,6 +43,7 @@ SECTIONS = (
     "intake",
     "jobs",
     "access",
+    *map(mappings.section, mappings.WAYS),
 )
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
@@ -266,6 +268,7 @@ class Config:
     intake: Intake
     jobs: Jobs
     access: Access
+    mappings: Mapping[str, Reading]
 
     @classmethod
     def from_toml(
@@ -286,6 +289,7 @@ class Config:
             intake=Intake.from_toml(sections["intake"]),
             jobs=Jobs.from_toml(sections["jobs"], retention.timezone),
             access=Access.from_toml(sections["access"]),
+            mappings=mappings.from_toml(sections),
         )
         for settings in sections.values():
             settings.finish()
@@ -316,11 +320,7 @@ def _sections(
     path: Path, document: Mapping[str, object], environ: Mapping[str, str]
 ) -> dict[str, Settings]:
     """One Settings for each section, each with those variables that are its own."""
-    tables = dict(document)
-    outer = tables.get("retention")
-    if isinstance(outer, dict):
-        tables["retention"] = {key: value for key, value in outer.items() if key != "period"}
-        tables["retention.period"] = outer.get("period", {})
+    tables = _flat(document)
     for name in tables:
         if name not in SECTIONS:
             raise ConfigError(str(path), name, None, "is no section; take it out")
@@ -342,6 +342,18 @@ def _bears(settings: Settings) -> Limits:
         settings.whole("connections_per_address", 1, 100_000),
         settings.parsed("proxies", lambda text: read_networks(text) if text else ()),
     )
+
+
+def _flat(document: Mapping[str, object]) -> dict[str, object]:
+    """The tables by the names that their sections have, those within others too."""
+    tables = dict(document)
+    retention, ways = tables.get("retention"), tables.pop("mapping", {})
+    if isinstance(retention, dict):
+        tables["retention"] = {key: value for key, value in retention.items() if key != "period"}
+        tables["retention.period"] = retention.get("period", {})
+    if not isinstance(ways, dict):
+        return {**tables, "mapping": ways}
+    return {**tables, **{mappings.section(way): table for way, table in ways.items()}}
 
 
 def _store_key(settings: Settings, key: str, endpoint: str) -> str:

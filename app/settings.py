@@ -98,6 +98,17 @@ class Settings:
             self.fail(key, "must be a list of some of: " + ", ".join(sorted(allowed)))
         return frozenset(map(str, value))
 
+    def texts(self, key: str, *, required: bool = False) -> list[str]:
+        """A list of texts; one that is not required may be left out."""
+        value = self._take(key, None if required else [])
+        if isinstance(value, str) and self.from_environment(key):
+            value = [text.strip() for text in value.split(",") if text.strip()]
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            self.fail(key, "must be a list of texts in quotes")
+        if required and not value:
+            self.fail(key, "must not be empty")
+        return value
+
     def parsed(self, key: str, parse: Callable[[str], T], default: str | None = None) -> T:
         """A text that `parse` turns into a value; its ValueError becomes a ConfigError."""
         text = self.text(key, default)
@@ -139,7 +150,7 @@ class Settings:
         for key in self._values:
             self.fail(key, "is no key of this section; take it out")
 
-    def _take(self, key: str, default: str | None) -> object:
+    def _take(self, key: str, default: object) -> object:
         value = self._values.pop(key, default)
         self._origin[key] = str(self._file)
         if key in self._environ:
