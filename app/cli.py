@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import audit, client, config, key_commands, lines, team_commands
+from app import audit, client, config, key_commands, lines, team_commands, watch_commands
 from app.command import Commands, Run, command
 from app.config import ConfigError
 
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _check_parser(commands)
     audit.add_parsers(commands)
     client.add_parsers(commands)
+    watch_commands.add_parsers(commands)
     return parser
 
 

@@ -94,7 +94,7 @@ def add_parsers(commands: "Commands") -> None:
     _fetch_parser(commands)
 
 
-def _command(
+def client_command(
     commands: "Commands", name: str, text: str, epilog: str, run: Run
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
@@ -112,7 +112,7 @@ def _command(
     parser.add_argument("--json", action="store_true", help="print facts as JSON")
     parser.add_argument(
         "--retry-for",
-        type=_seconds,
+        type=seconds,
         default=30.0,
         metavar="SECONDS",
         help="how long to go on while the archive is away (default: 30)",
@@ -122,7 +122,7 @@ def _command(
 
 def _upload_parser(commands: "Commands") -> None:
     text = "Hand recordings over; what the archive cannot take now waits in a spool."
-    parser = _command(commands, "upload", text, _UPLOAD, upload.run)
+    parser = client_command(commands, "upload", text, _UPLOAD, upload.run)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--call-type", choices=[str(kind) for kind in CallType])
     parser.add_argument(
@@ -152,7 +152,7 @@ def _upload_parser(commands: "Commands") -> None:
 
 def _search_parser(commands: "Commands") -> None:
     text = "Find recordings, newest first."
-    parser = _command(commands, "search", text, _SEARCH, search)
+    parser = client_command(commands, "search", text, _SEARCH, search)
     parser.add_argument("--call-type", action="append", choices=[str(kind) for kind in CallType])
     for name in _FILTERS:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name)
@@ -164,7 +164,7 @@ def _search_parser(commands: "Commands") -> None:
 
 def _fetch_parser(commands: "Commands") -> None:
     text = "Download a recording."
-    parser = _command(commands, "fetch", text, _FETCH, fetch)
+    parser = client_command(commands, "fetch", text, _FETCH, fetch)
     parser.add_argument("id", metavar="ID")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="- is the output")
     parser.add_argument(
@@ -309,7 +309,7 @@ def _instant(text: str) -> str:
     return text
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

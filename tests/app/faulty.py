@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from app import client
+from app import client, watch_commands
 
 TOKEN = "test-token-of-nobody"
 
@@ -181,7 +181,9 @@ class Shell:
 
     async def __call__(self, *words: object) -> int:
         parser = argparse.ArgumentParser()
-        client.add_parsers(parser.add_subparsers())
+        commands = parser.add_subparsers()
+        client.add_parsers(commands)
+        watch_commands.add_parsers(commands)
         try:
             options = parser.parse_args([str(word) for word in words])
             status = await options.run(options)
