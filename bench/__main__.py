@@ -14,7 +14,19 @@ from pathlib import Path
 
 import uvloop
 
-from bench import day, erasure, ledger, playback, reconcile, report, search, stack, uploads, verify
+from bench import (
+    day,
+    drain,
+    erasure,
+    ledger,
+    playback,
+    reconcile,
+    report,
+    search,
+    stack,
+    uploads,
+    verify,
+)
 from bench.report import Figure
 from bench.stack import Service, Stack
 
@@ -24,6 +36,7 @@ OVER_ONE: dict[str, Callable[[Stack, Service], Awaitable[list[Figure]]]] = {
     "plays": playback.plays,
     "first-byte": playback.first_byte,
     "memory": uploads.memory,
+    "drain": drain.drain,
 }
 """Figures over one service with an archive that only they fill."""
 

@@ -10,11 +10,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "deploy/systemd/call-archive.service"
 DROP_IN = ROOT / "deploy/systemd/servers.conf"
+WATCHER = ROOT / "deploy/systemd/call-archive-watch.service"
 
 EXPOSURE = 20
 """What `systemd-analyze security` may find at most, in tenths."""
@@ -66,10 +68,11 @@ def directives(page: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_the_unit_shuts_the_service_in() -> None:
-    found = directives(UNIT)
+@pytest.mark.parametrize(("unit", "user"), [(UNIT, "call-archive"), (WATCHER, "asterisk")])
+def test_the_unit_shuts_the_service_in(unit: Path, user: str) -> None:
+    found = directives(unit)
     assert {name: found.get(name, [None])[-1] for name in SHUT} == SHUT
-    assert found["User"] == ["call-archive"]
+    assert found["User"] == [user]
     calls = found["SystemCallFilter"]
     assert calls[0] == "@system-service"
     assert {"@privileged", "@resources"} <= set(calls[1].removeprefix("~").split())
@@ -89,6 +92,15 @@ def test_the_unit_ends_the_service_as_it_wants_to_be_ended() -> None:
     assert found["RestartPreventExitStatus"] == ["2"]
 
 
+def test_the_watcher_gets_its_token_as_a_credential_and_may_bind_nothing() -> None:
+    found = directives(WATCHER)
+    assert found["LoadCredential"] == ["token:/etc/call-archive/watch.token"]
+    assert "ARCHIVE_TOKEN_FILE=%d/token" in found["Environment"]
+    assert not re.search(r"^Environment=ARCHIVE_TOKEN=", WATCHER.read_text(), re.MULTILINE)
+    assert (found["RestrictNamespaces"], found.get("SocketBindAllow")) == (["yes"], None)
+    assert found["RestartPreventExitStatus"] == ["2"]
+
+
 def test_secrets_reach_the_service_as_credentials_alone() -> None:
     text = UNIT.read_text() + DROP_IN.read_text()
     loaded = {value.split(":")[0] for value in directives(DROP_IN)["LoadCredential"]}
@@ -101,7 +113,8 @@ def test_systemd_finds_little_exposed(tmp_path: Path) -> None:
     systemd = shutil.which("systemd-analyze")
     service = DROP_IN.read_text().partition("[Service]")[2]
     both = UNIT.read_text().replace("[Install]", service + "\n[Install]")
-    for name, text in (("alone", UNIT.read_text()), ("with-servers", both)) if systemd else ():
+    units = {"alone": UNIT.read_text(), "with-servers": both, "watcher": WATCHER.read_text()}
+    for name, text in units.items() if systemd else ():
         unit = tmp_path / f"{name}.service"
         unit.write_text(text)
         words = ["security", "--no-pager", "--offline=true", f"--threshold={EXPOSURE}", str(unit)]

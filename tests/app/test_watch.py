@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 from tests.app.faulty import TOKEN, Faulty, Shell, answers, cut, problem
 from tests.services import Service
 from tests.sounds import tone
+
+TELEPHONY = Path(__file__).parents[2] / "docs/telephony"
 
 NOW = int((datetime.now(UTC) - timedelta(hours=1)).timestamp())
 
@@ -385,6 +388,41 @@ async def test_a_sidecar_that_a_crash_left_goes_and_no_other_does(
     assert [path.name for path in drop.iterdir()] == [
         Path(named(2)).with_suffix(".json").name,
     ]
+
+
+async def test_freeswitchs_call_record_in_another_folder_is_the_sidecar(
+    archive: Faulty, shell: Shell, drop: Path, tmp_path: Path
+) -> None:
+    """As docs/telephony/fusionpbx.md has it."""
+    words = re.search(
+        r"^    WATCH_OPTIONS=(.*)$", (TELEPHONY / "fusionpbx.md").read_text(), re.MULTILINE
+    )
+    assert words
+    records = tmp_path / "json_cdr"
+    records.mkdir()
+    options = words[1].replace("/var/log/freeswitch/json_cdr", str(records)).split()
+    day = drop / "example.fi" / "archive" / "2026" / "Nov" / "24"
+    day.mkdir(parents=True)
+    uuid = "a9d6ecff-1c1e-4d4e-9b9b-0f4ac2f0e1aa"
+    (day / f"{uuid}.wav").write_bytes(b"audio")
+    profile = {"caller_id_number": "0401234567", "destination_number": "600"}
+    record = {
+        "variables": {"uuid": uuid, "call_direction": "inbound", "start_epoch": "1764000000"},
+        "callflow": [{"caller_profile": profile}],
+    }
+    assert await watch(shell, drop, *options, "--delete-after") == 1
+    assert archive.seen == []
+    (records / f"{uuid}.cdr.json").write_text(json.dumps(record))
+    assert await watch(shell, drop, *options, "--delete-after") == 0
+    assert archive.kept[uuid][1] == {
+        "call_type": "customer_service",
+        "started_at": "2025-11-24T16:00:00+00:00",
+        "direction": "inbound",
+        "caller": "0401234567",
+        "callee": "600",
+    }
+    assert not list(records.iterdir())
+    assert not list(day.iterdir())
 
 
 async def test_xml_with_entities_is_left_where_it_is(
