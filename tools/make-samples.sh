@@ -20,7 +20,8 @@ speak() { # script -> $work/call.wav, 8 kHz stereo
             LEFT) pan='pan=stereo|c0=c0|c1=0*c0' ;;
             RIGHT) pan='pan=stereo|c0=0*c0|c1=c0' ;;
         esac
-        ffmpeg -v error -y -i "$work/mono.wav" -af "aresample=8000,$pan,apad=pad_dur=0.3" \
+        # It would read the rest of the script, were it let.
+        ffmpeg -nostdin -v error -y -i "$work/mono.wav" -af "aresample=8000,$pan,apad=pad_dur=0.3" \
             -c:a pcm_s16le "$work/$n.wav"
         echo "file '$work/$n.wav'" >> "$work/list"
     done < "$1"
