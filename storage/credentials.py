@@ -48,20 +48,22 @@ UNLIMITED = Limits()
 
 
 class KeyRefusedError(ValueError):
-    """A key cannot be made, rotated or revoked as asked; the message says why."""
+    """A key, or an account, cannot be made or changed as asked; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
     """A caller who showed a valid token, the archive's now, and what to ask again with.
 
-    `stale`: the key's last use is to be written down.
+    `stale`: the key's last use is to be written down. `session`: it is a person's
+    (storage/sessions.py), not a key.
     """
 
     caller: Caller
     now: datetime
     shown: bytes = field(repr=False)
     stale: bool
+    session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,8 @@ async def add(
     """Make a key and return its token, which is not stored. Raises KeyRefusedError."""
     if level is Level.UPLOADER:
         source = source or name
-    _check(name, level, source, limits, bounds)
-    await _check_teams(connection, limits.teams)
+    _check(name, level, source, bounds)
+    await check_limits(connection, level, limits)
     token = Token.new()
     async with connection.transaction():
         try:
@@ -207,25 +209,29 @@ def _check(
     name: str,
     level: Level,
     source: str | None,
-    limits: Limits,
     bounds: Bounds,
 ) -> None:
-    types = limits.call_types
     if not _NAME.fullmatch(name):
         raise KeyRefusedError("a name has 1 to 64 letters, digits, dots, dashes or underscores")
     if source and level is not Level.UPLOADER:
         raise KeyRefusedError("only an uploader's key has a source")
     if source and not _NAME.fullmatch(source):
         raise KeyRefusedError("a source is written like a name")
+    if bounds.quota and level is not Level.UPLOADER:
+        raise KeyRefusedError("only an uploader's key has a quota")
+
+
+async def check_limits(connection: Connection, level: Level, limits: Limits) -> None:
+    """Refuse what nobody of this level can be limited to. Raises KeyRefusedError."""
+    types = limits.call_types
     if types is not None and not (types and set(types) <= set(CallType)):
         raise KeyRefusedError("call types are one or more of " + ", ".join(CallType))
     for names in (limits.queues, limits.teams):
         if names is not None and not (names and all(each.strip() for each in names)):
             raise KeyRefusedError("queues and teams are one or more names")
     if limits != UNLIMITED and level not in READERS:
-        raise KeyRefusedError("only a key that reads recordings is limited to some of them")
-    if bounds.quota and level is not Level.UPLOADER:
-        raise KeyRefusedError("only an uploader's key has a quota")
+        raise KeyRefusedError("only who reads recordings is limited to some of them")
+    await _check_teams(connection, limits.teams)
 
 
 async def _check_teams(connection: Connection, teams: Sequence[str] | None) -> None:

@@ -4,7 +4,7 @@ It is made once, by `app.serve` or a command, and passed to every verb as its fi
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from archive.listening import USUAL, Rules
@@ -13,6 +13,7 @@ from storage.audio.pool import AudioPool
 from storage.database import Pool
 from storage.keyring import Ring
 from storage.objects import ObjectStore
+from storage.passwords import Passwords
 from storage.signer import Signer
 
 
@@ -48,3 +49,4 @@ class Vault:
     spool: Path
     intakes: Counter[str]
     listening: Rules = USUAL
+    passwords: Passwords = field(default_factory=Passwords)

@@ -263,3 +263,47 @@ CREATE TABLE listener (
     stopped_at timestamptz
 );
 CREATE INDEX listener_stopped ON listener (stopped_at) WHERE stopped_at IS NOT NULL;
+
+-- People. Of a password stands here its Argon2id hash, which is made with a key of the ring; the secret
+-- of the second factor is sealed under another. Whom a provider vouches for has neither, and is known
+-- by an HMAC of what the provider calls them. `initial_until`: somebody else made the password, so that
+-- it opens nothing but the page where its owner makes one, until then.
+CREATE TABLE account (
+    id text PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    level text NOT NULL CHECK (level IN ('supervisor', 'privacy', 'auditor', 'admin')),
+    call_types text[],
+    queues text[] CHECK (cardinality(queues) > 0),
+    teams text[] CHECK (cardinality(teams) > 0),
+    subject bytea UNIQUE CHECK (length(subject) = 32),
+    password text,
+    initial_until timestamptz,
+    second_factor boolean NOT NULL DEFAULT true,
+    factor bytea,
+    factor_step bigint,
+    created_at timestamptz NOT NULL DEFAULT archive_now(),
+    signed_in_at timestamptz,
+    locked_at timestamptz,
+    CHECK (num_nonnulls(call_types, queues, teams) = 0 OR level IN ('supervisor', 'privacy')),
+    CHECK ((subject IS NULL) = (password IS NOT NULL))
+);
+
+-- Who is signed in. The id is an HMAC of what the browser holds; a session whose `setup` is set opens
+-- only the page where a password and a second factor (sealed there meanwhile) are set up.
+CREATE TABLE session (
+    id bytea PRIMARY KEY CHECK (length(id) = 32),
+    account text NOT NULL REFERENCES account ON DELETE CASCADE,
+    setup bytea,
+    idle interval NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT archive_now(),
+    ends_at timestamptz NOT NULL
+);
+CREATE INDEX session_account ON session (account);
+
+-- How often signing in failed of late, by the HMAC of a name, of an address, or of «no such name».
+CREATE TABLE sign_in_try (
+    mark bytea PRIMARY KEY CHECK (length(mark) = 32),
+    failures integer NOT NULL DEFAULT 0,
+    tried_at timestamptz NOT NULL DEFAULT archive_now()
+);
+CREATE INDEX sign_in_try_age ON sign_in_try (tried_at);

@@ -1,0 +1,153 @@
+"""Signing in with a name, a password and a code; and the first time, when the owner of an account
+makes a password and sets the code up.
+
+Whatever was wrong, the answer is the same, after the same work: nobody learns from it which names
+there are, or whether a password was right. Each is counted before it is looked at
+(storage/tries.py), so that guessing is slow.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from archive import sign_in
+from archive.errors import UnauthenticatedError
+from storage import accounts, ledger, passwords, second_factor, sessions, tries
+from storage.accounts import Account
+from storage.database import Connection, connection
+from storage.keyring import Ring
+from storage.sessions import Limits, SettingUp
+from storage.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What somebody typed to sign in, and the address that it came from."""
+
+    name: str
+    password: str = field(repr=False)
+    code: str = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The secret of a session; `setup`: it opens only the page where it is set up."""
+
+    secret: str = field(repr=False)
+    setup: bool
+
+
+class SetUpRefusedError(ValueError):
+    """A password or a code that cannot be set up: `short`, `long`, `name`, `other` or `code`."""
+
+
+_NOBODYS_SECRET = second_factor.new()
+
+
+async def enter(vault: Vault, tried: Tried, limits: Limits) -> Begun:
+    """Sign in. Raises UnauthenticatedError, TooManyError or UnavailableError."""
+    ring = vault.ring
+    async with vault.passwords.place():
+        async with connection(vault.pool) as lent:
+            await tries.count(lent, ring, tried.name.strip().casefold(), tried.address)
+            account, now = await accounts.named(lent, tried.name)
+        known = await passwords.matches(
+            ring,
+            account.id if account else "",
+            tried.password,
+            account.password if account else passwords.NOBODYS,
+        )
+    step = second_factor.step_of(_secret(ring, account), tried.code, now)
+    async with connection(vault.pool) as lent:
+        right = account if account and known and account.opens(now) else None
+        if begun := right and await _begin(lent, ring, right, step, limits):
+            await tries.forgive(lent, ring, tried.name.strip().casefold(), tried.address)
+            return begun
+        await _refuse(lent, ring, account.id if account else None)
+    raise UnauthenticatedError("The name, the password or the code is wrong.")
+
+
+def _secret(ring: Ring, account: Account | None) -> str:
+    if account is None or account.factor is None:
+        return _NOBODYS_SECRET
+    return second_factor.unseal(ring, account.id, account.factor)
+
+
+async def _begin(
+    lent: Connection, ring: Ring, account: Account, step: int | None, limits: Limits
+) -> Begun | None:
+    """Begin the session of somebody whose password is right; None when the code is not."""
+    async with lent.transaction():
+        if account.to_be_set_up:
+            sealed = second_factor.seal(ring, account.id, second_factor.new())
+            return Begun(await sessions.begin_setup(lent, ring, account.id, sealed), setup=True)
+        if account.second_factor and not await _accept(lent, account.id, step):
+            return None
+        return Begun(await sessions.begin(lent, ring, account.id, limits, "password"), setup=False)
+
+
+async def _accept(lent: Connection, account: str, step: int | None) -> bool:
+    """Accept a code, once: only one of a later step than the last that was accepted."""
+    return step is not None and bool(
+        await lent.fetchval(
+            "UPDATE account SET factor_step = $2 WHERE id = $1 AND locked_at IS NULL"
+            " AND (factor_step IS NULL OR factor_step < $2) RETURNING true",
+            account,
+            step,
+        )
+    )
+
+
+async def _refuse(lent: Connection, ring: Ring, account: str | None) -> None:
+    failures = await tries.to_be_told(lent, ring, account)
+    if failures:
+        facts = {"account": account, "failures": failures}
+        await ledger.record(lent, ledger.SYSTEM, "sign_in.refused", facts=facts)
+
+
+async def offered(vault: Vault, setting: SettingUp) -> tuple[Account, str]:
+    """Whose account is set up, and the secret of the second factor that is offered."""
+    async with connection(vault.pool) as lent:
+        account = await accounts.of_id(lent, setting.account)
+    if account is None:
+        raise UnauthenticatedError("The account is gone.")
+    return account, second_factor.unseal(vault.ring, account.id, setting.sealed)
+
+
+async def set_up(
+    vault: Vault, setting: SettingUp, password: str, code: str, limits: Limits
+) -> Begun:
+    """Make the owner's own password and second factor count, and sign in.
+
+    Raises SetUpRefusedError, and UnauthenticatedError when somebody else was first.
+    """
+    account, secret = await offered(vault, setting)
+    if fault := sign_in.fault_of(password, account.name):
+        raise SetUpRefusedError(fault)
+    async with connection(vault.pool) as lent:
+        now: datetime = await lent.fetchval("SELECT archive_now()")
+    step = second_factor.step_of(secret, code, now)
+    if step is None:
+        raise SetUpRefusedError("code")
+    async with vault.passwords.place():
+        if await passwords.matches(vault.ring, account.id, password, account.password):
+            raise SetUpRefusedError("other")  # that one somebody else knows
+        kept = await passwords.hashed(vault.ring, account.id, password)
+    async with connection(vault.pool) as lent, lent.transaction():
+        # The password is the one that let in: whoever reset the account meanwhile ended this.
+        done = await lent.fetchval(
+            "UPDATE account SET password = $2, initial_until = NULL, factor = $3, factor_step = $4"
+            " WHERE id = $1 AND locked_at IS NULL AND password = $5 RETURNING true",
+            account.id,
+            kept,
+            setting.sealed,
+            step,
+            account.password,
+        )
+        if not done:
+            raise UnauthenticatedError("The account was locked or reset just now.")
+        await sessions.end_all(lent, account.id)
+        await ledger.record(lent, account.id, "account.set_up", facts={"account": account.id})
+        return Begun(
+            await sessions.begin(lent, vault.ring, account.id, limits, "password"), setup=False
+        )

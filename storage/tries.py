@@ -1,0 +1,81 @@
+"""How often signing in was tried, so that guessing is slow: for each name and for each address.
+
+A try is counted before it is looked at, in one step with the question whether it may be made, so
+that many at the same time are no way around; who signs in takes theirs back. Names and addresses
+stand here as keyed hashes alone, and for a day.
+"""
+
+import hmac
+import math
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from archive import sign_in
+from archive.errors import TooManyError
+from archive.sign_in import OF_A_NAME, OF_AN_ADDRESS, Slowing
+from storage.database import Connection
+from storage.keyring import Ring
+
+NOBODY = "nobody"
+"""What stands for every name that there is not, where it is counted what is told of failures."""
+
+
+async def count(lent: Connection, ring: Ring, name: str, address: str) -> None:
+    """Count a try. Raises TooManyError, alike for names that there are and that there are not."""
+    await lent.execute("DELETE FROM sign_in_try WHERE tried_at < archive_now() - interval '1 day'")
+    async with lent.transaction():
+        await _count(lent, _mark(ring, "name", name), OF_A_NAME)
+        await _count(lent, _mark(ring, "address", _network(address)), OF_AN_ADDRESS)
+
+
+async def _count(lent: Connection, mark: bytes, slowing: Slowing) -> None:
+    row = await lent.fetchrow(
+        "INSERT INTO sign_in_try (mark) VALUES ($1) ON CONFLICT (mark) DO UPDATE"
+        " SET mark = EXCLUDED.mark"
+        " RETURNING failures, extract(epoch FROM archive_now() - tried_at)::float8 AS since",
+        mark,
+    )
+    if row and (wait := slowing.wait(row["failures"], max(row["since"], 0.0))):
+        raise TooManyError("Signing in failed too often; wait.", math.ceil(wait))
+    await lent.execute(
+        "UPDATE sign_in_try SET failures = failures + 1, tried_at = archive_now() WHERE mark = $1",
+        mark,
+    )
+
+
+async def forgive(lent: Connection, ring: Ring, name: str, address: str) -> None:
+    """Take a try back that was right: with all that failed under this name before."""
+    await lent.execute("DELETE FROM sign_in_try WHERE mark = $1", _mark(ring, "name", name))
+    await lent.execute(
+        "UPDATE sign_in_try SET failures = greatest(failures - 1, 0) WHERE mark = $1",
+        _mark(ring, "address", _network(address)),
+    )
+
+
+async def to_be_told(lent: Connection, ring: Ring, account: str | None) -> int:
+    """Count a failure for the ledger: how many there were, or 0 when this one is not written down.
+
+    All names that there are not count as one, so that nobody fills the ledger with them.
+    """
+    failures: int = await lent.fetchval(
+        "INSERT INTO sign_in_try AS t (mark, failures) VALUES ($1, 1)"
+        " ON CONFLICT (mark) DO UPDATE SET failures = t.failures + 1, tried_at = archive_now()"
+        " RETURNING failures",
+        _mark(ring, "told", account or NOBODY),
+    )
+    return failures if sign_in.is_told(failures) else 0
+
+
+def _network(address: str) -> str:
+    """What counts as one address: of IPv6 what one customer of a network has, a /64."""
+    try:
+        peer = ip_address(address)
+    except ValueError:
+        return address  # of a unix socket there is none
+    if isinstance(peer, IPv6Address):
+        return str(peer.ipv4_mapped or ip_network((peer, 64), strict=False))
+    return str(peer)
+
+
+def _mark(ring: Ring, kind: str, what: str) -> bytes:
+    said = f"{kind}\n{what}".encode(errors="surrogatepass")
+    return hmac.digest(ring.lookup_key("sign-in-try"), said, "sha256")
