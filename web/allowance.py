@@ -1,14 +1,15 @@
 """How long an answer may go on being sent: until its recording's expiry, and while the key holds.
 
-The instant is known from the start. Whether the key was revoked meanwhile, rotated away or limited
-is asked more than once a second; while nobody can say, nothing is sent either.
+The instant is known from the start. Whether the key was revoked meanwhile, rotated away or limited,
+or the session ended, is asked more than once a second; while nobody can say, nothing is sent
+either.
 """
 
 import asyncio
 from types import TracebackType
 
 from archive.errors import ArchiveError, GoneError, UnauthenticatedError
-from storage import credentials
+from storage import credentials, sessions
 from storage.database import connection
 from storage.recordings import Opened
 from web.doors import Visit
@@ -69,7 +70,8 @@ class Allowance:
         vault = self._visit.vault
         try:
             async with asyncio.timeout(PATIENCE), connection(vault.pool) as lent:
-                call = self._recording.call
-                return await credentials.holds(lent, vault.ring, self._visit.login, call)
+                login, call = self._visit.login, self._recording.call
+                holds = sessions.holds if login.session else credentials.holds
+                return await holds(lent, vault.ring, login, call)
         except Exception:  # a question without an answer is no yes
             return False

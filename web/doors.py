@@ -19,11 +19,11 @@ from aiohttp.typedefs import Handler
 from archive import access
 from archive.access import Caller, Level
 from archive.errors import ArchiveError, ForbiddenError, MalformedError, UnauthenticatedError
-from storage import credentials, quota
+from storage import credentials, quota, sessions
 from storage.credentials import Login
 from storage.database import Connection, connection
 from storage.vault import Vault
-from web import connections, headers, limits, problems, trace
+from web import browser, connections, headers, limits, problems, trace
 from web.connections import LOG, Server
 from web.keys import Keys
 from web.limits import Crowd, Limits, WrongKeys
@@ -260,18 +260,29 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
     vault = request.app[VAULT]
     seen = asyncio.get_running_loop().time()
     basic = Level.UPLOADER in route.levels
+    secret = None if basic else browser.session_of(request)
     wrong_keys = request.app[_WRONG_KEYS]
-    wrong_keys.check(request.remote)
+    if not secret:
+        wrong_keys.check(request.remote)
+    elif request.method not in browser.SAFE:
+        browser.require_same_site(request)
+        await browser.require_token(request, vault.ring, secret)
     try:
-        token = credentials.read(_token(request, basic=basic))
+        token = None if secret else credentials.read(_token(request, basic=basic))
         async with connection(vault.pool) as lent:
-            visit = Visit(vault, await credentials.authenticate(lent, vault.ring, token), seen)
+            login = await (
+                credentials.authenticate(lent, vault.ring, token)
+                if token
+                else sessions.authenticate(lent, vault.ring, secret or "")
+            )
+            visit = Visit(vault, login, seen)
             await _check_bounds(route, request, visit, lent)
     except (UnauthenticatedError, ForbiddenError) as error:
         trace.note(decision="refused")
         if isinstance(error, ForbiddenError):
             raise
-        wrong_keys.count(request.remote)
+        if not secret:  # one that is over is nobody's guess
+            wrong_keys.count(request.remote)
         error.schemes = ("Bearer", "Basic") if basic else ("Bearer",)
         raise
     trace.note(decision="allowed")

@@ -17,7 +17,7 @@ from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
 from storage.vault import Vault
-from web import asked, certificates, gauges, ledger, openapi, render
+from web import asked, certificates, gauges, ledger, openapi, render, sign_in
 from web.doors import SHOWN, VAULT, OpenRoute, Route, Visit
 
 PARTS = ("database", "objects", "keys", "fuse", "ledger")
@@ -34,6 +34,7 @@ def routes() -> list[Route | OpenRoute]:
         *ledger.routes(),
         *certificates.routes(OPERATORS),
         Route("GET", "/v1/certificates/night/{day}", OPERATORS, certificates.night),
+        *sign_in.routes(),
         OpenRoute("GET", "/openapi.json", openapi.page("operations")),
     ]
 

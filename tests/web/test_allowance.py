@@ -28,15 +28,17 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def listening(service: Service, audio: bytes) -> AsyncIterator[asyncio.StreamReader]:
-    """Begin to listen, and read no more than the head of the answer."""
+async def listening(
+    service: Service, audio: bytes, shown: str = ""
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Begin to listen, with the supervisor's key or this header, and read no more than the head."""
     identifier = await upload(service, "c", audio, agent="Anna", queue="north")
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", yarl.URL(service.retrieval).port, limit=4096
     )
     writer.write(
         f"GET /v1/recordings/{identifier}/audio HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        f"Authorization: Bearer {service.tokens['supervisor']}\r\n\r\n".encode()
+        f"{shown or 'Authorization: Bearer ' + service.tokens['supervisor']}\r\n\r\n".encode()
     )
     assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
     try:

@@ -1,0 +1,230 @@
+"""Sessions: what they open, how they end, and that no other site can use one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import pytest
+from aiohttp import web
+
+from archive.access import Level
+from storage import accounts, sessions
+from storage.credentials import Limits
+from storage.database import connection
+from tests.services import Service, _door
+from tests.sounds import tone
+from tests.web.browsing import OWN, Browser, code_of, signed_in
+from tests.web.test_allowance import LONG, listening, rest
+from tests.web.test_listen import upload
+from tests.web.test_sign_in import entries, locked, stop_clock
+from tests.web.test_upload import problem, query
+from web import allowance
+from web.doors import Route, Visit
+
+
+async def changed(service: Service, level: Level, limits: Limits) -> None:
+    async with connection(service.vault.pool) as lent:
+        await accounts.change(lent, "anna", level, limits)
+
+
+async def test_a_session_opens_what_its_level_may(service: Service) -> None:
+    identifier = await upload(service, "c", tone())
+    anna, bo = await signed_in(service), await signed_in(service, "bo", Level.AUDITOR)
+    assert (await anna.get(f"/v1/recordings/{identifier}/audio")).status == 200
+    assert (await bo.get("/v1/expiry")).status == 200
+    # At the other door the cookie is shown as well: one host is one jar.
+    anna.door, bo.door = service.operations, service.retrieval
+    await problem(await anna.get("/v1/expiry"), 403, "forbidden")
+    await problem(await bo.get(f"/v1/recordings/{identifier}/audio"), 403, "forbidden")
+    for browser in (anna, bo):
+        browser.door = service.ingest
+        params = "&".join(f"{name}={value}" for name, value in query().items())
+        answer = await browser.ask("PUT", f"/v1/recordings/d?{params}")
+        await problem(answer, 401, "unauthenticated")
+
+
+async def test_a_key_that_is_shown_counts_and_the_cookie_does_not(service: Service) -> None:
+    anna = await signed_in(service)
+    shown = f"Bearer {service.tokens['auditor']}"
+    await problem(await anna.get("/v1/recordings", Authorization=shown), 403, "forbidden")
+    await problem(await anna.get("/v1/recordings", Authorization="x"), 401, "unauthenticated")
+
+
+async def test_limits_of_an_account_count_at_the_next_request(service: Service) -> None:
+    identifier = await upload(service, "c", tone())  # a fault report
+    anna = await signed_in(service, limits=Limits(["fault_report"]))
+    path = f"/v1/recordings/{identifier}"
+    assert (await anna.get(path)).status == 200
+    await changed(service, Level.SUPERVISOR, Limits(["other"]))
+    await problem(await anna.get(path), 404, "not-found")
+    await changed(service, Level.SUPERVISOR, Limits(queues=["elsewhere"]))
+    await problem(await anna.get(path), 404, "not-found")
+    await changed(service, Level.ADMIN, Limits())
+    await problem(await anna.get(path), 403, "forbidden")
+
+
+async def test_a_session_ends_when_it_is_not_used_and_when_it_is_old(service: Service) -> None:
+    anna = await signed_in(service)
+    limits = sessions.Limits()
+    assert (limits.idle, limits.absolute) == (timedelta(minutes=15), timedelta(hours=8))
+    minutes = 0
+    while minutes + 14 < 8 * 60:
+        minutes += 14
+        await service.turn_clock(timedelta(minutes=minutes))
+        assert (await anna.get("/v1/recordings")).status == 200, minutes
+    await service.turn_clock(limits.absolute)
+    await problem(await anna.get("/v1/recordings"), 401, "unauthenticated")
+    code = await code_of(service.vault, anna.secret)
+    assert (await anna.enter("anna", OWN, code)).status == 303
+    assert (await anna.get("/v1/recordings")).status == 200
+    await service.turn_clock(limits.absolute + limits.idle + timedelta(minutes=1))
+    await problem(await anna.get("/v1/recordings"), 401, "unauthenticated")
+    code = await code_of(service.vault, anna.secret)
+    assert (await anna.enter("anna", OWN, code)).status == 303
+    async with connection(service.vault.pool) as lent:
+        assert await lent.fetchval("SELECT count(*) FROM session") == 1, "what is over goes"
+
+
+async def _reset(service: Service) -> None:
+    async with connection(service.vault.pool) as lent:
+        await accounts.reset(lent, service.vault.ring, "anna")
+
+
+@pytest.mark.parametrize("end", [lambda service: locked(service, "anna"), _reset])
+async def test_an_account_is_signed_out_everywhere_at_once(
+    service: Service, end: Callable[[Service], Awaitable[None]]
+) -> None:
+    anna = await signed_in(service)
+    second = Browser(service, service.retrieval)
+    await second.enter("anna", OWN, await code_of(service.vault, anna.secret, 1))
+    assert (await second.get("/v1/recordings")).status == 200
+    await end(service)
+    for browser in (anna, second):
+        await problem(await browser.get("/v1/recordings"), 401, "unauthenticated")
+
+
+async def test_signing_out_ends_the_session_and_needs_its_token(service: Service) -> None:
+    anna, bo = await signed_in(service), await signed_in(service, "bo")
+    token, foreign = await anna.token(), await bo.token()
+    for fields in (None, {"csrf": ""}, {"csrf": foreign}, {"csrf": "ä"}):
+        await problem(await anna.ask("POST", "/sign-out", fields), 403, "forbidden")
+    for headers in ELSEWHERE:
+        answer = await anna.ask("POST", "/sign-out", {"csrf": token}, **headers)
+        await problem(answer, 403, "forbidden")
+        stranger = Browser(service, service.retrieval)
+        answer = await stranger.ask("POST", "/sign-out", **headers)
+        assert "Set-Cookie" not in answer.headers, "another site would sign somebody out"
+    assert (await anna.get("/v1/recordings")).status == 200
+    kept = anna.session
+    answer = await anna.ask("POST", "/sign-out", {"csrf": token})
+    assert answer.status == 200
+    assert "__Host-session" not in anna.cookies
+    anna.cookies = {"__Host-session": kept}
+    await problem(await anna.get("/v1/recordings"), 401, "unauthenticated")
+    assert (await bo.get("/v1/recordings")).status == 200
+    assert [act for _, act, _ in await entries(service)].count("signed_out") == 1
+
+
+ELSEWHERE = [
+    {"Sec_Fetch_Site": "cross-site"},
+    {"Sec_Fetch_Site": "same-site"},
+    {"Sec_Fetch_Site": "none"},
+    {"Sec_Fetch_Site": "", "Origin": ""},
+    {"Sec_Fetch_Site": "", "Origin": "null"},
+    {"Sec_Fetch_Site": "", "Origin": "https://evil.example"},
+    {"Sec_Fetch_Site": "", "Origin": "http://127.0.0.1:1"},
+    {"Origin": "https://evil.example"},
+]
+"""What a request tells that another site began, or that tells nothing."""
+
+
+@pytest.fixture
+async def changing(service: Service) -> AsyncIterator[tuple[str, list[str]]]:
+    """A door with a route that changes something, and what was changed."""
+    done: list[str] = []
+
+    async def act(request: web.Request, visit: Visit) -> web.Response:
+        done.append(visit.caller.id)
+        return web.Response(text=(await request.read()).decode())
+
+    supervisors = frozenset({Level.SUPERVISOR})
+    routes = [Route(method, "/thing", supervisors, act) for method in ("POST", "DELETE")]
+    async with AsyncExitStack() as stack:
+        yield await _door(stack, service.vault, "", routes), done
+
+
+async def test_no_other_site_changes_anything(
+    service: Service, changing: tuple[str, list[str]]
+) -> None:
+    anna, bo = await signed_in(service), await signed_in(service, "bo")
+    token, foreign = await anna.token(), await bo.token()
+    door, done = changing
+    anna.door = door
+    wrong = [{}, {"X_CSRF_Token": foreign}, {"X_CSRF_Token": "ä".encode().decode("latin-1")}]
+    for headers in [*({**site, "X_CSRF_Token": token} for site in ELSEWHERE), *wrong]:
+        for method in ("POST", "DELETE"):
+            await problem(await anna.ask(method, "/thing", **headers), 403, "forbidden")
+    await problem(await anna.ask("POST", "/thing", {"csrf": foreign}), 403, "forbidden")
+    assert done == []
+    assert (await anna.ask("DELETE", "/thing", X_CSRF_Token=token)).status == 200
+    assert (await anna.ask("POST", "/thing", {"csrf": token, "x": "1"})).status == 200
+    assert len(done) == 2
+    # A key is shown by no browser on its own.
+    answer = await service.ask("POST", f"{door}/thing", "supervisor")
+    assert answer.status == 200
+    assert len(done) == 3
+
+
+async def test_nobody_is_signed_in_by_another_site(service: Service) -> None:
+    async with connection(service.vault.pool) as lent:
+        ring = service.vault.ring
+        await accounts.add(lent, ring, "bo", Level.SUPERVISOR, own_password=OWN)
+    victim = Browser(service, service.retrieval)
+    for headers in ELSEWHERE:
+        await problem(await victim.enter("bo", OWN, **headers), 403, "forbidden")
+    assert victim.cookies == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/plain", b"name=bo&password=x"),
+        ("multipart/form-data; boundary=x", b"--x--"),
+        ("application/x-www-form-urlencoded", b"name=" + b"x" * 9000),
+    ],
+)
+async def test_what_is_no_form_or_too_large_is_refused(
+    service: Service, kind: str, body: bytes
+) -> None:
+    headers = {"Content-Type": kind, "Sec-Fetch-Site": "same-origin"}
+    answer = await service.session.post(service.retrieval + "/sign-in", data=body, headers=headers)
+    await problem(answer, 400, "malformed")
+
+
+ENDS: dict[str, Callable[[Service, Browser], Awaitable[None]]] = {
+    "locked": lambda service, _: locked(service, "anna"),
+    "limited": lambda service, _: changed(service, Level.SUPERVISOR, Limits(["other"])),
+    "another level": lambda service, _: changed(service, Level.PRIVACY, Limits()),
+    "over": lambda service, _: stop_clock(service, hours=8),
+    "signed out": lambda service, browser: _sign_out(browser),
+}
+
+
+async def _sign_out(browser: Browser) -> None:
+    await browser.ask("POST", "/sign-out", {"csrf": await browser.token()})
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_stream_stops_when_its_session_ends(
+    service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(allowance, "LOOK", 0.05)
+    audio = tone(LONG)
+    anna = await signed_in(service)
+    cookie = f"Cookie: __Host-session={anna.session}"
+    async with listening(service, audio, cookie) as reader:
+        await ENDS[how](service, anna)
+        while "an answer was cut off: the key" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert await rest(reader) < len(audio) / 2
