@@ -12,7 +12,16 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import audit, client, config, key_commands, lines, team_commands, watch_commands
+from app import (
+    account_commands,
+    audit,
+    client,
+    config,
+    key_commands,
+    lines,
+    team_commands,
+    watch_commands,
+)
 from app.command import Commands, Run, command
 from app.config import ConfigError
 
@@ -73,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _serve_parser(commands)
     key_commands.add_parsers(commands)
+    account_commands.add_parsers(commands)
     team_commands.add_parsers(commands)
     _expire_parser(commands)
     _reconcile_parser(commands)
@@ -106,6 +116,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     async def then(addresses: "Addresses", vault: "Vault") -> None:
         if arguments.samples:
             await samples.offer(SAMPLES, loaded.server.data_dir, addresses.ingest, vault)
+            doors = addresses.retrieval, addresses.operations
+            await samples.offer_accounts(loaded.server.data_dir, doors, vault)
 
     await serve(loaded, then)
     return 0

@@ -1,8 +1,8 @@
-"""Sample calls for a first look: a handful of recordings and one key per level.
+"""Sample calls for a first look: a handful of recordings, one key per level, and who may sign in.
 
-They are taken in through the ingest door like any other. The keys are kept in a file of the data
-directory, so that they can be shown again: this is for trial only, and `archive serve` alone never
-does it.
+They are taken in through the ingest door like any other. Keys and passwords are kept in files of
+the data directory, so that they can be shown again: this is for trial only, and `archive serve`
+alone never does it.
 """
 
 import json
@@ -15,7 +15,8 @@ import aiohttp
 
 from app.remote import Remote
 from archive.access import Level
-from storage import credentials
+from storage import accounts, credentials
+from storage.credentials import KeyRefusedError
 from storage.database import connection
 from storage.vault import Vault
 
@@ -39,6 +40,32 @@ async def offer(folder: Path, data_dir: Path, ingest: str, vault: Vault) -> None
     for level, token in tokens.items():
         print(f"  {level:<11} {token}")
     print(flush=True, end="")
+
+
+async def offer_accounts(data_dir: Path, doors: tuple[str, str], vault: Vault) -> None:
+    """At the first start make an account for each door; at each start print how to sign in."""
+    kept = data_dir / "sample-accounts.json"
+    if not kept.exists():
+        _write(kept, await _make_accounts(vault))
+    known = json.loads(kept.read_text(encoding="utf-8"))
+    print("to sign in, for trial only:")
+    for door, (name, password) in zip(doors, known.items(), strict=True):
+        print(f"  {door}/sign-in  name {name}  password {password}")
+    print(flush=True, end="")
+
+
+async def _make_accounts(vault: Vault) -> dict[str, str]:
+    made = {}
+    async with connection(vault.pool) as lent:
+        for level in (Level.SUPERVISOR, Level.AUDITOR):
+            name, password = f"sample-{level}", accounts.spoken()
+            try:
+                await accounts.add(lent, vault.ring, name, level, own_password=password)
+            except KeyRefusedError:  # of a first start that was broken off
+                name = f"{name}-{secrets.token_hex(2)}"
+                await accounts.add(lent, vault.ring, name, level, own_password=password)
+            made[name] = password
+    return made
 
 
 async def _make_keys(vault: Vault) -> dict[str, str]:
