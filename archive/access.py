@@ -46,7 +46,8 @@ class Scope:
             return False
         if self.among is None:
             return True
-        named = {member(*pair) for pair in (("queue", queue), ("agent", agent)) if pair[1]}
+        known = (("queue", queue), ("agent", agent))
+        named = {member(field, name) for field, name in known if name}
         return not named.isdisjoint(self.among)
 
     def covers_erased(self, call_type: str) -> bool:
@@ -58,9 +59,9 @@ EVERYTHING = Scope()
 """No limit."""
 
 
-def member(field: str, name: str | None) -> tuple[str, str]:
+def member(field: str, name: str) -> tuple[str, str]:
     """A queue or an agent, as scopes hold it: case and spaces around it do not count."""
-    return field, (name or "").strip().casefold()
+    return field, name.strip().casefold()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,11 @@ from archive.access import EVERYTHING, OPERATORS, READERS, Caller, Level, Scope,
 from archive.errors import ForbiddenError
 
 
+def test_who_reads_and_who_operates() -> None:
+    assert {"supervisor", "privacy"} == READERS
+    assert {"auditor", "admin"} == OPERATORS
+
+
 @pytest.mark.parametrize("level", Level)
 @pytest.mark.parametrize("levels", [READERS, OPERATORS, frozenset({Level.UPLOADER})])
 def test_only_the_levels_that_are_named_may(level: Level, levels: frozenset[Level]) -> None:
@@ -38,6 +43,7 @@ NORTH = frozenset({member("agent", "Åke"), member("queue", "north")})
         (Scope(None, NORTH), ("other", "Åke", "north"), False),
         (Scope(None, frozenset()), ("other", "north", "Åke"), False),
         (Scope(None, frozenset({member("queue", "")})), ("other", None, None), False),
+        (Scope(None, frozenset({member("queue", "")})), ("other", "", ""), False),
         (Scope(frozenset({"other"}), NORTH), ("other", "north", None), True),
         (Scope(frozenset({"other"}), NORTH), ("contract", "north", None), False),
         (Scope(frozenset({"other"}), NORTH), ("other", "south", None), False),
