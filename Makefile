@@ -3,7 +3,7 @@
 # `make test` on Debian installs, as root, what only the system's package manager has.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format bench torture sbom audit lock system clean
+.PHONY: help setup run test check lint format bench torture fuzz sbom audit lock system clean
 SHELL := /bin/sh
 
 # The first Python that is new enough. An entry of PATH may be a shim that does not run: try it.
@@ -28,6 +28,7 @@ help:
 	@echo 'make format   put the code into its format'
 	@echo 'make bench    the figures of docs/performance.md, measured here'
 	@echo 'make torture  the promises of docs/torture.md, tried here (MINUTES=30 ROWS="kills links")'
+	@echo 'make fuzz     generated requests against the doors (REQUESTS=100000 SEED=1)'
 	@echo 'make sbom     what the program is made of, as CycloneDX, into build/sbom.json'
 	@echo 'make audit    known vulnerabilities of the locked packages; asks outside, so not in CI'
 	@echo 'make setup    only install into .venv; the others do it themselves'
@@ -75,6 +76,9 @@ bench: $(BENCH_STAMP)
 
 torture: $(STAMP) system
 	$(BIN)/python -m torture --minutes $(or $(MINUTES),30) $(ROWS)
+
+fuzz: $(STAMP) system
+	$(BIN)/python tools/fuzz_doors.py --requests $(or $(REQUESTS),3000) --seed $(or $(SEED),1)
 
 sbom: $(STAMP)
 	@mkdir -p build

@@ -32,6 +32,7 @@ from storage.scopes import Members
 from storage.signer import Signer
 from storage.vault import Limits, Vault
 from web import doors, ingest, operations, retrieval
+from web.limits import Limits as DoorLimits
 
 MAX_BYTES = 20_000_000
 MAX_DURATION = 1500.0
@@ -260,12 +261,15 @@ async def open_vault(
 
 
 @asynccontextmanager
-async def open_service(vault: Vault) -> AsyncIterator[Service]:
+async def open_service(
+    vault: Vault,
+    bears: DoorLimits = DoorLimits(),  # noqa: B008 - it is frozen
+) -> AsyncIterator[Service]:
     """The three doors over a vault, on free ports, and a key of each level."""
     async with AsyncExitStack() as stack:
-        retrieval_url = await _door(stack, vault, "", retrieval.routes())
-        ingest_url = await _door(stack, vault, retrieval_url, ingest.routes())
-        operations_url = await _door(stack, vault, retrieval_url, operations.routes())
+        retrieval_url = await _door(stack, vault, "", retrieval.routes(), bears)
+        ingest_url = await _door(stack, vault, retrieval_url, ingest.routes(), bears)
+        operations_url = await _door(stack, vault, retrieval_url, operations.routes(), bears)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         service = Service(vault, session, ingest_url, retrieval_url, operations_url)
         async with connection(vault.pool) as lent:
@@ -276,8 +280,10 @@ async def open_service(vault: Vault) -> AsyncIterator[Service]:
         yield service
 
 
-async def _door(stack: AsyncExitStack, vault: Vault, public: str, routes: Any) -> str:
-    runner = doors.runner(doors.build(vault, public, routes), 5)
+async def _door(
+    stack: AsyncExitStack, vault: Vault, public: str, routes: Any, bears: DoorLimits
+) -> str:
+    runner = doors.runner(doors.build(vault, public, routes, bears), 5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -6,7 +6,6 @@ cannot be built, so that a permission cannot be forgotten. A route exists on one
 
 import asyncio
 import base64
-import binascii
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -314,6 +313,6 @@ def _token(request: web.Request, *, basic: bool) -> str:
     if scheme.lower() == "basic" and basic:
         try:
             return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no ASCII or no UTF-8
             pass
     raise UnauthenticatedError("Send the header `Authorization: Bearer TOKEN`.")

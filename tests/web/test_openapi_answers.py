@@ -343,13 +343,13 @@ def _fuzz(client: Client, door: openapi.Door, operation: Any, known: str) -> Non
         @given(operation.as_strategy(generation_mode=mode), st.booleans())
         def fuzz(case: Any, likely: bool) -> None:
             if likely:
-                _make_likely(case, known)
+                make_likely(case, known)
             client.validated(door, case, LEVEL[door])
 
         fuzz()
 
 
-def _make_likely(case: Any, known: str) -> None:
+def make_likely(case: Any, known: str) -> None:
     """Give a generated request what chance does not find: real audio, a call of today, an id."""
     if "id" in case.path_parameters:
         case.path_parameters["id"] = known
