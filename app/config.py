@@ -9,6 +9,7 @@ opened here but the file and the secrets: whether the rest is there, `archive ch
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -210,12 +211,16 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What one upload may be (bytes, seconds, formats), and how many are taken in at once."""
+    """What one upload may be (bytes, seconds, formats), and how many are taken in at once.
+
+    `expected_within`: how soon after a call's end its recording ought to be here.
+    """
 
     max_bytes: int
     max_duration: float
     max_concurrent: int
     allowed_formats: frozenset[str]
+    expected_within: timedelta
 
     @classmethod
     def from_toml(cls, settings: Settings) -> "Intake":
@@ -225,6 +230,7 @@ class Intake:
             settings.parsed("max_duration", values.seconds),
             settings.whole("max_concurrent", 1, 10_000),
             settings.words("allowed_formats", NAMES),
+            timedelta(seconds=settings.parsed("expected_within", values.seconds)),
         )
 
 

@@ -112,7 +112,11 @@ async def _vault(config: Config, pool: Pool, objects: ObjectStore) -> Vault:
         AudioPool(PLAYERS),
         policy,
         Limits(
-            intake.max_bytes, intake.max_duration, intake.allowed_formats, intake.max_concurrent
+            intake.max_bytes,
+            intake.max_duration,
+            intake.allowed_formats,
+            intake.max_concurrent,
+            intake.expected_within,
         ),
         spool,
         Counter(),

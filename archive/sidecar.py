@@ -140,8 +140,8 @@ def flat(value: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, s
     elif isinstance(value, list):
         for number, each in enumerate(value):
             yield from flat(each, f"{before}{number}", depth + 1)
-    elif value is not None and not isinstance(value, bool):
-        yield path, str(value)
+    elif value is not None:
+        yield path, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _json(content: bytes) -> dict[str, str]:

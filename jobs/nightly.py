@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 
 from archive.errors import UnavailableError
 from jobs import expiry
-from storage import days, frozen, fuse, ledger, nights, removal, tree
+from storage import cdrs, days, frozen, fuse, ledger, nights, removal, tree
 from storage.database import connection, now
 from storage.days import Closing
 from storage.upkeep import reconcile, verify
@@ -66,6 +66,7 @@ async def run(vault: Vault) -> Night:
     await tree.sequence(vault)
     await frozen.freeze(vault)
     report = await expiry.run(vault)
+    await cdrs.match(vault, every=True)
     closings = await _close(vault, today)
     reconciled = await _reconcile(vault)
     await tree.sequence(vault)

@@ -17,7 +17,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from archive.errors import UnavailableError
 from jobs import expiry, nightly
-from storage import database, nights, removal, tree
+from storage import cdrs, database, nights, removal, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import RewrittenError, SignerError
@@ -157,13 +157,15 @@ def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -
 
 
 async def tidy(vault: Vault) -> bool:
-    """Every minute: unfinished uploads collected, what failed retried, the clock marked, keys made
-    ahead, days closed that a night left open, the ledger signed. A key store that is full stops
-    only the last three.
+    """Every minute: unfinished uploads collected, what failed retried, the clock marked, records of
+    calls matched with recordings, keys made ahead, days closed that a night left open, the ledger
+    signed. A key store that is full stops only the last three.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
     await removal.sweep(vault)
     await expiry.run(vault)
+    await cdrs.forget(vault)
+    await cdrs.match(vault)
     nightly.make_keys(vault, await database.now(vault.pool))
     await nightly.catch_up(vault)
     await tree.checkpoint(vault)

@@ -124,6 +124,7 @@ async def _note(
     # Nothing can be found by these any more: the keys of their hashes are gone.
     await lent.execute("DELETE FROM term WHERE expires_on = $1", day)
     await lent.execute("DELETE FROM filed WHERE expires_on = $1", day)
+    await lent.execute("DELETE FROM cdr WHERE expires_on = $1", day)
     await lent.execute(
         "UPDATE recording SET call_hash = NULL WHERE expires_on = $1 AND call_hash IS NOT NULL", day
     )

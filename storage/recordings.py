@@ -9,9 +9,10 @@ every trace.
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -26,7 +27,7 @@ from storage.sealing import DamagedError, Identity, Seal
 
 COLUMNS = (
     "r.id, r.source, r.call_type, r.state, r.expires_on, r.expires_at, r.received_at, r.rule,"
-    " r.attempt, r.header, r.details"
+    " r.attempt, r.header, r.details, r.added"
 )
 
 
@@ -152,6 +153,25 @@ def from_details(identifier: UUID, expires_on: date, plain: bytes) -> Recording:
     return Recording(identifier, known["source"], received_at, call, audio)
 
 
+ADDED = b"added"
+"""The kind of the block that holds what became known of a call after it was stored."""
+
+
+def opened_added(seal: Seal, row: asyncpg.Record) -> dict[str, str]:
+    """What was added to a recording's fields. Raises DamagedError when it was tampered with."""
+    return dict(json.loads(seal.open_details(row["added"], ADDED))) if row["added"] else {}
+
+
+def with_added(call: Call, added: Mapping[str, str]) -> Call:
+    """The call with what it did not say itself: nothing is ever replaced."""
+    told: dict[str, Any] = {
+        name: text for name, text in added.items() if getattr(call, name) is None
+    }
+    if way := told.get("direction"):
+        told["direction"] = Direction(way)
+    return replace(call, **told)
+
+
 def from_row(ring: Ring, row: asyncpg.Record, scope: Scope = access.EVERYTHING) -> Opened:
     """Open a stored row. Raises DamagedError when it was tampered with.
 
@@ -166,6 +186,8 @@ def from_row(ring: Ring, row: asyncpg.Record, scope: Scope = access.EVERYTHING) 
     plain = (row["source"], row["call_type"], row["expires_at"])
     if plain != (recording.source, recording.call.call_type, recording.call.expiry.at):
         raise DamagedError("the row's source, type or expiry is not what was sealed")
+    if row["added"]:
+        recording = replace(recording, call=with_added(recording.call, opened_added(seal, row)))
     call = recording.call
     if not scope.covers(call.call_type, call.queue, call.agent):
         raise DamagedError("the row has terms that are not of what was sealed")

@@ -234,7 +234,7 @@ async def _finish(lent: Connection, claims: Sequence[Claim], *, versions: bool) 
         " digest = NULL, started_at = NULL, expires_at = NULL, rule = NULL,"
         " received_at = NULL, direction = NULL, duration = NULL, bytes = NULL, channels = NULL,"
         " sample_rate = NULL, codec = NULL, container = NULL, flaws = NULL, header = NULL,"
-        " details = NULL, verified_at = NULL, damaged_at = NULL"
+        " details = NULL, added = NULL, verified_at = NULL, damaged_at = NULL"
         " FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)"
         " WHERE r.id = c.id AND r.epoch = c.epoch AND r.state = 'erasing' RETURNING r.id)"
         " SELECT id FROM gone",
@@ -243,17 +243,19 @@ async def _finish(lent: Connection, claims: Sequence[Claim], *, versions: bool) 
     )
     finished = {row["id"] for row in rows}
     erased = [claim for claim in claims if claim.id in finished]
+    ids = [claim.id for claim in erased]
     await lent.execute(
         "DELETE FROM term t USING unnest($2::uuid[]) AS c(id)"
         " WHERE t.expires_on = $1 AND t.recording = c.id",
         day,
-        [claim.id for claim in erased],
+        ids,
     )
+    await lent.execute("DELETE FROM cdr WHERE recording = ANY($1)", ids)
     await lent.execute(
         "INSERT INTO ledger_waiting (actor, act, recording, facts) SELECT $1, 'erased', c.id,"
         " c.facts FROM unnest($2::uuid[], $3::jsonb[]) AS c(id, facts)",
         ledger.SYSTEM,
-        [claim.id for claim in erased],
+        ids,
         [_evidence(claim, versions=versions) for claim in erased],
     )
     await lent.execute(

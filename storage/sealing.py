@@ -120,17 +120,20 @@ class Seal:
         wrapped = AESGCM(day_key).encrypt(nonce, self._key, _wrap_data(self.identity))
         return self._fixed + nonce + wrapped + struct.pack(">I", details_length)
 
-    def seal_details(self, plain: bytes) -> bytes:
-        """Seal what is known of the recording: nonce | ciphertext | tag."""
-        nonce = self._random(NONCE)
-        return nonce + self._details.encrypt(nonce, plain, self._hash + b"details")
+    def seal_details(self, plain: bytes, kind: bytes = b"details") -> bytes:
+        """Seal what is known of the recording: nonce | ciphertext | tag.
 
-    def open_details(self, sealed: bytes) -> bytes:
-        """Open what `seal_details` sealed. Raises DamagedError."""
+        What became known later is of another kind, so that neither passes for the other.
+        """
+        nonce = self._random(NONCE)
+        return nonce + self._details.encrypt(nonce, plain, self._hash + kind)
+
+    def open_details(self, sealed: bytes, kind: bytes = b"details") -> bytes:
+        """Open what `seal_details` sealed as this kind. Raises DamagedError."""
         if len(sealed) < NONCE + TAG:
             raise DamagedError("the details are cut off")
         try:
-            return self._details.decrypt(sealed[:NONCE], sealed[NONCE:], self._hash + b"details")
+            return self._details.decrypt(sealed[:NONCE], sealed[NONCE:], self._hash + kind)
         except InvalidTag:
             raise DamagedError("the details were changed, or belong to another") from None
 

@@ -5,6 +5,7 @@ It is made once, by `app.serve` or a command, and passed to every verb as its fi
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from archive.listening import USUAL, Rules
@@ -21,12 +22,15 @@ from storage.signer import Signer
 class Limits:
     """What one upload may be, and how many are taken in at once. `max_bytes` in bytes,
     `max_duration` in seconds.
+
+    `expected_within`: how soon after a call's end its recording ought to be here.
     """
 
     max_bytes: int
     max_duration: float
     allowed_formats: frozenset[str]
     max_concurrent: int = 64
+    expected_within: timedelta = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """What a request asks for in its query: read once, and refused with what to do."""
 
-from datetime import date
+from datetime import date, datetime
 
 from aiohttp import web
 
 from archive.errors import MalformedError
+from archive.recording import parse_instant
 
 
 def refuse_others(request: web.Request, *known: str) -> None:
@@ -32,3 +33,14 @@ def day(request: web.Request, name: str, default: date) -> date:
         return default if text is None else date.fromisoformat(text)
     except ValueError:
         raise MalformedError(f"`{name}` is a day, like 2026-11-24.") from None
+
+
+def instant(request: web.Request, name: str, default: datetime) -> datetime:
+    """An instant. Raises MalformedError for anything else."""
+    text = request.query.get(name)
+    try:
+        return default if text is None else parse_instant(text)
+    except ValueError:
+        raise MalformedError(
+            f"`{name}` is a time with an offset, like 2026-11-24T09:30:00+02:00."
+        ) from None

@@ -157,13 +157,24 @@ def judged(seen: Standing) -> dict[str, str]:
     }
 
 
-def page(seen: Standing, states: Mapping[State, int], day_keys: int, shown: Sequence[Shown]) -> str:
+def page(
+    seen: Standing,
+    states: Mapping[State, int],
+    day_keys: int,
+    missing: Mapping[str, int],
+    shown: Sequence[Shown],
+) -> str:
     """All figures in the text format of Prometheus."""
     families = [(gauge.name, gauge.text, {"": gauge.value(seen)}) for gauge in GAUGES]
     by_state = {f'{{state="{state}"}}': float(count) for state, count in states.items()}
     families += [
         ("archive_recordings", "Recordings by state.", by_state),
         ("archive_day_keys", "Expiry days whose key is alive.", {"": day_keys}),
+        (
+            "archive_calls_missing",
+            "Answered calls of the last seven days without a recording, by source.",
+            {f'{{source="{_label(source)}"}}': float(count) for source, count in missing.items()},
+        ),
     ]
     families += [
         (name, text, {f'{{door="{each.files.door}"}}': value(each) for each in shown})
@@ -178,3 +189,7 @@ def page(seen: Standing, states: Mapping[State, int], day_keys: int, shown: Sequ
 
 def _number(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -25,7 +25,7 @@ from storage import intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.spool import Spool
 from storage.vault import Vault
-from web import openapi, render
+from web import cdrs, openapi, render
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 
 UPLOADERS = frozenset({Level.UPLOADER})
@@ -45,6 +45,7 @@ def routes() -> list[Route | OpenRoute]:
     return [
         Route("PUT", "/v1/recordings/{call_id:[^/]+}", UPLOADERS, put, first=_before_put),
         Route("POST", "/v1/recordings", UPLOADERS, post, first=_before_post),
+        *cdrs.taking(),
         OpenRoute("GET", "/openapi.json", openapi.page("ingest")),
     ]
 

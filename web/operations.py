@@ -12,12 +12,13 @@ from aiohttp import web
 
 from archive.access import OPERATORS
 from archive.errors import ArchiveError
+from storage import cdrs as recorded
 from storage import fuse, overview, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
 from storage.vault import Vault
-from web import asked, certificates, gauges, ledger, openapi, render, sign_in
+from web import asked, cdrs, certificates, gauges, ledger, openapi, render, sign_in
 from web.doors import SHOWN, VAULT, OpenRoute, Route, Visit
 
 PARTS = ("database", "objects", "keys", "fuse", "ledger")
@@ -31,6 +32,7 @@ def routes() -> list[Route | OpenRoute]:
         OpenRoute("GET", "/readyz", readyz),
         Route("GET", "/metrics", OPERATORS, metrics),
         Route("GET", "/v1/expiry", OPERATORS, expiry),
+        *cdrs.telling(),
         *ledger.routes(),
         *certificates.routes(OPERATORS),
         Route("GET", "/v1/certificates/night/{day}", OPERATORS, certificates.night),
@@ -102,7 +104,8 @@ async def metrics(request: web.Request, visit: Visit) -> web.Response:
     async with connection(vault.pool) as lent:
         seen = await overview.standing(lent, day_end, signed)
         states = await overview.states(lent)
-    page = gauges.page(seen, states, len(vault.ring.days()), request.app[SHOWN])
+        missing = await recorded.missing(lent, vault.limits.expected_within)
+    page = gauges.page(seen, states, len(vault.ring.days()), missing, request.app[SHOWN])
     kind = "text/plain; version=0.0.4; charset=utf-8"
     return web.Response(body=page.encode(), headers={"Content-Type": kind})
 

@@ -76,6 +76,8 @@ CREATE TABLE recording (
     flaws text[],
     header bytea,
     details bytea,
+    -- What became known after it was stored, sealed like the details; the object has nothing of it.
+    added bytea,
     -- When its object was last read back whole; and, while it is not whole, when that was last seen.
     verified_at timestamptz,
     damaged_at timestamptz,
@@ -88,7 +90,7 @@ CREATE TABLE recording (
     -- A tombstone has nothing but its id, source, type and day (and the hash, until its year ends).
     CHECK (state <> 'erased' OR num_nonnulls(attempt, digest, started_at, expires_at, rule,
         received_at, direction, duration, bytes, channels, sample_rate, codec, container, flaws,
-        header, details, verified_at, damaged_at) = 0),
+        header, details, added, verified_at, damaged_at) = 0),
     CHECK (state <> 'abandoned' OR num_nonnulls(call_hash, digest, header, details) = 0)
 );
 CREATE UNIQUE INDEX recording_call ON recording (source, call_hash);
@@ -307,3 +309,28 @@ CREATE TABLE sign_in_try (
     tried_at timestamptz NOT NULL DEFAULT archive_now()
 );
 CREATE INDEX sign_in_try_age ON sign_in_try (tried_at);
+
+-- Calls that were answered, as their systems say: what ought to have a recording. `hashes` are those of
+-- the call ids under which it may be, as in `recording`; `call_hash` is the call's own. Who spoke is
+-- sealed under the key of the expiry day, and goes as soon as the recording is found and has it; the
+-- row goes with that recording.
+CREATE TABLE cdr (
+    source text NOT NULL,
+    call_hash bytea NOT NULL CHECK (length(call_hash) = 32),
+    hashes bytea[] NOT NULL,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    expires_on date NOT NULL,
+    received_at timestamptz NOT NULL,
+    actor text NOT NULL,
+    recording uuid,
+    details bytea,
+    PRIMARY KEY (source, call_hash),
+    CHECK (recording IS NULL OR details IS NULL)
+);
+CREATE INDEX cdr_due ON cdr (expires_at);
+CREATE INDEX cdr_day ON cdr (expires_on);
+CREATE INDEX cdr_started ON cdr (started_at);
+CREATE INDEX cdr_recording ON cdr (recording) WHERE recording IS NOT NULL;
+CREATE INDEX cdr_waiting ON cdr (received_at) WHERE recording IS NULL;

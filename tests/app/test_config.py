@@ -127,6 +127,10 @@ OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
         "wav, mp3",
         lambda c: c.intake.allowed_formats == frozenset({"wav", "mp3"}),
     ),
+    ("intake", "expected_within"): (
+        "PT26H",
+        lambda c: c.intake.expected_within == timedelta(hours=26),
+    ),
     ("jobs", "nightly"): ("15 2 * * *", lambda c: c.jobs.nightly == "15 2 * * *"),
     ("access", "reason_for"): (
         "contract, other",

@@ -21,6 +21,7 @@ def test_each_form_becomes_a_table() -> None:
         "id": "7",
         "call.from": "+358401",
         "call.legs.0.agent": "Anna",
+        "on": "true",
     }
     assert sidecar.read("x.XML", XML) == {"id": "7", "call.@from": "+358401"}
     assert sidecar.read("x.csv", CSV) == {"id": "7", "from": "+358401", "agent": "Annä"}

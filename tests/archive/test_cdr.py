@@ -1,0 +1,169 @@
+"""Call detail records as real systems write them, and as nobody should."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archive import cdr
+from archive.cdr import Detail
+from archive.sidecar import UnclearError
+
+START = datetime(2025, 11, 24, 16, 0, tzinfo=UTC)
+HELSINKI = ZoneInfo("Europe/Helsinki")
+
+MASTER = (
+    '"","0401234567","600","from-trunk","""Anna"" <0401234567>","SIP/t-1","SIP/3201-2","Queue",'
+    '"600,t","2025-11-24 18:00:00","2025-11-24 18:00:05","2025-11-24 18:01:00",60,55,"ANSWERED",'
+    '"DOCUMENTATION","1764000000.17",""\n'
+)
+
+FREESWITCH = {
+    "core-uuid": "x",
+    "variables": {
+        "uuid": "a9d6ecff-1c1e-4d4e-9b9b-0f4ac2f0e1aa",
+        "direction": "inbound",
+        "call_direction": "outbound",
+        "start_epoch": "1764000000",
+        "start_uepoch": "1764000000000000",
+        "answer_epoch": "1764000005",
+        "start_stamp": "2025-11-24%2018%3A00%3A00",
+        "duration": "60",
+    },
+    "callflow": [
+        {"caller_profile": {"caller_id_number": "3201", "destination_number": "%2B358401234567"}}
+    ],
+}
+
+
+def one(body: bytes, media: str = "", zone: ZoneInfo | None = None) -> Detail:
+    (found,) = cdr.read(body, media, zone)
+    assert isinstance(found, Detail)
+    return found
+
+
+def test_asterisks_master_csv_is_known_without_a_heading() -> None:
+    found = one(MASTER.encode(), "text/csv")
+    assert (found.ids, found.started_at) == (("1764000000.17",), START)
+    assert (found.answered, found.seconds) == (True, 60)
+    assert found.fields == {"caller": "0401234567", "callee": "600"}
+    assert not one(MASTER.replace("ANSWERED", "NO ANSWER").encode()).answered
+
+
+def test_freepbx_rows_are_one_call_by_their_linkedid() -> None:
+    text = (
+        "calldate,clid,src,dst,disposition,duration,uniqueid,did,recordingfile,cnum,linkedid\n"
+        "2025-11-24 18:00:00,x,s,600,NO ANSWER,20,1764000000.17,09123,,0401234567,1764000000.17\n"
+        "2025-11-24 18:00:20,x,s,600,ANSWERED,90,1764000020.18,09123,"
+        "q-600-0401234567-20251124-180020-1764000020.18.wav,0401234567,1764000000.17\n"
+    )
+    rows = [row for row in cdr.read(text.encode(), "text/csv", HELSINKI) if isinstance(row, Detail)]
+    (call,) = cdr.merged(rows)
+    assert call.ids[0] == "1764000000.17"
+    assert "1764000020.18" in call.ids
+    assert "q-600-0401234567-20251124-180020-1764000020.18" in call.ids
+    assert (call.answered, call.started_at, call.seconds) == (True, START, 90)
+    assert call.fields == {"caller": "0401234567", "callee": "09123"}
+
+
+@pytest.mark.parametrize("form", ["json", "form", "base64"])
+def test_freeswitchs_json_cdr_is_known_in_each_of_its_forms(form: str) -> None:
+    text = json.dumps(FREESWITCH)
+    body, media = {
+        "json": (text.encode(), "application/json"),
+        "form": (b"cdr=" + quote(text).encode(), "application/x-www-form-urlencoded"),
+        "base64": (
+            b"cdr=" + base64.b64encode(text.encode()),
+            "application/x-www-form-base64-encoded",
+        ),
+    }[form]
+    found = one(body, media)
+    assert found.ids == ("a9d6ecff-1c1e-4d4e-9b9b-0f4ac2f0e1aa",)
+    assert (found.started_at, found.answered, found.seconds) == (START, True, 60)
+    # Not `direction`, which is how the leg came to the switch.
+    assert found.fields == {"direction": "outbound", "caller": "3201", "callee": "+358401234567"}
+
+
+def test_a_call_that_nobody_answered_is_none() -> None:
+    unanswered = json.loads(json.dumps(FREESWITCH))
+    unanswered["variables"]["answer_epoch"] = "0"
+    assert not one(json.dumps(unanswered).encode()).answered
+
+
+def test_rows_of_our_own_fields() -> None:
+    row = {"call_id": 7, "started_at": "2025-11-24T18:00:00+02:00", "duration": 60, "agent": "Ä"}
+    found = one(json.dumps([row]).encode(), "application/json")
+    assert (found.ids, found.started_at, found.answered) == (("7",), START, True)
+    assert found.fields == {"agent": "Ä"}
+    for no in ("no", False, "NO ANSWER", 0):
+        assert not one(json.dumps([{**row, "answered": no}]).encode()).answered
+    assert one(json.dumps([{**row, "answered": True, "duration": 0}]).encode()).answered
+    assert not one(json.dumps([{**row, "duration": "0.0"}]).encode()).answered
+    text = "call_id;started_at;duration;queue\n7;24.11.;1;600\n8;2025-11-24 18:00:00;1;600\n"
+    first, second = cdr.read(text.encode(), "text/csv", HELSINKI)
+    assert isinstance(first, UnclearError)
+    assert isinstance(second, Detail)
+    assert second.started_at == START
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"started_at": "2025-11-24T18:00:00Z"},
+        {"call_id": "7"},
+        {"call_id": "7", "started_at": "2025-11-24 18:00:00"},
+        {"call_id": "7", "started_at": "2025-11-24T18:00:00Z", "duration": "long"},
+        {"call_id": "7", "started_at": "2025-11-24T18:00:00Z", "duration": "-1"},
+        {"call_id": "7", "started_at": "2025-11-24T18:00:00Z", "duration": "nan"},
+        {"call_id": "7" * 300, "started_at": "2025-11-24T18:00:00Z"},
+        {"call_id": "7\u20288", "started_at": "2025-11-24T18:00:00Z"},
+    ],
+)
+def test_a_row_that_says_too_little_is_refused_alone(row: dict[str, str]) -> None:
+    good = {"call_id": "8", "started_at": "2025-11-24T18:00:00Z", "duration": "1"}
+    first, second = cdr.read(json.dumps([row, good]).encode(), "application/json", None)
+    assert isinstance(first, UnclearError)
+    assert isinstance(second, Detail)
+
+
+@pytest.mark.parametrize(
+    ("body", "media"),
+    [
+        (b"[1", "application/json"),
+        (b"[" * 100_000, "application/json"),
+        (b"x=1", "application/x-www-form-urlencoded"),
+        (b"cdr=\xff", "application/x-www-form-urlencoded"),
+        (b"cdr=?", "application/x-www-form-base64-encoded"),
+    ],
+)
+def test_what_holds_no_records_is_refused(body: bytes, media: str) -> None:
+    with pytest.raises(UnclearError):
+        cdr.read(body, media, None)
+
+
+@given(st.binary(max_size=400), st.sampled_from(["", "text/csv", "application/json"]))
+def test_no_bytes_do_anything_else(body: bytes, media: str) -> None:
+    try:
+        found = cdr.read(body, media, HELSINKI)
+    except UnclearError:
+        return
+    assert all(isinstance(each, (Detail, UnclearError)) for each in found)
+
+
+NAMES = st.sampled_from(["variables", "uuid", "call_id", "started_at", "uniqueid"])
+VALUES = st.recursive(
+    st.text() | st.integers() | st.none(), lambda of: st.lists(of) | st.dictionaries(NAMES, of)
+)
+
+
+@given(VALUES)
+def test_no_json_does_anything_else(value: object) -> None:
+    try:
+        cdr.read(json.dumps([value]).encode(), "application/json", None)
+    except UnclearError:
+        return

@@ -1,0 +1,131 @@
+"""Call detail records: taken at the ingest door, and what they show at the operations door.
+
+The first says what became of each record. The second counts calls by source and hour, and says
+nothing of any one of them.
+"""
+
+import asyncio
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+
+from archive import cdr
+from archive.access import OPERATORS, Level
+from archive.cdr import Detail
+from archive.errors import (
+    InvalidError,
+    MalformedError,
+    NotAudioError,
+    TooLargeError,
+    UnavailableError,
+)
+from archive.sidecar import UnclearError
+from storage import cdrs
+from storage.database import connection
+from web import asked, render
+from web.doors import Route, Visit
+
+MOST = 8 * 2**20
+"""Bytes of one body of records."""
+
+_PATIENCE = 60.0
+"""Seconds for a body to come in."""
+
+_TOLD = 100
+"""Records whose fault is told, at the most."""
+
+
+def taking() -> list[Route]:
+    """The address on the ingest door."""
+    return [Route("POST", "/v1/cdr", frozenset({Level.UPLOADER}), post, first=_before)]
+
+
+def telling() -> list[Route]:
+    """The address on the operations door."""
+    return [Route("GET", "/v1/gaps", OPERATORS, gaps)]
+
+
+async def _before(request: web.Request, visit: Visit) -> None:
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise NotAudioError("Send the records as they are: a Content-Encoding is not taken.")
+    _check_size(request.content_length or 0)
+
+
+def _check_size(size: int) -> None:
+    if size > MOST:
+        raise TooLargeError(f"A body of records may have {MOST} bytes at the most.", max_bytes=MOST)
+
+
+async def post(request: web.Request, visit: Visit) -> web.Response:
+    """`POST /v1/cdr`: one record or many, as JSON, CSV, Asterisk or FreeSWITCH write them."""
+    zone, body = _zone(request), await _body(request)
+    try:
+        found = cdr.read(body, request.content_type, zone)
+    except UnclearError as error:
+        raise MalformedError(f"These are no records of calls: {error}.") from None
+    details = [each for each in found if isinstance(each, Detail)]
+    wrong = {number: each for number, each in enumerate(found) if isinstance(each, UnclearError)}
+    if not details:
+        told = list(wrong.items())[:_TOLD] or [(0, UnclearError("there is no record"))]
+        raise InvalidError({f"record {number}": str(each) for number, each in told})
+    took = await cdrs.take(visit.vault, visit.caller, details, visit.now)
+    return render.data(
+        {
+            "new": took.new,
+            "known": took.known,
+            "unanswered": took.unanswered,
+            "over": took.over,
+            "ahead": took.ahead,
+            "wrong": len(wrong),
+            "errors": {str(number): str(each) for number, each in list(wrong.items())[:_TOLD]},
+        }
+    )
+
+
+async def _body(request: web.Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            async for piece in request.content.iter_any():
+                body += piece
+                _check_size(len(body))
+    except TimeoutError:
+        raise UnavailableError("The records took over a minute; nothing was kept.") from None
+    return bytes(body)
+
+
+def _zone(request: web.Request) -> ZoneInfo | None:
+    name = request.query.get("zone")
+    try:
+        return ZoneInfo(name) if name else None
+    except (KeyError, ValueError, OSError):
+        raise MalformedError("`zone` is the name of a time zone, like Europe/Helsinki.") from None
+
+
+async def gaps(request: web.Request, visit: Visit) -> web.Response:
+    """`GET /v1/gaps?from=…&to=…&source=…`: answered calls without a recording, by hour."""
+    asked.refuse_others(request, "from", "to", "source")
+    policy, within = visit.vault.policy, visit.vault.limits.expected_within
+    since = asked.instant(request, "from", visit.now - timedelta(days=7))
+    before = asked.instant(request, "to", visit.now)
+    async with connection(visit.vault.pool) as lent:
+        hours = await cdrs.gaps(lent, since, before, request.query.get("source"), within)
+    return render.data(
+        {
+            "expected_within": within.total_seconds(),
+            "answered": sum(hour.answered for hour in hours),
+            "missing": sum(hour.missing for hour in hours),
+            "awaited": sum(hour.awaited for hour in hours),
+            "hours": [
+                {
+                    "source": hour.source,
+                    "hour": policy.local(hour.hour).isoformat(),
+                    "answered": hour.answered,
+                    "missing": hour.missing,
+                    "awaited": hour.awaited,
+                }
+                for hour in hours
+            ],
+        }
+    )
