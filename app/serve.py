@@ -30,7 +30,7 @@ from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
 from storage.signer import RewrittenError, Signer
 from storage.vault import Limits, Vault
-from web import doors, ingest, operations, retrieval
+from web import doors, ingest, operations, retrieval, telephony
 from web.doors import OpenRoute, Route
 
 log = logging.getLogger("archive")
@@ -218,7 +218,8 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
 
     retrieval_url = await open_one("retrieval", asked.retrieval_url, retrieval.routes())
     public = asked.retrieval_url or retrieval_url
-    ingest_url = await open_one("ingest", public, ingest.routes())
+    ways_in = [*ingest.routes(), *telephony.routes(config.mappings)]
+    ingest_url = await open_one("ingest", public, ways_in)
     operations_url = await open_one("operations", public, operations.routes())
     runners = [listener.runner for listener in listeners]
     stack.push_async_callback(doors.finish, runners, IN_FLIGHT)

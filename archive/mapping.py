@@ -30,6 +30,9 @@ LATE = frozenset({"tag", "audio"})
 Raw = Mapping[str, Mapping[str, str | list[str]]]
 """What a system said: kind of place → name → value; a list for what was said more than once."""
 
+LONGEST_PATH = 2048
+"""Characters of an address that is read."""
+
 _PLACE = re.compile(r"\{([a-z]+)\.([^{}]+)\}")
 _NAME = re.compile(r"\{([a-z_]+)\}")
 _CASELESS = frozenset({"header", "metadata", "tag"})
@@ -114,9 +117,10 @@ class Reading:
     def path(self, path: str) -> dict[str, str | list[str]] | None:
         """What an address says, by the first form that it has; None if it has none of them.
 
-        `path` is percent-encoded, so that a `/` within a value is none between two.
+        `path` is percent-encoded, so that a `/` within a value is none between two. One that is
+        longer than any call needs has no form: comparing costs the more the longer it is.
         """
-        for form in self.paths:
+        for form in self.paths if len(path) <= LONGEST_PATH else ():
             if match := form.fullmatch(path):
                 return {name: unquote(value) for name, value in match.groupdict().items()}
         return None

@@ -36,7 +36,7 @@ from archive.errors import (
 from archive.lifecycle import State
 from archive.recording import Audio, Call, Recording
 from storage import attempts, quota, recordings, steps
-from storage.audio.pool import SealedSource
+from storage.audio.facts import AudioFacts, SealedSource
 from storage.database import connection
 from storage.sealing import Identity, Seal
 from storage.spool import Spool
@@ -82,6 +82,18 @@ async def admit(vault: Vault, caller: Caller, call: Call, now: datetime) -> Admi
         return Admitted(call, caller.source, known=False)
     _compare(known, call, now)
     return Admitted(call, caller.source, known=known["state"] == State.STORED)
+
+
+async def start_of(vault: Vault, caller: Caller, call_id: str) -> datetime | None:
+    """When a call of this caller's that is here already started; None if none is here."""
+    source = caller.source or ""
+    async with connection(vault.pool) as lent:
+        started: datetime | None = await lent.fetchval(
+            "SELECT started_at FROM recording WHERE source = $1 AND call_hash = $2",
+            source,
+            recordings.call_hash(vault.ring, source, call_id),
+        )
+    return started
 
 
 async def take_in(
@@ -176,12 +188,17 @@ async def _again(vault: Vault, admitted: Admitted, spool: Spool, now: datetime) 
     raise UnavailableError("An earlier upload of the call was just given up; try again.", 1)
 
 
-async def _probe(vault: Vault, offer: Offer, spool: Spool) -> Audio:
+async def look(vault: Vault, offer: Offer, spool: Spool) -> AudioFacts:
+    """Measure a body that was received: whether it is audio that is taken, and what it tells."""
     source = SealedSource(spool.fd, 0, spool.size, spool.seal.reader_keys())
     limits = vault.limits
-    facts = await vault.probes.probe(
+    return await vault.probes.probe(
         source, offer.content_type, limits.allowed_formats, limits.max_duration
     )
+
+
+async def _probe(vault: Vault, offer: Offer, spool: Spool) -> Audio:
+    facts = await look(vault, offer, spool)
     return Audio(
         bytes=spool.size,
         sha256=spool.sha256.hex(),

@@ -16,6 +16,7 @@ import pytest
 import yarl
 from aiohttp import web
 
+from app.config import load
 from archive.access import Level
 from archive.bounds import FREE, Bounds
 from archive.recording import CallType
@@ -31,9 +32,11 @@ from storage.objects import ObjectStore
 from storage.scopes import Members
 from storage.signer import Signer
 from storage.vault import Limits, Vault
-from web import doors, ingest, operations, retrieval
+from web import doors, ingest, operations, retrieval, telephony
+from web.doors import OpenRoute, Route
 from web.limits import Limits as DoorLimits
 
+MAPPINGS = load(Path(__file__).parent.parent / "config.toml", {}).mappings
 MAX_BYTES = 20_000_000
 MAX_DURATION = 1500.0
 FORMATS = frozenset({"wav", "mp3", "ogg", "flac", "m4a", "webm", "amr", "g729", "raw"})
@@ -260,6 +263,11 @@ async def open_vault(
         yield vault
 
 
+def ways_in() -> list[Route | OpenRoute]:
+    """All addresses of the ingest door, with the mappings of the example."""
+    return [*ingest.routes(), *telephony.routes(MAPPINGS)]
+
+
 @asynccontextmanager
 async def open_service(
     vault: Vault,
@@ -268,7 +276,7 @@ async def open_service(
     """The three doors over a vault, on free ports, and a key of each level."""
     async with AsyncExitStack() as stack:
         retrieval_url = await _door(stack, vault, "", retrieval.routes(), bears)
-        ingest_url = await _door(stack, vault, retrieval_url, ingest.routes(), bears)
+        ingest_url = await _door(stack, vault, retrieval_url, ways_in(), bears)
         operations_url = await _door(stack, vault, retrieval_url, operations.routes(), bears)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         service = Service(vault, session, ingest_url, retrieval_url, operations_url)

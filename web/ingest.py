@@ -30,8 +30,8 @@ from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 
 UPLOADERS = frozenset({Level.UPLOADER})
 
-_METADATA_BYTES = 65536
-"""The most that a form's metadata part may be; far more than all fields together."""
+METADATA_BYTES = 65536
+"""The most that a form's metadata may be; far more than all fields together."""
 
 _PIECE = 2**18
 
@@ -56,17 +56,17 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
         visit.vault,
         visit.caller,
         request[_ADMITTED],
-        _offer(request.headers),
-        _body(request),
+        offer_of(request.headers),
+        body_of(request),
         visit.now,
     )
-    return _answer(request, visit, taken)
+    return answer(request, visit, taken)
 
 
 async def _before_put(request: web.Request, visit: Visit) -> None:
-    _check_headers(request, visit.vault)
+    check_headers(request, visit.vault)
     call = _call_of_query(request, visit)
-    _offer(request.headers)
+    offer_of(request.headers)
     request[_ADMITTED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
 
 
@@ -86,17 +86,17 @@ def _call_of_query(request: web.Request, visit: Visit) -> Call:
 
 async def post(request: web.Request, visit: Visit) -> web.Response:
     """`POST /v1/recordings`: a form with a part `metadata` (JSON) and a part `audio`."""
-    reader = await _form(request)
+    reader = await form(request)
     admitted: Admitted | None = None
     held: tuple[Spool, Offer] | None = None
     with intake.slot(visit.vault, visit.caller):
         try:
-            while (part := await _next_part(reader)) is not None:
+            while (part := await next_part(reader)) is not None:
                 if part.name == "metadata" and admitted is None:
                     call = Call.from_fields(await _metadata(part), visit.vault.policy, visit.now)
                     admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
                 elif part.name == "audio" and held is None:
-                    held = await _receive(visit, admitted, part), _offer(part.headers)
+                    held = await _receive(visit, admitted, part), offer_of(part.headers)
                 else:
                     raise MalformedError("A form has one part `metadata` and one part `audio`.")
             if admitted is None or held is None:
@@ -109,25 +109,27 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
         finally:
             if held:
                 held[0].close()
-    return _answer(request, visit, taken)
+    return answer(request, visit, taken)
 
 
 async def _before_post(request: web.Request, visit: Visit) -> None:
-    _check_headers(request, visit.vault)
+    check_headers(request, visit.vault)
     if hdrs.CONTENT_MD5 in request.headers or "Content-Digest" in request.headers:
         raise MalformedError("In a form the digest of the audio belongs to the part `audio`.")
     if request.content_type != "multipart/form-data":
         raise MalformedError("Send multipart/form-data, or PUT the audio itself.")
 
 
-async def _form(request: web.Request) -> MultipartReader:
+async def form(request: web.Request) -> MultipartReader:
+    """The form that the body is."""
     try:
         return await request.multipart()
     except (ValueError, AssertionError):
         raise MalformedError("The form cannot be read: it names no boundary.") from None
 
 
-async def _next_part(reader: MultipartReader) -> BodyPartReader | None:
+async def next_part(reader: MultipartReader) -> BodyPartReader | None:
+    """The next part of a form, or None behind the last."""
     try:
         part = await reader.next()
     except (ValueError, ClientPayloadError):
@@ -143,8 +145,8 @@ async def _metadata(part: BodyPartReader) -> Mapping[str, object]:
     text = bytearray()
     while piece := await part.read_chunk():
         text += piece
-        if len(text) > _METADATA_BYTES:
-            raise InvalidError({"metadata": f"is longer than {_METADATA_BYTES} bytes"})
+        if len(text) > METADATA_BYTES:
+            raise InvalidError({"metadata": f"is longer than {METADATA_BYTES} bytes"})
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError):
@@ -155,12 +157,13 @@ async def _metadata(part: BodyPartReader) -> Mapping[str, object]:
 
 
 async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader) -> Spool:
-    _check_encoding(part.headers)
-    offer = _offer(part.headers)
-    return await intake.receive(visit.vault, admitted, offer, _pieces_of(part), visit.now)
+    check_encoding(part.headers)
+    offer = offer_of(part.headers)
+    return await intake.receive(visit.vault, admitted, offer, pieces_of(part), visit.now)
 
 
-async def _pieces_of(part: BodyPartReader) -> AsyncIterator[bytes]:
+async def pieces_of(part: BodyPartReader) -> AsyncIterator[bytes]:
+    """A part of a form as it arrives."""
     try:
         while piece := await part.read_chunk(_PIECE):
             yield piece
@@ -168,25 +171,28 @@ async def _pieces_of(part: BodyPartReader) -> AsyncIterator[bytes]:
         raise MalformedError("The form is broken off, or its boundaries are wrong.") from None
 
 
-async def _body(request: web.Request) -> AsyncIterator[bytes]:
+async def body_of(request: web.Request) -> AsyncIterator[bytes]:
+    """A body as it arrives."""
     while piece := await request.content.readany():
         yield piece
 
 
-def _check_headers(request: web.Request, vault: Vault) -> None:
-    _check_encoding(request.headers)
+def check_headers(request: web.Request, vault: Vault) -> None:
+    """Refuse a body by what its headers say of it."""
+    check_encoding(request.headers)
     most = vault.limits.max_bytes
-    form = _METADATA_BYTES if request.content_type.startswith("multipart/") else 0
-    if (request.content_length or 0) > most + form:
+    around = METADATA_BYTES if request.content_type.startswith("multipart/") else 0
+    if (request.content_length or 0) > most + around:
         raise TooLargeError(f"A recording may have {most} bytes at the most.", max_bytes=most)
 
 
-def _check_encoding(headers: Mapping[str, str]) -> None:
+def check_encoding(headers: Mapping[str, str]) -> None:
+    """Refuse a body, or a part of a form, that would have to be unpacked."""
     if headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() != "identity":
         raise NotAudioError("Send the audio as it is: a Content-Encoding is not taken.")
 
 
-def _offer(headers: Mapping[str, str]) -> Offer:
+def offer_of(headers: Mapping[str, str]) -> Offer:
     """What the sender says of the body. MalformedError for a digest that cannot be read."""
     sha256 = md5 = None
     if digest := headers.get("Content-Digest"):
@@ -209,7 +215,8 @@ def _decoded(text: str, length: int, header: str) -> bytes:
     return value
 
 
-def _answer(request: web.Request, visit: Visit, taken: Taken) -> web.Response:
+def answer(request: web.Request, visit: Visit, taken: Taken) -> web.Response:
+    """The receipt."""
     recording = taken.recording
     return web.json_response(
         render.receipt(recording, visit.vault.policy),

@@ -20,7 +20,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from archive.errors import NotAudioError, TooLargeError
-from storage.audio import formats
+from storage.audio import formats, tags
 from storage.audio.facts import (
     DAMAGED_FRAMES,
     FORMAT_CHANGES,
@@ -32,6 +32,7 @@ from storage.audio.facts import (
 )
 from storage.audio.formats import RawType
 from storage.audio.ogg import ends_well
+from storage.audio.tags import Tags
 from storage.audio.wave import Wave, read_wave
 
 _BUFFER = 1 << 16
@@ -90,6 +91,7 @@ class Track:
     samples: int | None = None
     plain: bool = False
     flaws: list[str] = field(default_factory=list)
+    tags: Tags = ()
 
     def flaw(self, name: str) -> None:
         if name not in self.flaws:
@@ -143,11 +145,13 @@ def open_track(
         wave = read_wave(reader, size)
         formats.allow("g729" if wave.tag == 0x83 else "wav", allowed)
         opened = _open_wave(reader, wave)
+        opened.tags = tags.of_wave(reader, size)
     else:
         formats.allow(kind, allowed)
         opened = _open(Window(reader, 0, size), formats.DEMUXERS[kind], kind)
         if kind == "ogg" and not ends_well(reader, size):
             opened.flaw(TRUNCATED)
+        opened.tags = tags.of_container(opened.input, opened.stream)
     try:
         yield opened
     finally:
@@ -252,9 +256,8 @@ def measure(track: Track, max_duration: float) -> AudioFacts:
     rate, channels = first
     _compare_with_header(track, float(seconds), end)
     codec = track.stream.codec_context.codec.canonical_name
-    return AudioFacts(
-        track.container, codec, channels, rate, float(seconds), tuple(sorted(track.flaws))
-    )
+    flaws = tuple(sorted(track.flaws))
+    return AudioFacts(track.container, codec, channels, rate, float(seconds), flaws, track.tags)
 
 
 def _within(seconds: Fraction, max_duration: float) -> None:

@@ -26,7 +26,7 @@ class AudioFacts:
 
     `container` is one of the names of `[intake] allowed_formats`, or for headerless audio the whole
     media type that it needs to be read again (`audio/PCMA;rate=8000;channels=1`). `codec` is
-    FFmpeg's name of it (`pcm_alaw`, `gsm_ms`, `opus`, ...).
+    FFmpeg's name of it (`pcm_alaw`, `gsm_ms`, `opus`, ...). `tags` is what the file says of itself.
     """
 
     container: str
@@ -35,6 +35,7 @@ class AudioFacts:
     sample_rate: int
     duration: float
     flaws: tuple[str, ...]
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,8 +150,10 @@ class AudioPool:
             "allowed": sorted(allowed),
             "max_duration": max_duration,
         }
-        container, codec, channels, rate, duration, flaws = await self._ask(job, source, cpu)
-        return AudioFacts(container, codec, channels, rate, duration, tuple(flaws))
+        found = await self._ask(job, source, cpu)
+        container, codec, channels, rate, duration, flaws, told = found
+        tags = tuple((name, text) for name, text in told)
+        return AudioFacts(container, codec, channels, rate, duration, tuple(flaws), tags)
 
     async def waveform(self, source: SealedSource, points: int) -> list[list[int]]:
         """The highest absolute sample in each of `points` parts, per channel: 0 to 127."""

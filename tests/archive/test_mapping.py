@@ -59,6 +59,8 @@ def test_words_are_translated_for_types_and_directions_alone() -> None:
         ("{t}/**/r_{id}.{ext}", "o/x/y/s_1.mp3", None),
         ("**/{id}", "a/b/c", {"id": "c"}),
         ("a.b/{id}", "axb/c", None),
+        ("**/{id}", "x/" * 1023 + "c", {"id": "c"}),
+        ("**/{id}", "x/" * 1024 + "c", None),
     ],
 )
 def test_an_address_is_read_by_its_form(form: str, path: str, found: object) -> None:

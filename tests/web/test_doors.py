@@ -5,8 +5,8 @@ from aiohttp import web
 
 from archive.access import Level
 from storage.vault import Vault
-from tests.services import Service
-from web import ingest, operations, retrieval
+from tests.services import Service, ways_in
+from web import operations, retrieval
 from web.doors import ANYBODY, OpenRoute, Route, Visit, build
 
 
@@ -20,7 +20,7 @@ def test_a_route_without_a_level_does_not_start(vault: Vault) -> None:
 
 
 def test_only_what_is_meant_for_anybody_is_open() -> None:
-    doors = [ingest.routes(), retrieval.routes(), operations.routes()]
+    doors = [ways_in(), retrieval.routes(), operations.routes()]
     for routes in doors:
         opened = {route.path for route in routes if isinstance(route, OpenRoute)}
         assert opened <= {"/openapi.json", "/healthz", "/readyz"}

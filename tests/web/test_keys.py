@@ -15,11 +15,11 @@ from archive.bounds import Bounds, until_midnight
 from archive.token import Token
 from storage import credentials
 from storage.database import connection
-from tests.services import Service, _door
+from tests.services import Service, _door, ways_in
 from tests.sounds import tone
 from tests.web.test_faults import EXPECTING, Sender, head
 from tests.web.test_upload import problem, query
-from web import ingest, keys
+from web import keys
 
 
 def checksummed(text: str) -> str:
@@ -124,7 +124,7 @@ async def test_the_bounds_are_held_before_the_body_is_sent(service: Service, wha
 async def second(service: Service) -> AsyncIterator[Service]:
     """An ingest door of another service over the same database."""
     async with AsyncExitStack() as stack:
-        yield replace(service, ingest=await _door(stack, service.vault, "", ingest.routes()))
+        yield replace(service, ingest=await _door(stack, service.vault, "", ways_in()))
 
 
 async def handed_over(service: Service) -> int:

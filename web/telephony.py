@@ -1,0 +1,221 @@
+"""The ways in of telephony systems that send as they are built to, and cannot be taught another.
+
+FreeSWITCH (`mod_http_cache`, `mod_httapi`), Kazoo and rtpengine-recording. What each says of a call
+becomes a `Call` by the mapping of the configuration; then it is an upload like any other, with the
+same answers. `docs/telephony/` says what each of them makes of an answer.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from urllib.parse import unquote
+
+from aiohttp import BodyPartReader, MultipartReader, web
+
+from archive import mapping
+from archive.errors import InvalidError, MalformedError, NotAudioError
+from archive.mapping import Raw, Reading
+from archive.recording import Call
+from storage import intake, ledger, numbers
+from storage.database import connection
+from storage.intake import Admitted, Offer, Taken
+from web import ingest
+from web.doors import Route, Visit
+from web.ingest import METADATA_BYTES, UPLOADERS
+
+_ADMITTED = web.RequestKey("admitted", Admitted)
+
+_PROBE = ".txt"
+_PROBE_BYTES = 4096
+"""The most that Kazoo's trial of a new storage may be; it sends a few words."""
+
+_METADATA = tuple(f"x-recording-{of}-metadata" for of in ("tag", "db", "call"))
+
+Said = Callable[[web.Request], Raw]
+
+
+def routes(mappings: Mapping[str, Reading]) -> list[Route]:
+    """The addresses of these ways in."""
+    freeswitch, kazoo = mappings["freeswitch"], mappings["kazoo"]
+    rtpengine = mappings["rtpengine"]
+    by_path = partial(_said_in_address, freeswitch)
+    for_kazoo = partial(_said_in_address, kazoo)
+    return [
+        _route("PUT", "/v1/freeswitch/{path:.+}", freeswitch, by_path, _put),
+        Route("POST", "/v1/freeswitch/{path:.+}", UPLOADERS, partial(_httapi, freeswitch)),
+        Route(
+            *("PUT", "/v1/kazoo/{path:.+}", UPLOADERS, partial(_kazoo, kazoo, for_kazoo)),
+            first=partial(_before_kazoo, kazoo, for_kazoo),
+        ),
+        _route("POST", "/v1/rtpengine", rtpengine, _said_by_rtpengine, _ngfile),
+    ]
+
+
+def _route(
+    method: str,
+    path: str,
+    reading: Reading,
+    said: Said,
+    act: Callable[[Reading, Said, web.Request, Visit], Awaitable[web.Response]],
+) -> Route:
+    first = partial(_before, reading, said)
+    return Route(method, path, UPLOADERS, partial(act, reading, said), first=first)
+
+
+async def _before(reading: Reading, said: Said, request: web.Request, visit: Visit) -> None:
+    """What has to hold before the body; all of it, where nothing depends on the audio."""
+    ingest.check_headers(request, visit.vault)
+    ingest.offer_of(request.headers)
+    if (fields := reading.read(said(request))) is not None:
+        call = _call(fields, visit)
+        request[_ADMITTED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
+
+
+async def _put(reading: Reading, said: Said, request: web.Request, visit: Visit) -> web.Response:
+    """The body is the audio, with a length or chunked."""
+    offer, body = ingest.offer_of(request.headers), ingest.body_of(request)
+    taken = await _taken(reading, lambda: said(request), request, visit, offer, body)
+    return ingest.answer(request, visit, taken)
+
+
+async def _httapi(reading: Reading, request: web.Request, visit: Visit) -> web.Response:
+    """A form of `mod_httapi`: the audio is its part `recorded_file`, all others are fields."""
+    ingest.check_headers(request, visit.vault)
+    reader, texts = await ingest.form(request), dict[str, str]()
+    address = _said_in_address(reading, request)
+
+    def said() -> Raw:
+        return {**address, "query": {**texts, **address["query"]}}
+
+    body = _file_of(reader, "recorded_file", texts)
+    taken = await _taken(reading, said, request, visit, Offer(), body)
+    return ingest.answer(request, visit, taken)
+
+
+async def _ngfile(reading: Reading, said: Said, request: web.Request, visit: Visit) -> web.Response:
+    """A form of rtpengine-recording: one part `ngfile`, which has neither file name nor type."""
+    body = _file_of(await ingest.form(request), "ngfile", {})
+    taken = await _taken(reading, lambda: said(request), request, visit, Offer(), body)
+    return ingest.answer(request, visit, taken)
+
+
+async def _kazoo(reading: Reading, said: Said, request: web.Request, visit: Visit) -> web.Response:
+    if not request.path.endswith(_PROBE):
+        return await _put(reading, said, request, visit)
+    size = 0
+    async for piece in ingest.body_of(request):
+        size += len(piece)
+        if size > _PROBE_BYTES:
+            raise NotAudioError("This is a text, and longer than a trial of the storage.")
+    async with connection(visit.vault.pool) as lent:
+        await ledger.record(lent, visit.caller.id, "storage.tried", facts={"bytes": size})
+    return web.json_response({"tried": True}, status=201)
+
+
+async def _before_kazoo(reading: Reading, said: Said, request: web.Request, visit: Visit) -> None:
+    if not request.path.endswith(_PROBE):
+        await _before(reading, said, request, visit)
+
+
+async def _taken(
+    reading: Reading,
+    said: Callable[[], Raw],
+    request: web.Request,
+    visit: Visit,
+    offer: Offer,
+    body: AsyncIterator[bytes],
+) -> Taken:
+    """Take the body in: for the call that was admitted, or for the one that the audio tells of."""
+    vault, caller, now = visit.vault, visit.caller, visit.now
+    if admitted := request.get(_ADMITTED):
+        return await intake.take_in(vault, caller, admitted, offer, body, now)
+    with intake.slot(vault, visit.caller):
+        spool = await intake.receive(vault, None, offer, body, now)
+        try:
+            facts = await intake.look(vault, offer, spool)
+            start = now - timedelta(seconds=facts.duration)
+            raw = {**said(), "tag": dict(facts.tags), "audio": {"start": start.isoformat()}}
+            call = await _call_with(reading.read(raw) or {}, start, visit)
+            admitted = await intake.admit(vault, caller, call, now)
+            spool = await intake.sealed_for(vault, spool, call, now)
+            return await intake.keep(vault, caller, admitted, offer, spool, now)
+        finally:
+            spool.close()
+
+
+async def _call_with(fields: dict[str, object], start: datetime, visit: Visit) -> Call:
+    """The call. One whose start was taken from its arrival has the same when it arrives again."""
+    call = _call(fields, visit)
+    if fields.get("started_at") != start.isoformat():
+        return call
+    known = await intake.start_of(visit.vault, visit.caller, call.call_id)
+    return _call({**fields, "started_at": known.isoformat()}, visit) if known else call
+
+
+def _call(fields: dict[str, object], visit: Visit) -> Call:
+    for name in ("caller", "callee"):
+        if isinstance(number := fields.get(name), str):
+            fields[name] = numbers.with_plus(number)
+    return Call.from_fields(fields, visit.vault.policy, visit.now)
+
+
+def _said_in_address(reading: Reading, request: web.Request) -> Raw:
+    """The path behind the way's own name, and the query, of which much may be of no interest."""
+    path = request.rel_url.raw_path.split("/", 3)[3]
+    query = {name: _one(request.query.getall(name)) for name in request.query}
+    return {"path": reading.path(path) or {}, "query": query, "header": _headers(request)}
+
+
+def _said_by_rtpengine(request: web.Request) -> Raw:
+    headers = _headers(request)
+    metadata: dict[str, str | list[str]] = {}
+    for name in _METADATA:
+        if isinstance(text := headers.get(name), str):
+            metadata |= mapping.pairs(text)
+    query = {name: _one(request.query.getall(name)) for name in request.query}
+    stream = _stream(headers)
+    return {"header": headers, "metadata": metadata, "query": query, "stream": stream}
+
+
+def _stream(headers: Mapping[str, str | list[str]]) -> dict[str, str | list[str]]:
+    """The name of the file, where it holds one stream of several and not the whole call."""
+    kind, name = headers.get("x-recording-kind", ""), headers.get("x-recording-file-name", "")
+    if not (isinstance(kind, str) and isinstance(name, str)) or not kind or kind == "mixed":
+        return {}
+    return {"name": unquote(name.rpartition(".")[0] or name)}
+
+
+def _headers(request: web.Request) -> dict[str, str | list[str]]:
+    return {name.lower(): _one(request.headers.getall(name)) for name in request.headers}
+
+
+def _one(values: list[str]) -> str | list[str]:
+    return values if values[1:] else values[0]
+
+
+async def _file_of(
+    reader: MultipartReader, name: str, texts: dict[str, str]
+) -> AsyncIterator[bytes]:
+    """The one part of a form that is the file; the others are put into `texts`."""
+    found = False
+    while (part := await ingest.next_part(reader)) is not None:
+        if part.name != name:
+            texts[part.name or ""] = await _text(part, sum(map(len, texts.values())))
+        elif found:
+            raise MalformedError(f"A form has one part `{name}`.")
+        else:
+            found = True
+            ingest.check_encoding(part.headers)
+            async for piece in ingest.pieces_of(part):
+                yield piece
+    if not found:
+        raise MalformedError(f"The form has no part `{name}`.")
+
+
+async def _text(part: BodyPartReader, before: int) -> str:
+    text = bytearray()
+    async for piece in ingest.pieces_of(part):
+        text += piece
+        if before + len(text) > METADATA_BYTES:
+            raise InvalidError({"metadata": f"is longer than {METADATA_BYTES} bytes"})
+    return text.decode("utf-8", "replace")
