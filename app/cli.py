@@ -19,6 +19,7 @@ from app import (
     config,
     key_commands,
     lines,
+    records,
     team_commands,
     watch_commands,
 )
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_parsers(commands)
     client.add_parsers(commands)
     watch_commands.add_parsers(commands)
+    records.add_parsers(commands)
     return parser
 
 

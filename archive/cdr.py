@@ -98,9 +98,9 @@ def _rows(body: bytes, media: str) -> Iterator[dict[str, str]]:
     if media.startswith("application/x-www-form-"):
         body = _form(body, base64=media.endswith("base64-encoded"))
     if body.lstrip()[:1] in (b"{", b"["):
-        yield from _json(body)
+        yield from json_rows(body)
     else:
-        yield from _csv(sidecar.text_of(body))
+        yield from csv_rows(io.StringIO(sidecar.text_of(body), newline=""))
 
 
 def _form(body: bytes, *, base64: bool) -> bytes:
@@ -113,7 +113,8 @@ def _form(body: bytes, *, base64: bool) -> bytes:
         raise UnclearError("the form holds no `cdr`") from None
 
 
-def _json(body: bytes) -> Iterator[dict[str, str]]:
+def json_rows(body: bytes) -> Iterator[dict[str, str]]:
+    """The rows of one JSON object, or of a list of them. Raises UnclearError for what is none."""
     try:
         value = json.loads(body)
         rows = [dict(sidecar.flat(each)) for each in _listed(value)]
@@ -126,14 +127,19 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _csv(text: str) -> Iterator[dict[str, str]]:
+def csv_rows(file: io.TextIOBase) -> Iterator[dict[str, str]]:
+    """The rows of a CSV, with its own heading or Asterisk's, as they are asked for.
+
+    Raises UnclearError for what is no CSV.
+    """
     try:
-        first = next(csv.reader(io.StringIO(text, newline="")), [])
+        first = next(csv.reader(file), [])
+        file.seek(0)
         if len(first) > _DISPOSITION and first[_DISPOSITION] in _DISPOSITIONS:
-            for row in csv.reader(io.StringIO(text, newline="")):
+            for row in csv.reader(file):
                 yield dict(zip(_MASTER, row, strict=False))
         else:
-            yield from sidecar.rows_of(io.StringIO(text, newline=""))
+            yield from sidecar.rows_of(file)
     except csv.Error:
         raise UnclearError("the body is no CSV") from None
 
