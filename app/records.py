@@ -42,7 +42,8 @@ examples:
 
 Asterisk's CSV with or without a heading, FreeSWITCH's json_cdr, and rows of our own fields
 (call_id, started_at, duration, answered, caller ...) as CSV or JSON. The start of an Asterisk call
-is taken from its unique id. An import can be repeated. The exit status is 1 if a record was not understood.
+is taken from its unique id. An import can be repeated. The exit status is 1 if a record was not
+understood.
 """
 
 _GAPS = """\
