@@ -23,7 +23,7 @@ from archive.bounds import Bounds
 from storage.database import connection
 from tests.services import Service
 from tests.sounds import tone
-from web import ingest
+from web import limits
 
 AUDIO = tone(2)
 CALL = "7a1e6a3c-5b1f-4d3a-9d0e-0f6f2a7d4c11"
@@ -487,7 +487,7 @@ async def test_curl_delivers_each_way(service: Service, curl: Any) -> None:
 async def test_a_sender_who_falls_silent_is_given_up(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "SILENCE", 0.1)
+    monkeypatch.setattr(limits, "GRACE", 0.1)
     body = ngfile(AUDIO)
     answer = await wire(service, rtpengine(service, body), body[:3000])
     assert answer.status == 503
