@@ -119,7 +119,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
         if arguments.samples:
             await samples.offer(SAMPLES, loaded.server.data_dir, addresses.ingest, vault)
             doors = addresses.retrieval, addresses.operations
-            await samples.offer_accounts(loaded.server.data_dir, doors, vault)
+            if loaded.sign_in.local:
+                await samples.offer_accounts(loaded.server.data_dir, doors, vault)
 
     await serve(loaded, then)
     return 0

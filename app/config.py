@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from app import mappings, values
 from app.settings import ConfigError, Settings
+from app.sign_in_settings import SigningIn
 from app.values import Address
 from archive.bounds import read_networks
 from archive.listening import Rules
@@ -44,6 +45,7 @@ SECTIONS = (
     "intake",
     "jobs",
     "access",
+    "sign_in",
     *map(mappings.section, mappings.WAYS),
 )
 
@@ -274,6 +276,7 @@ class Config:
     intake: Intake
     jobs: Jobs
     access: Access
+    sign_in: SigningIn
     mappings: Mapping[str, Reading]
 
     @classmethod
@@ -295,6 +298,7 @@ class Config:
             intake=Intake.from_toml(sections["intake"]),
             jobs=Jobs.from_toml(sections["jobs"], retention.timezone),
             access=Access.from_toml(sections["access"]),
+            sign_in=SigningIn.from_toml(sections["sign_in"]),
             mappings=mappings.from_toml(sections),
         )
         for settings in sections.values():

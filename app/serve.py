@@ -28,10 +28,12 @@ from storage.audio.pool import AudioPool
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
+from storage.provider import Provider
 from storage.signer import RewrittenError, Signer
 from storage.vault import Limits, Vault
 from web import doors, ingest, operations, retrieval, telephony
 from web.doors import OpenRoute, Route
+from web.sign_in_pages import SIGN_IN, SignIn
 
 log = logging.getLogger("archive")
 
@@ -207,9 +209,14 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
     shown = {name: listening.shown(name, door) for name, door in asked.named.items()}
     told = [each for each in shown.values() if each]
     listeners: list[Listener] = []
+    provider = Provider(config.sign_in.terms) if config.sign_in.terms else None
+    ways = SignIn(config.sign_in.limits, config.sign_in.local, provider)
+    if provider:
+        stack.push_async_callback(provider.close)
 
     async def open_one(name: str, public: str, routes: list[Route | OpenRoute]) -> str:
         app = doors.build(vault, public, routes, told, asked.bears)
+        app[SIGN_IN] = ways
         runner = doors.runner(app, CUT)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -35,6 +35,10 @@ class Limits:
     absolute: timedelta = timedelta(hours=8)
 
 
+USUAL = Limits()
+"""Where nothing else is said."""
+
+
 @dataclass(frozen=True, slots=True)
 class SettingUp:
     """Whose password and second factor are being set up, and the secret that is offered for it."""

@@ -21,7 +21,7 @@ from storage.vault import Vault
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What somebody typed to sign in, and the address that it came from."""
+    """What somebody typed to sign in, and what address it counts for, "" for none."""
 
     name: str
     password: str = field(repr=False)
@@ -63,7 +63,7 @@ async def enter(vault: Vault, tried: Tried, limits: Limits) -> Begun:
         if begun := right and await _begin(lent, ring, right, step, limits):
             await tries.forgive(lent, ring, tried.name.strip().casefold(), tried.address)
             return begun
-        await _refuse(lent, ring, account.id if account else None)
+        await refuse(lent, ring, account.id if account else None)
     raise UnauthenticatedError("The name, the password or the code is wrong.")
 
 
@@ -98,7 +98,8 @@ async def _accept(lent: Connection, account: str, step: int | None) -> bool:
     )
 
 
-async def _refuse(lent: Connection, ring: Ring, account: str | None) -> None:
+async def refuse(lent: Connection, ring: Ring, account: str | None) -> None:
+    """Write down that somebody was refused, if it is not too often, and who if it is known."""
     failures = await tries.to_be_told(lent, ring, account)
     if failures:
         facts = {"account": account, "failures": failures}

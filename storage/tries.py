@@ -7,7 +7,6 @@ stand here as keyed hashes alone, and for a day.
 
 import hmac
 import math
-from ipaddress import IPv6Address, ip_address, ip_network
 
 from archive import sign_in
 from archive.errors import TooManyError
@@ -20,11 +19,15 @@ NOBODY = "nobody"
 
 
 async def count(lent: Connection, ring: Ring, name: str, address: str) -> None:
-    """Count a try. Raises TooManyError, alike for names that there are and that there are not."""
+    """Count a try; an address that is many people's, as a proxy's, is "" and not counted.
+
+    Raises TooManyError, alike for names that there are and that there are not.
+    """
     await lent.execute("DELETE FROM sign_in_try WHERE tried_at < archive_now() - interval '1 day'")
     async with lent.transaction():
         await _count(lent, _mark(ring, "name", name), OF_A_NAME)
-        await _count(lent, _mark(ring, "address", _network(address)), OF_AN_ADDRESS)
+        if address:
+            await _count(lent, _mark(ring, "address", address), OF_AN_ADDRESS)
 
 
 async def _count(lent: Connection, mark: bytes, slowing: Slowing) -> None:
@@ -47,7 +50,7 @@ async def forgive(lent: Connection, ring: Ring, name: str, address: str) -> None
     await lent.execute("DELETE FROM sign_in_try WHERE mark = $1", _mark(ring, "name", name))
     await lent.execute(
         "UPDATE sign_in_try SET failures = greatest(failures - 1, 0) WHERE mark = $1",
-        _mark(ring, "address", _network(address)),
+        _mark(ring, "address", address),
     )
 
 
@@ -63,17 +66,6 @@ async def to_be_told(lent: Connection, ring: Ring, account: str | None) -> int:
         _mark(ring, "told", account or NOBODY),
     )
     return failures if sign_in.is_told(failures) else 0
-
-
-def _network(address: str) -> str:
-    """What counts as one address: of IPv6 what one customer of a network has, a /64."""
-    try:
-        peer = ip_address(address)
-    except ValueError:
-        return address  # of a unix socket there is none
-    if isinstance(peer, IPv6Address):
-        return str(peer.ipv4_mapped or ip_network((peer, 64), strict=False))
-    return str(peer)
 
 
 def _mark(ring: Ring, kind: str, what: str) -> bytes:

@@ -16,7 +16,9 @@ from aiohttp import hdrs, web
 
 from archive.errors import ForbiddenError, MalformedError
 from storage import sessions
+from storage.database import connection
 from storage.keyring import Ring
+from storage.vault import Vault
 
 COOKIE = "__Host-session"
 """A browser takes a name that begins so from this host alone, whole and over TLS alone; loopback
@@ -67,6 +69,13 @@ def drop(response: web.StreamResponse, name: str) -> None:
     response.set_cookie(
         name, "", max_age=0, path="/", secure=True, httponly=True, samesite="Strict"
     )
+
+
+async def end(request: web.Request, vault: Vault) -> None:
+    """End the session that a request shows, if it shows one."""
+    if secret := session_of(request):
+        async with connection(vault.pool) as lent:
+            await sessions.end(lent, vault.ring, secret)
 
 
 def require_same_site(request: web.Request) -> None:

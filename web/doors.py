@@ -26,12 +26,14 @@ from web import browser, connections, headers, limits, problems, trace
 from web.connections import LOG, Server
 from web.keys import Keys
 from web.limits import Crowd, Limits, WrongKeys
+from web.sign_in_pages import SIGN_IN, SignIn
 from web.tls import Shown
 
 log = logging.getLogger("archive.web")
 
 VAULT: web.AppKey[Vault] = web.AppKey("vault", Vault)
 SHOWN: web.AppKey[Sequence[Shown]] = web.AppKey("shown", Sequence[Shown])
+BEARS: web.AppKey[Limits] = web.AppKey("bears", Limits)
 RETRIEVAL_URL: web.AppKey[str] = web.AppKey("retrieval_url", str)
 
 ANYBODY: frozenset[Level] = frozenset()
@@ -134,6 +136,8 @@ def build(
     app.on_cleanup.append(lambda _: keys.end())
     app.on_response_prepare.append(headers.on_prepare)
     app[RETRIEVAL_URL] = retrieval_url
+    app[SIGN_IN] = SignIn()
+    app[BEARS] = bears
     own_heads = {route.path for route in routes if route.method == hdrs.METH_HEAD}
     for route in routes:
         _add(app, route.method, route)

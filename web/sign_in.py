@@ -14,21 +14,17 @@ import segno
 from aiohttp import hdrs, web
 from markupsafe import Markup
 
-from archive.errors import TooManyError, UnauthenticatedError
+from archive.errors import NotFoundError, TooManyError, UnauthenticatedError
 from archive.sign_in import way_on
 from storage import second_factor, sessions, signing_in
 from storage.database import connection
-from storage.sessions import Limits
 from storage.signing_in import Begun, SetUpRefusedError, Tried
 from web import browser
 from web import sign_in_pages as pages
 from web import sign_in_words as words
-from web.doors import VAULT, OpenRoute
-
-LIMITS: web.AppKey[Limits] = web.AppKey("session_limits", Limits)
-
-HOME = "/sign-in"
-"""Where to go on to if nothing else was asked for."""
+from web.doors import BEARS, VAULT, OpenRoute
+from web.sign_in_pages import HOME, SIGN_IN
+from web.sign_in_provider import come_back, leave_for
 
 _FAULTS = {
     "short": "The password has less than 12 characters.",
@@ -47,6 +43,8 @@ def routes() -> Sequence[OpenRoute]:
         OpenRoute("POST", "/sign-in", enter),
         OpenRoute("GET", "/sign-in/setup", show_setup),
         OpenRoute("POST", "/sign-in/setup", set_up),
+        OpenRoute("GET", "/sign-in/provider", leave_for),
+        OpenRoute("GET", "/sign-in/back", come_back),
         OpenRoute("POST", "/sign-out", leave),
         OpenRoute("GET", "/sign-in/style.css", style),
     ]
@@ -56,9 +54,25 @@ async def show(request: web.Request) -> web.Response:
     """`GET /sign-in?to=PATH`: the form, or that one is signed in."""
     to = way_on(request.query.get("to", ""), HOME)
     if not (secret := await _session(request)):
-        return pages.page(request, "form", to=to, wrong=False, wait=0)
+        return _form(request, to)
     token = sessions.token(request.app[VAULT].ring, secret)
     return pages.page(request, "signed_in", to=to, token=token)
+
+
+def _form(
+    request: web.Request, to: str, status: int = 200, *, wrong: bool = False, wait: int = 0
+) -> web.Response:
+    ways = request.app[SIGN_IN]
+    return pages.page(
+        request,
+        "form",
+        status,
+        to=to,
+        wrong=wrong,
+        wait=wait,
+        local=ways.local,
+        provider=ways.provider is not None,
+    )
 
 
 async def _session(request: web.Request) -> str | None:
@@ -75,6 +89,8 @@ async def _session(request: web.Request) -> str | None:
 
 async def enter(request: web.Request) -> web.Response:
     """`POST /sign-in`: sign in with name, password and code."""
+    if not request.app[SIGN_IN].local:
+        raise NotFoundError("Nobody signs in with a password here.")
     browser.require_same_site(request)
     fields = await browser.form(request)
     to = way_on(fields.get("to", ""), HOME)
@@ -82,21 +98,17 @@ async def enter(request: web.Request) -> web.Response:
         fields.get("name", ""),
         fields.get("password", ""),
         fields.get("code", ""),
-        request.remote or "",
+        request.app[BEARS].counted(request.remote),
     )
     try:
-        begun = await signing_in.enter(request.app[VAULT], tried, _limits(request))
+        begun = await signing_in.enter(request.app[VAULT], tried, request.app[SIGN_IN].limits)
     except UnauthenticatedError:
-        return pages.page(request, "form", 403, to=to, wrong=True, wait=0)
+        return _form(request, to, 403, wrong=True)
     except TooManyError as error:
-        page = pages.page(request, "form", 429, to=to, wrong=True, wait=error.retry_after)
+        page = _form(request, to, 429, wait=error.retry_after)
         page.headers[hdrs.RETRY_AFTER] = str(error.retry_after)
         return page
     return await _go_on(request, begun, to)
-
-
-def _limits(request: web.Request) -> Limits:
-    return request.app.get(LIMITS) or Limits()
 
 
 async def _go_on(request: web.Request, begun: Begun, to: str) -> web.Response:
@@ -105,18 +117,11 @@ async def _go_on(request: web.Request, begun: Begun, to: str) -> web.Response:
         response = browser.to("/sign-in/setup?" + urlencode({"to": to}))
         browser.keep(response, begun.secret, browser.SETUP_COOKIE)
         return response
-    await _end(request)
+    await browser.end(request, request.app[VAULT])
     response = browser.to(to)
     browser.keep(response, begun.secret)
     browser.drop(response, browser.SETUP_COOKIE)
     return response
-
-
-async def _end(request: web.Request) -> None:
-    vault = request.app[VAULT]
-    if secret := browser.session_of(request):
-        async with connection(vault.pool) as lent:
-            await sessions.end(lent, vault.ring, secret)
 
 
 async def show_setup(request: web.Request) -> web.Response:
@@ -139,7 +144,7 @@ async def set_up(request: web.Request) -> web.Response:
         if password != fields.get("again", ""):
             return await _setup_page(request, to, "again", 422)
         begun = await signing_in.set_up(
-            vault, setting, password, fields.get("code", ""), _limits(request)
+            vault, setting, password, fields.get("code", ""), request.app[SIGN_IN].limits
         )
     except UnauthenticatedError:
         return browser.to(HOME)
@@ -183,7 +188,7 @@ async def leave(request: web.Request) -> web.Response:
     browser.require_same_site(request)
     if secret := browser.session_of(request):
         await browser.require_token(request, request.app[VAULT].ring, secret)
-        await _end(request)
+        await browser.end(request, request.app[VAULT])
     response = pages.page(request, "signed_out")
     browser.drop(response, browser.COOKIE)
     response.headers["Clear-Site-Data"] = '"cache", "storage"'

@@ -4,11 +4,30 @@ A template escapes what it is given, and says its words through `_`, in English;
 `web/sign_in_words.py` has them in the other languages.
 """
 
+from dataclasses import dataclass
+
 from aiohttp import hdrs, web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from storage.provider import Provider
+from storage.sessions import USUAL, Limits
 from web import browser
 from web import sign_in_words as words
+
+HOME = "/sign-in"
+"""Where to go on to if nothing else was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """How people sign in at a door: by a provider, with accounts of the archive's own, or both."""
+
+    limits: Limits = USUAL
+    local: bool = True
+    provider: Provider | None = None
+
+
+SIGN_IN: web.AppKey[SignIn] = web.AppKey("sign_in", SignIn)
 
 LANGUAGE = "lang"
 """The cookie, and the field of an address, that say which language is read."""

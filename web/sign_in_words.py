@@ -34,6 +34,22 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "You are signed in": ("Olet kirjautunut sisään", "Du är inloggad"),
     "You are signed out": ("Olet kirjautunut ulos", "Du är utloggad"),
+    "You are not signed in": ("Et ole kirjautunut sisään", "Du är inte inloggad"),
+    "Sign in with your organisation": (
+        "Kirjaudu organisaatiosi tunnuksella",
+        "Logga in med din organisation",
+    ),
+    "Your organisation knows you, but you have no rights here."
+    " Whoever runs the archive can say who has.": (
+        "Organisaatiosi tuntee sinut, mutta sinulla ei ole oikeuksia täällä. Arkiston ylläpitäjä"
+        " kertoo, kenellä on.",
+        "Din organisation känner dig, men du har inga rättigheter här. Den som driver arkivet kan"
+        " säga vem som har.",
+    ),
+    "Your organisation's answer did not count. Begin again.": (
+        "Organisaatiosi vastausta ei hyväksytty. Aloita alusta.",
+        "Din organisations svar godkändes inte. Börja om.",
+    ),
     "Go on": ("Jatka", "Fortsätt"),
     "Set up your account": ("Ota tilisi käyttöön", "Ta ditt konto i bruk"),
     "Read this into an application for one-time codes, or type the letters below it.": (

@@ -310,6 +310,12 @@ CREATE TABLE sign_in_try (
 );
 CREATE INDEX sign_in_try_age ON sign_in_try (tried_at);
 
+-- Which sign-ins by a provider were done, while they could be shown again.
+CREATE TABLE sign_in_done (
+    mark bytea PRIMARY KEY CHECK (length(mark) = 32),
+    at timestamptz NOT NULL DEFAULT archive_now()
+);
+
 -- Calls that were answered, as their systems say: what ought to have a recording. `hashes` are those of
 -- the call ids under which it may be, as in `recording`; `call_hash` is the call's own. Who spoke is
 -- sealed under the key of the expiry day, and goes as soon as the recording is found and has it; the

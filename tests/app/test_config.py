@@ -26,6 +26,14 @@ S3 = {
     "ARCHIVE_OBJECTS_SECRET_KEY": "secret",
 }
 
+PROVIDER = {
+    "ARCHIVE_SIGN_IN_ACCOUNTS": "provider",
+    "ARCHIVE_SIGN_IN_ISSUER": "https://login.example.fi/realm",
+    "ARCHIVE_SIGN_IN_CLIENT_ID": "archive",
+    "ARCHIVE_SIGN_IN_CLIENT_SECRET": "secret",
+    "ARCHIVE_SIGN_IN_GROUPS": "leads = supervisor",
+}
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -132,6 +140,19 @@ OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
         lambda c: c.intake.expected_within == timedelta(hours=26),
     ),
     ("jobs", "nightly"): ("15 2 * * *", lambda c: c.jobs.nightly == "15 2 * * *"),
+    ("sign_in", "accounts"): ("both", lambda c: c.sign_in.local and c.sign_in.terms),
+    ("sign_in", "idle"): ("PT5M", lambda c: c.sign_in.limits.idle == timedelta(minutes=5)),
+    ("sign_in", "absolute"): ("PT1H", lambda c: c.sign_in.limits.absolute == timedelta(hours=1)),
+    ("sign_in", "issuer"): (PROVIDER["ARCHIVE_SIGN_IN_ISSUER"], lambda c: not c.sign_in.local),
+    ("sign_in", "client_id"): ("me", lambda c: c.sign_in.terms.client_id == "me"),
+    ("sign_in", "client_secret"): ("hidden", lambda c: c.sign_in.terms.client_secret == "hidden"),
+    ("sign_in", "algorithms"): ("ES256", lambda c: c.sign_in.terms.algorithms == {"ES256"}),
+    ("sign_in", "scopes"): ("openid", lambda c: c.sign_in.terms.scopes == "openid"),
+    ("sign_in", "groups_claim"): ("roles", lambda c: c.sign_in.terms.groups_claim == "roles"),
+    ("sign_in", "groups"): (
+        "a = auditor, b = supervisor queues:x|y teams:z",
+        lambda c: c.sign_in.terms.grants[1].queues == ("x", "y"),
+    ),
     ("access", "reason_for"): (
         "contract, other",
         lambda c: c.access.listening.reason_for == {"contract", "other"},
@@ -159,7 +180,7 @@ for _door in ("ingest", "retrieval", "operations"):
 @pytest.mark.parametrize(("section", "key"), every_key())
 def test_each_key_can_be_overridden_by_the_environment(section: str, key: str) -> None:
     value, holds = OVERRIDES[section, key]
-    environ = dict(S3) if section == "objects" else {}
+    environ = dict({"objects": S3, "sign_in": PROVIDER}.get(section, {}))
     if "_tls_" in key:  # a certificate and its key come together
         door = key.split("_")[0]
         environ |= {variable(section, f"{door}_tls_{part}"): value for part in ("cert", "key")}
@@ -178,7 +199,9 @@ def refused(file: Path, environ: dict[str, str] | None = None) -> ConfigError:
     return caught.value
 
 
-_OPTIONAL = {"access_key", "secret_key"} | {key for _, key in every_key() if "_tls_" in key}
+_OPTIONAL = {"access_key", "secret_key", "client_secret", "groups"} | {
+    key for _, key in every_key() if "_tls_" in key
+}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +335,30 @@ WRONG = [
     ("access", "reason_for", '"contract"'),
     ("access", "recordings_per_hour", "0"),
     ("access", "recordings_per_hour", "10001"),
+    ("sign_in", "accounts", '"none"'),
+    ("sign_in", "idle", '"PT9H"'),
+    ("sign_in", "absolute", '"8 hours"'),
+    ("sign_in", "issuer", '"http://login.example.fi"'),
+    ("sign_in", "algorithms", '["none"]'),
+    ("sign_in", "algorithms", '["RS256", "HS256"]'),
+    ("sign_in", "algorithms", "[]"),
+    ("sign_in", "groups", '["leads"]'),
+    ("sign_in", "groups", '["pbx = uploader"]'),
+    ("sign_in", "groups", '["a = auditor queues:x"]'),
+    ("sign_in", "groups", '["a = supervisor call_types:chat"]'),
+    ("sign_in", "groups", '["a = supervisor queues:|"]'),
+    ("sign_in", "groups", '["a = supervisor anything:x"]'),
 ]
+
+
+@pytest.mark.parametrize("key", ["issuer", "client_id", "client_secret", "groups"])
+def test_a_provider_is_there_whole_or_not_at_all(key: str) -> None:
+    environ = {name: text for name, text in PROVIDER.items() if not name.endswith(key.upper())}
+    with pytest.raises(ConfigError) as caught:
+        load(EXAMPLE, environ)
+    assert (caught.value.section, caught.value.key) == ("sign_in", key)
+    with pytest.raises(ConfigError, match="accounts"):
+        load(EXAMPLE, {**PROVIDER, "ARCHIVE_SIGN_IN_ACCOUNTS": "local"})
 
 
 @pytest.mark.parametrize(("section", "key", "value"), WRONG)
@@ -375,12 +421,15 @@ def test_half_of_tls_is_refused(given: str, missing: str) -> None:
     assert error.key == f"ingest_tls_{missing}"
 
 
-@pytest.mark.parametrize("key", ["access_key", "secret_key"])
-def test_a_secret_in_the_file_is_refused(file: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("objects", "access_key"), ("objects", "secret_key"), ("sign_in", "client_secret")],
+)
+def test_a_secret_in_the_file_is_refused(file: Path, section: str, key: str) -> None:
     edit(file, rf"^{key} = .*", f'{key} = "s3cr3t-value"')
     error = refused(file)
-    assert (error.where, error.section, error.key) == (str(file), "objects", key)
-    assert f"ARCHIVE_OBJECTS_{key.upper()}_FILE" in str(error)
+    assert (error.where, error.section, error.key) == (str(file), section, key)
+    assert f"{variable(section, key)}_FILE" in str(error)
     assert "s3cr3t" not in str(error)
 
 

@@ -6,7 +6,7 @@ from aiohttp import web
 from archive.access import Level
 from storage.vault import Vault
 from tests.services import Service, ways_in
-from web import operations, retrieval
+from web import ingest, operations, retrieval, sign_in
 from web.doors import ANYBODY, OpenRoute, Route, Visit, build
 
 
@@ -23,7 +23,9 @@ def test_only_what_is_meant_for_anybody_is_open() -> None:
     doors = [ways_in(), retrieval.routes(), operations.routes()]
     for routes in doors:
         opened = {route.path for route in routes if isinstance(route, OpenRoute)}
+        opened -= {route.path for route in sign_in.routes()}
         assert opened <= {"/openapi.json", "/healthz", "/readyz"}
+    assert not any(route.path.startswith("/sign-") for route in ingest.routes())
     uploads = {
         route.path
         for routes in doors[1:]
