@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import aiohttp
 
@@ -102,7 +102,10 @@ class Provider:
             "redirect_uri": back,
             "code_verifier": verifier,
         }
-        login = aiohttp.encode_basic_auth(terms.client_id, terms.client_secret)
+        # As a form would have them (RFC 6749, 2.3.1): a secret may have any character.
+        login = aiohttp.encode_basic_auth(
+            quote_plus(terms.client_id), quote_plus(terms.client_secret)
+        )
         answer = id_token.parsed(await self._ask(seen.token, asked, login))
         token = answer.get("id_token") if isinstance(answer, dict) else None
         if not isinstance(token, str):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote_plus
 
 from aiohttp import web
 from joserfc import jws
@@ -100,7 +101,7 @@ class Rogue:
         form = await request.post()
         verifier, code = str(form.get("code_verifier")), str(form.get("code"))
         hashed = _text(hashlib.sha256(verifier.encode()).digest())
-        login = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+        login = base64.b64encode(f"{CLIENT}:{quote_plus(SECRET)}".encode()).decode()
         right = hashed == self.challenge and request.headers["Authorization"] == f"Basic {login}"
         if not right or code in self.codes:
             return web.json_response({"error": "invalid_grant"}, status=400)
