@@ -24,7 +24,8 @@ def _print(report: Report) -> None:
     done = report.replayed
     print(
         f"ledger: {done.entries} entries taken back; {done.erased} recordings erased again,"
-        f" {done.closed} days closed, {done.revoked} keys revoked"
+        f" {done.closed} days closed, {done.revoked} keys revoked,"
+        f" {done.locked} accounts locked"
     )
     print(
         f"objects: {report.objects} looked at; {report.rebuilt} recordings rebuilt,"

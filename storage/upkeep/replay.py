@@ -4,7 +4,8 @@ it tells is done again.
 The published entries (`storage.published`) are believed as far as the archive signed them, since
 their tree must have the signed root; the few after that, which a crash left unsigned, for the mark
 that their bundle bears. Then the rows are made to agree: what is told as erased becomes a
-tombstone, a day that is told as closed is closed, a key that is told as revoked opens nothing.
+tombstone, a day that is told as closed is closed, a key that is told as revoked opens nothing, and
+nobody is signed in.
 """
 
 import asyncio
@@ -19,10 +20,14 @@ from storage.vault import Vault
 
 _BATCH = 5000
 
+_CHANGES = ["account.changed", "account.reset", "account.set_up"]
+"""After which the row of a local account in a backup has rights or a password of before."""
+
 
 @dataclass(slots=True)
 class Replayed:
-    """What was done again: entries taken back, tombstones made, days closed, keys revoked.
+    """What was done again: entries taken back, tombstones made, days closed, keys revoked, accounts
+    locked.
 
     `unfinished` rows of uploads that were under way then, or given up, were dropped: their objects
     decide what they are.
@@ -32,6 +37,7 @@ class Replayed:
     erased: int = 0
     closed: int = 0
     revoked: int = 0
+    locked: int = 0
     unfinished: int = 0
 
 
@@ -50,11 +56,14 @@ async def run(vault: Vault) -> Replayed:
         if last and size >= last.size:
             await _check(lent, last)
         done.entries = await _take_back(vault, lent, size, last)
-        rotated = await _rotated(lent, size)
+        rotated = await _since(lent, size, "key", ["key.rotated"])
+        changed = await _since(lent, size, "account", _CHANGES)
+        locked = await _since(lent, size, "account", ["account.locked"])
         await _drop_waiting(lent, size)
         done.erased = await _bury(lent)
         done.closed = await _close(lent)
         done.revoked = await _revoke(lent, rotated)
+        done.locked = await _lock(lent, changed, locked)
         done.unfinished = _count(
             await lent.execute("DELETE FROM recording WHERE state IN ('receiving', 'abandoned')")
         )
@@ -158,17 +167,19 @@ async def _close(lent: Connection) -> int:
     return len(days)
 
 
-async def _rotated(lent: Connection, size: int) -> list[str]:
-    """The keys that were rotated since: their rows know the former secret alone, which may have
-    been rotated away because it leaked.
+async def _since(lent: Connection, size: int, fact: str, acts: list[str]) -> list[str]:
+    """The keys or accounts that are told of in such acts since: their rows know what was before,
+    which may have been changed because it leaked.
     """
     rows = await lent.fetch(
-        "SELECT DISTINCT l.facts->>'key' AS key FROM ledger l WHERE l.position >= $1"
-        " AND l.act = 'key.rotated' AND NOT EXISTS (SELECT FROM ledger_waiting w"
+        "SELECT DISTINCT l.facts->>$2 AS id FROM ledger l WHERE l.position >= $1"
+        " AND l.act = ANY ($3) AND NOT EXISTS (SELECT FROM ledger_waiting w"
         " WHERE w.act = l.act AND w.at = l.at AND w.facts = l.facts)",
         size,
+        fact,
+        acts,
     )
-    return [row["key"] for row in rows]
+    return [row["id"] for row in rows]
 
 
 async def _revoke(lent: Connection, rotated: list[str]) -> int:
@@ -184,6 +195,21 @@ async def _revoke(lent: Connection, rotated: list[str]) -> int:
         await lent.execute(
             "UPDATE access_key k SET revoked_at = l.at FROM ledger l WHERE l.act = 'key.revoked'"
             " AND l.facts->>'key' = k.id AND k.revoked_at IS NULL"
+        )
+    )
+
+
+async def _lock(lent: Connection, changed: list[str], locked: list[str]) -> int:
+    """Sign everybody out, and lock the accounts that were locked or made safe since. A provider
+    grants its people their rights anew at each sign-in.
+    """
+    await lent.execute("DELETE FROM session")
+    return _count(
+        await lent.execute(
+            "UPDATE account SET locked_at = archive_now() WHERE locked_at IS NULL"
+            " AND (id = ANY ($1) OR (id = ANY ($2) AND subject IS NULL))",
+            locked,
+            changed,
         )
     )
 

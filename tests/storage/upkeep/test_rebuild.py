@@ -19,7 +19,17 @@ import pytest
 
 from archive.errors import UnavailableError
 from archive.story import read as read_story
-from storage import credentials, database, fuse, ledger, published, recordings, steps, tree
+from storage import (
+    accounts,
+    credentials,
+    database,
+    fuse,
+    ledger,
+    published,
+    recordings,
+    steps,
+    tree,
+)
 from storage.database import connection, migrate
 from storage.holdings import Holding
 from storage.release import release
@@ -32,6 +42,7 @@ from tests.postgres import BIN, Postgres
 from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
 from tests.storage.upkeep.test_reconcile import put, stored
+from tests.web.browsing import signed_in
 from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem, query
 
@@ -112,6 +123,7 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
     gone = await upload(service, "gone", started_at=a_year_ago(seconds=50))
     stolen = await service.key("supervisor", "stolen")
     leaked = await service.key("supervisor", "leaked")
+    anna, bo = await signed_in(service), await signed_in(service, "bo")
     dumps: list[bytes] = []
     real = service.vault.objects
 
@@ -126,6 +138,7 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
     async with connection(service.vault.pool) as lent:
         await credentials.revoke(lent, "first-stolen")
         await credentials.rotate(lent, service.vault.ring, "first-leaked", timedelta())
+        await accounts.lock(lent, "anna")
     await service.turn_clock(timedelta(seconds=51))
     assert (await service.erase()).erased == 1
     await tree.checkpoint(service.vault)
@@ -142,7 +155,7 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
 
     report = await rebuild.run(vault)
     done = report.replayed
-    assert (done.erased, done.revoked, done.unfinished) == (1, 2, 1)
+    assert (done.erased, done.revoked, done.locked, done.unfinished) == (1, 2, 1, 1)
     assert (report.objects, report.rebuilt, report.over, report.strange.count) == (3, 2, 0, 0)
     await tree.agree_wholly(vault)
     again = await backups.serve(vault, service)
@@ -154,6 +167,12 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
     assert (await again.get(f"/v1/certificates/{gone}")).status == 200
     for ended in (stolen, leaked):
         assert (await again.get(f"/v1/recordings/{kept}", ended)).status == 401
+    async with connection(again.vault.pool) as lent:
+        rows = {row.name: row.locked_at is not None for row in await accounts.every(lent)}
+    assert rows == {"anna": True, "bo": False}
+    for browser in (anna, bo):
+        browser.door = again.retrieval
+        assert (await browser.get("/v1/recordings")).status == 401, "nobody is signed in"
     receipt = await again.put("later", first, query(queue="faults"))
     assert receipt.status in (200, 409), "the call is known"
     told = await again.acts()
