@@ -61,6 +61,11 @@ async def test_every_wrong_token_gets_the_same_answer(service: Service) -> None:
         )
         assert answer.status == 401, await answer.text()
         answers.add((await answer.text(), answer.headers["WWW-Authenticate"]))
+    for login in ("\xe4\xf6==", "x", "////", ""):
+        answer = await service.put(
+            "c", tone(), query(), token=None, headers={"Authorization": f"Basic {login}"}
+        )
+        assert answer.status == 401, login
     ((body, _),) = answers
     assert json.loads(body)["type"] == "urn:call-archive:problem:unauthenticated"
     assert await service.rows() == []
