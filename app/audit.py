@@ -232,6 +232,7 @@ def _facts(shown: Erasure) -> dict[str, object]:
         "holds": True,
         "recording": shown.recording,
         "rule": shown.rule,
+        "early": shown.early,
         "due": shown.due.isoformat(),
         "stored_at": shown.stored_at.isoformat(),
         "erased_at": shown.erased_at.isoformat(),
@@ -248,6 +249,7 @@ def _words(shown: Erasure) -> str:
     return (
         f"holds: the ledger says that recording {shown.recording} was due at"
         f" {shown.due.isoformat()} ({shown.rule}), was erased at {shown.erased_at.isoformat()},"
+        f"{' early, as two people granted,' if shown.early else ''}"
         f" and that {closed}"
     )
 

@@ -17,6 +17,7 @@ from app import (
     audit,
     client,
     config,
+    erase_command,
     key_commands,
     lines,
     records,
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     account_commands.add_parsers(commands)
     team_commands.add_parsers(commands)
     _expire_parser(commands)
+    erase_command.add_parsers(commands)
     _reconcile_parser(commands)
     _rebuild_parser(commands)
     _check_parser(commands)

@@ -1,12 +1,11 @@
 """`archive expire`: erase what is due, say what is or will be, let a stopped fuse go on."""
 
 import json
-import os
 import sys
 from datetime import date, datetime, time, timedelta
-from pathlib import Path
 
 from app.config import Config
+from app.erase_command import own_token
 from app.serve import opened
 from archive.retention import Policy
 from jobs import expiry
@@ -42,7 +41,7 @@ async def act(config: Config, through: date | None, token_file: str, *, as_json:
     """Erase what is due, after letting a blown fuse go on `through` a day if asked to; 1 if
     something is left.
     """
-    token = _token(token_file) if through else ""
+    token = own_token(token_file) if through else ""
     async with opened(config, join=True, patience=database.LONG) as vault:
         if through and not await _released(vault, through, token):
             return 1
@@ -87,13 +86,6 @@ async def _released(vault: Vault, through: date, token: str) -> bool:
         return False
     print(f"released through {day}{'.' * bool(also)}{also}", file=sys.stderr)
     return True
-
-
-def _token(file: str) -> str:
-    """Whose word it is: the token from its file or from the environment, if there is one."""
-    if name := file or os.environ.get("ARCHIVE_TOKEN_FILE", ""):
-        return Path(name).read_text("utf-8").strip()
-    return os.environ.get("ARCHIVE_TOKEN", "").strip()
 
 
 def _end_of(day: date, policy: Policy) -> datetime:

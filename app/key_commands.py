@@ -34,6 +34,7 @@ def add_parsers(commands: Commands) -> None:
     add.add_argument("--call-types", help="call types that a reader is limited to, by commas")
     add.add_argument("--queues", help="queues that a reader is limited to, by commas")
     add.add_argument("--teams", help="teams that a reader is limited to; see `archive team`")
+    add.add_argument("--person", help="whose it is: two keys of one person are not four eyes")
     add.add_argument("--networks", help="where it may come from, like 10.0.0.0/8,2001:db8::/32")
     add.add_argument("--rate", help="how often it may ask, like 20/s, 100/min or 1000/h")
     add.add_argument("--quota", help="what an uploader may hand over in a day, like 50GB")
@@ -72,7 +73,9 @@ async def _key_add(arguments: argparse.Namespace) -> int:
         bounds = Bounds.from_texts(arguments.networks, arguments.rate, arguments.quota)
     except ValueError as error:
         raise KeyRefusedError(str(error)) from None
-    token = await add(loaded, arguments.name, level, arguments.source, limits, bounds)
+    token = await add(
+        loaded, arguments.name, level, arguments.source, limits, bounds, arguments.person
+    )
     facts = {"name": arguments.name, "level": str(level), "token": token}
     print(json.dumps(facts) if arguments.json else token)
     return 0
@@ -97,6 +100,7 @@ def _key_line(row: dict[str, Any]) -> str:
     about = [
         row["source"] or (types if row["level"] in ("supervisor", "privacy") else ""),
         "of " + ", ".join(circle) if circle else "",
+        f"person {row['person']}" if row["person"] else "",
         f"used {used:%Y-%m-%d %H:%M}" if used else "never used",
         "from " + ",".join(row["networks"]) if row["networks"] else "",
         row["rate"] or "",

@@ -50,10 +50,11 @@ async def add(
     source: str | None,
     limits: Limits,
     bounds: Bounds,
+    person: str | None,
 ) -> str:
     """Make a key; returns its token. Raises KeyRefusedError."""
     async with keyed(config) as (lent, ring):
-        return await credentials.add(lent, ring, name, level, source, limits, bounds)
+        return await credentials.add(lent, ring, name, level, source, limits, bounds, person)
 
 
 async def every(config: Config) -> list[KeyRow]:

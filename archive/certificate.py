@@ -25,6 +25,9 @@ FORMAT = "call-archive certificate 1"
 BEGIN = ("stored", "rebuilt")
 """The acts by which a recording comes to be in the archive."""
 
+GRANTED = "erasure.granted"
+"""The act by which a recording is erased before its time: two people, of whom it names the keys."""
+
 Check = Callable[[Note], Checkpoint]
 """Gives the checkpoint of a note that is signed as it should be; NoteError for any other."""
 
@@ -111,10 +114,14 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What the certificate of one recording shows; `closed_at` is when the day's key went."""
+    """What the certificate of one recording shows; `closed_at` is when the day's key went.
+
+    `early`: erased before it was due, by the rule that two people may grant a person's request.
+    """
 
     recording: str
     rule: str
+    early: bool
     due: datetime
     stored_at: datetime
     erased_at: datetime
@@ -128,9 +135,13 @@ def erasure(certificate: Certificate, signed: Check) -> Erasure:
     """
     certificate.check(signed)
     stored, erased = certificate.entry(*BEGIN), certificate.entry("erased")
-    closed = certificate.entry("day.closed")
-    if not stored or not erased or len(certificate.entries) != (3 if closed else 2):
-        raise CertificateError("A certificate has the entries stored, erased and day.closed.")
+    granted, closed = certificate.entry(GRANTED), certificate.entry("day.closed")
+    found = [each for each in (stored, erased, granted, closed) if each]
+    if not stored or not erased or len(certificate.entries) != len(found):
+        raise CertificateError(
+            "A certificate has the entries stored, erased, day.closed, and erasure.granted of what"
+            " was erased before its time."
+        )
     if stored.recording is None or stored.recording != erased.recording:
         raise CertificateError("The entries are not about the same recording.")
     for name in ("day", "due", "rule"):
@@ -139,7 +150,8 @@ def erasure(certificate: Certificate, signed: Check) -> Erasure:
     due = _instant(erased)
     if not stored.position < erased.position:
         raise CertificateError("The recording is erased before it is stored.")
-    if erased.at < due:
+    early = erased.at < due
+    if early and not _granted(granted, erased):
         raise CertificateError("The recording was erased before it was due.")
     if closed and closed.facts.get("day") != erased.facts.get("day"):
         raise CertificateError("The day that was closed is not the recording's.")
@@ -148,10 +160,23 @@ def erasure(certificate: Certificate, signed: Check) -> Erasure:
     return Erasure(
         str(erased.recording),
         str(erased.facts["rule"]),
+        early,
         due,
         stored.at,
         erased.at,
         closed.at if closed else None,
+    )
+
+
+def _granted(granted: Entry | None, erased: Entry) -> bool:
+    """Whether two different keys granted this erasure before it was done."""
+    keys = granted.facts.get("keys") if granted else None
+    return (
+        granted is not None
+        and granted.recording == erased.recording
+        and granted.position < erased.position
+        and isinstance(keys, list)
+        and len(set(map(str, keys))) == 2
     )
 
 

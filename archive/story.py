@@ -1,5 +1,5 @@
 """Whether the ledger's story is whole: every recording that came due is in it as erased, none
-early, none twice, none left out.
+early but what two people granted, none twice, none left out.
 
 It is read from an export: each entry's canonical bytes on a line of its own, in their order, then
 an empty line and the signed checkpoint. Nothing else is needed but the public key.
@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from archive import nights
-from archive.certificate import BEGIN
+from archive.certificate import BEGIN, GRANTED
 from archive.ledger import instant
 
 LATE = timedelta(days=1)
@@ -60,6 +60,7 @@ class Story:
     lately: list[str] = field(default_factory=list)
     # Ids and times stay the bytes that they were read as: a million of them are not made into text.
     _due: dict[bytes, bytes] = field(default_factory=dict)
+    _granted: set[bytes] = field(default_factory=set)
     _erased: list[tuple[int, bytes]] = field(default_factory=list)
     _accounted: int = 0
     _ahead: bytes = b"~"
@@ -116,6 +117,8 @@ def _hear_unusual(story: Story, position: int, line: bytes) -> str:
             _check_night(story, position, facts)
         elif act == "day.closed":
             story.days_closed += 1
+        elif act == GRANTED:
+            story._granted.add(_bytes(entry["recording"]))
         elif act in (*BEGIN, "erased"):
             told = (at, facts["due"], entry["recording"])
             _hear(story, position, act in BEGIN, *map(_bytes, told))
@@ -161,7 +164,8 @@ def _hear(
         _wrong(story, position, identifier, "is erased by another due time")
     if at > story._ahead:
         _wrong(story, position, identifier, "is erased at a time that has not come yet")
-    if at < due:  # both in the ledger's one form, so that their order is that of the texts
+    # Both in the ledger's one form, so that their order is that of the texts.
+    if at < due and identifier not in story._granted:
         _wrong(story, position, identifier, "is erased before it is due")
     if at[:10] > due[:10]:  # by their days: that lets nearly all pass
         _hear_late(story, position, at, due, identifier)

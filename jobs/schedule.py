@@ -17,7 +17,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from archive.errors import UnavailableError
 from jobs import expiry, nightly
-from storage import cdrs, database, nights, removal, tree
+from storage import cdrs, database, early, nights, removal, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import RewrittenError, SignerError
@@ -166,6 +166,7 @@ async def tidy(vault: Vault) -> bool:
     await expiry.run(vault)
     await cdrs.forget(vault)
     await cdrs.match(vault)
+    await early.run(vault)
     nightly.make_keys(vault, await database.now(vault.pool))
     await nightly.catch_up(vault)
     await tree.checkpoint(vault)

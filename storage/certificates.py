@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from archive.access import Caller
-from archive.certificate import BEGIN, Certificate, Proven
+from archive.certificate import BEGIN, GRANTED, Certificate, Proven
 from archive.errors import NotFoundError
 from archive.note import Checkpoint
 from storage import ledger, tree
@@ -37,12 +37,13 @@ async def of_recording(vault: Vault, caller: Caller, identifier: UUID) -> Certif
             "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"
             " WHERE recording = $1 AND act = ANY($2) ORDER BY position",
             identifier,
-            [*BEGIN, "erased"],
+            [*BEGIN, GRANTED, "erased"],
         )
         if len(rows) < 2 or rows[-1]["act"] != "erased":
             raise NotFoundError(_NOT_YET)
+        granted = [row for row in rows if row["act"] == GRANTED][:1]
         closed = await _closing(lent, rows[-1]["facts"]["day"])
-    return await _proven(vault, [rows[0], rows[-1], *([closed] if closed else [])])
+    return await _proven(vault, [rows[0], *granted, rows[-1], *([closed] if closed else [])])
 
 
 async def of_night(vault: Vault, day: date) -> Certificate:

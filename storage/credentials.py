@@ -84,6 +84,7 @@ class KeyRow:
     former_until: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+    person: str | None
 
 
 def read(text: str) -> Token:
@@ -173,19 +174,22 @@ async def add(
     source: str | None = None,
     limits: Limits = UNLIMITED,
     bounds: Bounds = FREE,
+    person: str | None = None,
 ) -> str:
     """Make a key and return its token, which is not stored. Raises KeyRefusedError."""
     if level is Level.UPLOADER:
         source = source or name
     _check(name, level, source, bounds)
+    if person is not None and not _NAME.fullmatch(person):
+        raise KeyRefusedError("a person is written like a name")
     await check_limits(connection, level, limits)
     token = Token.new()
     async with connection.transaction():
         try:
             await connection.execute(
                 "INSERT INTO access_key (id, name, level, source, call_types, queues, teams,"
-                " networks, rate, quota, secret)"
-                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                " networks, rate, quota, secret, person)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                 token.id,
                 name,
                 level,
@@ -197,6 +201,7 @@ async def add(
                 bounds.rate and bounds.rate.text,
                 bounds.quota,
                 _peppered(ring, token),
+                person,
             )
         except asyncpg.UniqueViolationError:
             raise KeyRefusedError("there is a key of this name; revoked names stay taken") from None
@@ -291,7 +296,7 @@ async def every(connection: Connection) -> list[KeyRow]:
         "SELECT id, name, level, source, call_types, queues, teams, networks, rate, quota,"
         " created_at,"
         " CASE WHEN former_until > archive_now() THEN former_until END AS former_until,"
-        " used_at, revoked_at FROM access_key ORDER BY created_at, name"
+        " used_at, revoked_at, person FROM access_key ORDER BY created_at, name"
     )
     return [_row(row) for row in rows]
 
@@ -313,6 +318,7 @@ def _row(row: asyncpg.Record) -> KeyRow:
         row["former_until"],
         row["used_at"],
         row["revoked_at"],
+        row["person"],
     )
 
 

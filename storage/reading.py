@@ -65,6 +65,15 @@ async def get(
     return from_row(vault.ring, row, caller.scope)
 
 
+async def stands(lent: Connection, identifier: UUID) -> bool:
+    """Whether a recording that is being sent is not being erased meanwhile."""
+    return bool(
+        await lent.fetchval(
+            "SELECT true FROM recording WHERE id = $1 AND state = 'stored'", identifier
+        )
+    )
+
+
 async def require_reason(vault: Vault, caller: Caller, opened: Opened, now: datetime) -> None:
     """Raise ReasonNeededError where hearing this would: for who asks for the headers alone."""
     recording = opened.recording

@@ -6,17 +6,17 @@ counts. Each step is an entry of the ledger, and the asking is read back from th
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 from archive.access import Level
 from archive.errors import UnauthenticatedError
-from storage import borne, clocks, credentials, ledger
+from storage import borne, clocks, credentials, four_eyes, ledger
 from storage.database import Connection, connection
+from storage.four_eyes import Matter
 from storage.keyring import Ring
 from storage.vault import Vault
 
-WAIT = timedelta(hours=24)
-"""How long a person who asked waits for the second."""
+_LEVELS = frozenset({Level.ADMIN})
 
 
 class ReleaseRefusedError(ValueError):
@@ -42,8 +42,7 @@ async def release(vault: Vault, through: date, token: str = "") -> Release:
     a token that is not an admin's.
     """
     async with connection(vault.pool) as lent, lent.transaction():
-        # One release at a time: two who ask at once would not see each other.
-        await lent.execute("SELECT FROM archive FOR UPDATE")
+        await four_eyes.alone(lent)
         today = vault.policy.day_of((await clocks.read(lent)).database)
         if through > today:
             raise ReleaseRefusedError(
@@ -59,7 +58,10 @@ async def release(vault: Vault, through: date, token: str = "") -> Release:
         reach = None if through == today else through
         count, digest = await borne.stopped(lent, reach)
         facts: dict[str, object] = {"through": through.isoformat(), "let_go": count}
-        asker = await _asker(lent, actor, through, digest) if several else None
+        seen = {**facts, "digest": digest}
+        answers = {"through": through.isoformat()}
+        matter = Matter("fuse.release_asked", "fuse.released", _LEVELS, seen, answers=answers)
+        asker = await four_eyes.asker(lent, actor, matter) if several else None
         if several and asker is None:
             facts["digest"] = digest
             await ledger.record(lent, actor, "fuse.release_asked", facts=facts)
@@ -73,9 +75,10 @@ async def release(vault: Vault, through: date, token: str = "") -> Release:
 
 
 async def admins(lent: Connection) -> int:
-    """How many keys of level admin are valid: with two, a release is two people's decision."""
+    """How many people hold a valid key of level admin: with two, a release is their decision."""
     found: int = await lent.fetchval(
-        "SELECT count(*) FROM access_key WHERE level = $1 AND revoked_at IS NULL", Level.ADMIN
+        "SELECT count(DISTINCT coalesce(person, id)) FROM holder WHERE level = $1 AND valid",
+        Level.ADMIN,
     )
     return found
 
@@ -91,26 +94,6 @@ async def _person(lent: Connection, ring: Ring, token: str) -> str:
             f"only a key of level admin can release; this one is of level {caller.level}"
         )
     return caller.id
-
-
-async def _asker(lent: Connection, actor: str, through: date, digest: str) -> str | None:
-    """Who else asked for the same, not too long ago, and whose asking was not answered yet."""
-    found: str | None = await lent.fetchval(
-        "SELECT asked.actor FROM told asked JOIN access_key ON access_key.id = asked.actor"
-        " WHERE asked.act = 'fuse.release_asked' AND asked.actor <> $1"
-        " AND asked.facts->>'through' = $2 AND asked.facts->>'digest' = $3"
-        " AND asked.at BETWEEN archive_now() - $4::interval AND archive_now()"
-        " AND access_key.revoked_at IS NULL AND access_key.level = $5"
-        " AND NOT EXISTS (SELECT FROM told WHERE told.act = 'fuse.released'"
-        " AND told.at >= asked.at AND told.facts->>'through' = $2)"
-        " ORDER BY asked.at DESC LIMIT 1",
-        actor,
-        through.isoformat(),
-        digest,
-        WAIT,
-        Level.ADMIN,
-    )
-    return found
 
 
 async def _let_go_on(lent: Connection, through: date, today: date) -> None:

@@ -124,6 +124,7 @@ class Service:
         bounds: Bounds = FREE,
         queues: list[str] | None = None,
         among: list[str] | None = None,
+        person: str | None = None,
     ) -> str:
         """Make one more key."""
         async with connection(self.vault.pool) as lent:
@@ -134,6 +135,7 @@ class Service:
                 Level(level),
                 limits=KeyLimits(call_types, queues, among),
                 bounds=bounds,
+                person=person,
             )
 
     async def team(self, name: str, agents: Sequence[str] = (), queues: Sequence[str] = ()) -> None:

@@ -81,14 +81,21 @@ def main(path: str, verifier: str) -> None:
             fail(f"the entry {one['entry'].get('act')} is not in the signed tree")
         act = "stored" if one["entry"]["act"] == "rebuilt" else one["entry"]["act"]
         acts[act], places[act] = one["entry"], one["position"]
-    whole = ({"stored", "erased"}, {"stored", "erased", "day.closed"})
-    if set(acts) not in whole or len(acts) != len(certificate["entries"]):
-        fail("a certificate has the entries stored, erased and day.closed")
+    least, most = {"stored", "erased"}, {"stored", "erased", "day.closed", "erasure.granted"}
+    if not least <= set(acts) <= most or len(acts) != len(certificate["entries"]):
+        fail(
+            "a certificate has the entries stored, erased, day.closed, and erasure.granted if early"
+        )
     stored, erased, closed = acts["stored"], acts["erased"], acts.get("day.closed")
+    granted = acts.get("erasure.granted")
     same = all(stored["facts"][name] == erased["facts"][name] for name in ("day", "due", "rule"))
     if not same or stored["recording"] != erased["recording"]:
         fail("the recording was stored under another id, day, time or rule")
-    if datetime.fromisoformat(erased["at"]) < datetime.fromisoformat(erased["facts"]["due"]):
+    early = datetime.fromisoformat(erased["at"]) < datetime.fromisoformat(erased["facts"]["due"])
+    two = granted and granted["recording"] == erased["recording"]
+    two = two and places["erasure.granted"] < places["erased"]
+    two = two and len({str(key) for key in granted["facts"]["keys"]}) == 2
+    if early and not two:
         fail("the recording was erased before it was due")
     if not places["stored"] < places["erased"]:
         fail("the recording was erased before it was stored")
@@ -98,7 +105,8 @@ def main(path: str, verifier: str) -> None:
         fail("the day was closed before the recording was erased")
     print(
         f"holds: the ledger says that recording {erased['recording']} was due at"
-        f" {erased['facts']['due']} ({erased['facts']['rule']}) and was erased at {erased['at']};"
+        f" {erased['facts']['due']} ({erased['facts']['rule']}) and was erased at {erased['at']}"
+        f"{', early, as two people granted;' if early else ';'}"
         f" its day's key {'was destroyed by ' + closed['at'] if closed else 'is not destroyed yet'}"
     )
 

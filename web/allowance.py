@@ -9,7 +9,7 @@ import asyncio
 from types import TracebackType
 
 from archive.errors import ArchiveError, GoneError, UnauthenticatedError
-from storage import credentials, sessions
+from storage import credentials, reading, sessions
 from storage.database import connection
 from storage.recordings import Opened
 from web.doors import Visit
@@ -70,8 +70,10 @@ class Allowance:
         vault = self._visit.vault
         try:
             async with asyncio.timeout(PATIENCE), connection(vault.pool) as lent:
-                login, call = self._visit.login, self._recording.call
+                login, recording = self._visit.login, self._recording
                 holds = sessions.holds if login.session else credentials.holds
-                return await holds(lent, vault.ring, login, call)
+                return await holds(
+                    lent, vault.ring, login, recording.call
+                ) and await reading.stands(lent, recording.id)
         except Exception:  # a question without an answer is no yes
             return False

@@ -82,6 +82,8 @@ _WORDS = {
         "stored": "Otettu arkistoon",
         "due": "Säilytysaika päättyi",
         "erased": "Poistettu",
+        "early": "Poistettu ennen määräaikaa",
+        "granted": "Kyllä: pyynnöstä, kahden henkilön päätöksellä",
         "closed": "Päivän salausavain tuhottu",
         "open": "Ei vielä. Avain tuhotaan, kun päivä on kokonaan ohi; siihen asti varmuuskopiossa"
         " mahdollisesti oleva salattu kopio avautuisi sillä.",
@@ -99,6 +101,8 @@ _WORDS = {
         "stored": "Togs in i arkivet",
         "due": "Lagringstiden gick ut",
         "erased": "Raderad",
+        "early": "Raderad i förtid",
+        "granted": "Ja: på begäran, enligt beslut av två personer",
         "closed": "Dagens krypteringsnyckel förstörd",
         "open": "Inte ännu. Nyckeln förstörs när dagen helt är över; fram till dess skulle den"
         " öppna en krypterad kopia som kan finnas i en säkerhetskopia.",
@@ -115,6 +119,8 @@ _WORDS = {
         "stored": "Taken into the archive",
         "due": "Its period ended",
         "erased": "Erased",
+        "early": "Erased before its time",
+        "granted": "Yes: on request, as two people decided",
         "closed": "The day's key destroyed",
         "open": "Not yet. The key is destroyed when the day is wholly over; until then it would"
         " open a sealed copy that a backup may hold.",
@@ -141,6 +147,7 @@ def _html(shown: Erasure, language: str, key: str, policy: Policy) -> str:
         ("stored", local(shown.stored_at)),
         ("due", local(shown.due)),
         ("erased", local(shown.erased_at)),
+        *([("early", words["granted"])] if shown.early else []),
         ("closed", local(shown.closed_at) if shown.closed_at else words["open"]),
     ]
     rows = "".join(f"<dt>{escape(words[name])}</dt><dd>{escape(text)}</dd>" for name, text in facts)

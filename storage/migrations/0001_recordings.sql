@@ -340,3 +340,10 @@ CREATE INDEX cdr_day ON cdr (expires_on);
 CREATE INDEX cdr_started ON cdr (started_at);
 CREATE INDEX cdr_recording ON cdr (recording) WHERE recording IS NOT NULL;
 CREATE INDEX cdr_waiting ON cdr (received_at) WHERE recording IS NULL;
+-- Whose a key is, where the operator says so: two keys of one person are not four eyes. `holder` is
+-- everybody who can ask for something or grant it.
+ALTER TABLE access_key ADD COLUMN person text;
+CREATE VIEW holder AS
+    SELECT id, level, person, revoked_at IS NULL AS valid FROM access_key;
+-- What was granted to be erased before its year is over.
+CREATE INDEX ledger_granted ON ledger (recording) WHERE act = 'erasure.granted';

@@ -134,9 +134,9 @@ async def _bury(lent: Connection) -> int:
     rows = await lent.fetch(
         "WITH dug AS (DELETE FROM recording r USING ledger l WHERE l.recording = r.id"
         " AND l.act = 'erased' AND r.state <> 'erased'"
-        " RETURNING r.id, r.source, r.call_type, r.expires_on)"
-        " INSERT INTO recording (id, source, call_type, expires_on, state)"
-        " SELECT DISTINCT id, source, call_type, expires_on, 'erased' FROM dug"
+        " RETURNING r.id, r.source, r.call_type, r.expires_on, r.call_hash)"
+        " INSERT INTO recording (id, source, call_type, expires_on, state, call_hash)"
+        " SELECT DISTINCT id, source, call_type, expires_on, 'erased', call_hash FROM dug"
         " RETURNING id, expires_on"
     )
     await lent.execute(

@@ -10,7 +10,7 @@ import pytest
 import yarl
 
 from archive.errors import UnavailableError
-from storage import credentials, playback
+from storage import credentials, early, playback
 from storage.database import connection
 from tests.services import Service
 from tests.sounds import tone
@@ -74,6 +74,13 @@ async def _set(service: Service, what: str) -> None:
         await lent.execute(f"UPDATE access_key SET {what} WHERE name = 'test-supervisor'")
 
 
+async def _erase(service: Service) -> None:
+    """Two people have it erased before its time."""
+    (row,) = await service.rows()
+    for who in ("privacy", "admin"):
+        await early.ask(service.vault, row["id"], "request", service.tokens[who])
+
+
 async def _narrow(service: Service, agent: str) -> None:
     """Limit the listener to a team, of which this agent is."""
     await service.team("narrow", agents=[agent])
@@ -85,6 +92,7 @@ ENDS: dict[str, Callable[[Service], Awaitable[None]]] = {
     "rotated": lambda service: _rotate(service, timedelta()),
     "limited": lambda service: _limit(service, ["other"]),
     "level": lambda service: _set(service, "level = 'privacy'"),
+    "erased": lambda service: _erase(service),
     "other queue": lambda service: _set(service, "queues = '{south}'"),
     "other team": lambda service: _narrow(service, "bo"),
 }

@@ -1,0 +1,220 @@
+"""Erasing before the year is over: two people, the same erasing, and what the ledger proves."""
+
+import argparse
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from app import serve
+from app.erase_command import _erase
+from archive import certificate, story
+from archive.certificate import Certificate, CertificateError
+from archive.errors import UnavailableError
+from storage import early, four_eyes, ledger, removal, signer, tree
+from storage.database import connection
+from storage.four_eyes import RefusedError
+from storage.vault import Vault
+from tests.services import Service
+from tests.sounds import tone
+from tests.storage.test_certificates import stand_alone
+from tests.web.test_listen import found, upload
+from tests.web.test_upload import problem, query
+
+WHY = "Pyyntö 4711"
+
+
+async def ask(service: Service, identifier: str, who: str) -> early.Asked:
+    return await early.ask(service.vault, UUID(identifier), WHY, service.tokens.get(who, who))
+
+
+async def told(service: Service) -> list[Any]:
+    await tree.sequence(service.vault)
+    async with connection(service.vault.pool) as lent:
+        return await lent.fetch(
+            "SELECT * FROM ledger WHERE act LIKE 'erasure.%' OR act = 'erased' ORDER BY position"
+        )
+
+
+async def test_two_people_erase_a_recording_before_its_time(service: Service) -> None:
+    call = query(agent="Anna")
+    assert (await service.put("gone", tone(), call)).status == 201
+    kept = await upload(service, "kept")
+    gone = next(row["id"] for row in await service.rows() if str(row["id"]) != kept)
+    first = await ask(service, str(gone), "privacy")
+    assert (first.granted, first.outcome.erased) == (False, [])
+    assert (await service.get(f"/v1/recordings/{gone}")).status == 200
+    second = await ask(service, str(gone), "admin")
+    assert (second.granted, [claim.id for claim in second.outcome.erased]) == (True, [gone])
+    for path in ("", "/audio", "/waveform"):
+        await problem(await service.get(f"/v1/recordings/{gone}{path}"), 410, "gone")
+    assert await found(service) == ["kept"]
+    assert [held.key.split("/")[1] for held in await service.holdings()] == [kept]
+    # The call is not taken in again, before its day is closed.
+    await problem(await service.put("gone", tone(), call), 410, "gone")
+    row = next(row for row in await service.rows() if row["id"] == gone)
+    assert (row["state"], row["details"], row["call_hash"] is None) == ("erased", None, False)
+    asked, granted, erased = await told(service)
+    assert [entry["recording"] for entry in (asked, granted, erased)] == [gone] * 3
+    keys = [service.tokens[who].split("_")[1] for who in ("privacy", "admin")]
+    assert (asked["actor"], granted["actor"], granted["facts"]) == (*keys, {"keys": keys})
+    for entry in (asked, granted):
+        opened = ledger.unseal(service.vault.ring, entry["month"], entry["details"])
+        assert opened == {"reason": WHY}
+
+
+async def test_the_certificate_names_the_rule_of_an_early_erasure(
+    service: Service, tmp_path: Path
+) -> None:
+    gone = await upload(service, "gone")
+    await ask(service, gone, "privacy")
+    assert (await service.get(f"/v1/certificates/{gone}")).status == 404
+    await ask(service, gone, "admin")
+    raw = await (await service.get(f"/v1/certificates/{gone}")).json()
+    key = service.vault.signer.verifier
+
+    def check(what: Any) -> certificate.Erasure:
+        parsed = Certificate.parse(json.dumps(what).encode())
+        return certificate.erasure(parsed, lambda note: signer.check(note, key))
+
+    assert check(raw).early
+    acts = [each["entry"]["act"] for each in raw["entries"]]
+    assert acts == ["stored", "erasure.granted", "erased"]
+    said = stand_alone(tmp_path, raw, str(key))
+    assert said.returncode == 0, said.stderr
+    assert "early, as two people granted" in said.stdout
+    page = await (await service.get(f"/v1/certificates/{gone}/page?lang=en")).text()
+    assert "as two people decided" in page
+    # Without the granting, the same is a lie.
+    without = {**raw, "entries": [raw["entries"][0], raw["entries"][2]]}
+    with pytest.raises(CertificateError, match="before it was due"):
+        check(without)
+    assert stand_alone(tmp_path, without, str(key)).returncode == 1
+
+
+async def test_the_whole_story_knows_who_granted(service: Service) -> None:
+    gone = await upload(service, "gone")
+    await ask(service, gone, "privacy")
+    await ask(service, gone, "admin")
+    await tree.sequence(service.vault)
+    async with connection(service.vault.pool) as lent:
+        entries = await ledger.page(lent, 0, 1000)
+    assert story.read([entry.text for entry in entries]).faults == []
+    lines = [entry.text for entry in entries if entry.act != "erasure.granted"]
+    assert any("before it is due" in fault for fault in story.read(lines).faults)
+
+
+async def test_it_takes_two_different_people(service: Service) -> None:
+    gone = await upload(service, "gone")
+    anna = await service.key("privacy", "anna", person="anna")
+    also = await service.key("admin", "anna2", person="anna")
+    other = await service.key("privacy", "bo", person="bo")
+    for who in (anna, anna, also, also):
+        assert not (await ask(service, gone, who)).granted
+    assert (await service.get(f"/v1/recordings/{gone}")).status == 200
+    assert (await ask(service, gone, other)).granted
+
+
+async def test_an_asking_ends_after_a_day_and_with_its_key(service: Service) -> None:
+    gone = await upload(service, "gone")
+    third = await service.key("admin", "third")
+    await ask(service, gone, "privacy")
+    await service.turn_clock(four_eyes.WAIT + timedelta(seconds=5))
+    assert not (await ask(service, gone, "admin")).granted
+    await service.revoke("admin")
+    assert not (await ask(service, gone, third)).granted
+    assert (await ask(service, gone, "privacy")).granted
+
+
+async def test_an_asking_is_for_one_recording(service: Service) -> None:
+    one, other = await upload(service, "a"), await upload(service, "b")
+    await ask(service, one, "privacy")
+    assert not (await ask(service, other, "admin")).granted
+    assert (await ask(service, one, "admin")).granted
+
+
+@pytest.mark.parametrize("level", ["uploader", "supervisor", "auditor"])
+async def test_other_levels_neither_ask_nor_grant(service: Service, level: str) -> None:
+    gone = await upload(service, "gone")
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="admin or privacy"):
+            await ask(service, gone, level)
+        await ask(service, gone, "privacy")
+    for token in ("", "cra_nobody"):
+        with pytest.raises(RefusedError):
+            await ask(service, gone, token)
+    assert (await service.get(f"/v1/recordings/{gone}")).status == 200
+
+
+async def test_what_is_not_there_cannot_be_asked_for(service: Service) -> None:
+    gone = await upload(service, "gone")
+    limited = await service.key("privacy", "limited", ["other"])
+    narrow = await service.key("privacy", "narrow", queues=["north"])
+    for who in (limited, narrow):
+        with pytest.raises(RefusedError, match="limited"):
+            await ask(service, gone, who)
+    with pytest.raises(RefusedError, match="no recording"):
+        await ask(service, str(uuid4()), "admin")
+    await ask(service, gone, "privacy")
+    await ask(service, gone, "admin")
+    with pytest.raises(RefusedError, match="erased already"):
+        await ask(service, gone, "privacy")
+
+
+async def test_what_was_granted_is_erased_by_whoever_comes_next(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await upload(service, "gone")
+    await ask(service, gone, "privacy")
+
+    async def away(*_: object) -> None:
+        raise UnavailableError("The store is away; try again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removal, "_emptied", away)
+        came = await ask(service, gone, "admin")
+        assert (came.granted, came.outcome.erased, came.outcome.failed) == (True, [], 1)
+        await problem(await service.get(f"/v1/recordings/{gone}"), 410, "gone")
+    # The runs of what is due leave it alone, and the next look of its own finds it.
+    assert (await service.erase()).erased == 0
+    assert [str(one.id) for one in (await early.run(service.vault)).erased] == [gone]
+    assert (await early.run(service.vault)).erased == []
+
+
+async def test_one_name_twice_grants_nothing(service: Service) -> None:
+    """Not even when the database is made to say so."""
+    gone = await upload(service, "gone")
+    async with connection(service.vault.pool) as lent:
+        facts = {"keys": ["a", "a"]}
+        await ledger.record(lent, "a", "erasure.granted", recording=UUID(gone), facts=facts)
+    assert (await early.run(service.vault)).erased == []
+
+
+async def test_the_command_asks_and_then_erases(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @asynccontextmanager
+    async def opened(config: object, *, join: bool) -> AsyncIterator[Vault]:
+        yield service.vault
+
+    monkeypatch.setattr(serve, "opened", opened)
+    gone = await upload(service, "gone")
+
+    async def command(token: str, reason: str = WHY) -> tuple[int, str, str]:
+        monkeypatch.setenv("ARCHIVE_TOKEN", token)
+        words = {"id": UUID(gone), "reason": reason, "token_file": "", "json": False}
+        status = await _erase(argparse.Namespace(config=None, **words))
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    assert "two people decide" in (await command(""))[2]
+    assert "A reason is one line" in (await command(service.tokens["admin"], " "))[2]
+    status, out, err = await command(service.tokens["admin"])
+    assert (status, out) == (1, "")
+    assert "a second person has to run the same command" in err
+    assert await command(service.tokens["privacy"]) == (0, "erased\n", "")
