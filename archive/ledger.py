@@ -72,21 +72,27 @@ class Entry:
 
 def instant(moment: datetime) -> str:
     """An instant as the ledger writes it: `2026-11-24T14:00:00.000000Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def canonical(known: object) -> bytes:
     """JSON in its one form. Raises TypeError for a float, of which there is more than one."""
-    _refuse_floats(known)
-    return json.dumps(known, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    refuse_floats(known)
+    return _ENCODER.encode(known).encode()
 
 
-def _refuse_floats(known: object) -> None:
+def refuse_floats(known: object) -> None:
+    """Raise TypeError for what holds a float."""
+    if isinstance(known, (str, int)):
+        return
     if isinstance(known, float):
         raise TypeError("the ledger has whole numbers alone")
-    if isinstance(known, Mapping):
+    if isinstance(known, dict):
         for each in known.values():
-            _refuse_floats(each)
+            refuse_floats(each)
     elif isinstance(known, (list, tuple)):
         for each in known:
-            _refuse_floats(each)
+            refuse_floats(each)

@@ -45,7 +45,7 @@ async def measure(stack: Stack) -> list[Figure]:
     small = LARGE // 10
     found: dict[int, dict[str, dict[str, float]]] = {}
     for count in (small, LARGE):
-        name, database = await fill.year(stack, count)
+        name, database = await fill.year(stack, count, terms=False)
         async with _holding(stack, name, database) as servers:
             environment = {**os.environ, **stack.environment(name, database, servers)}
             # The first walk lets the store read its folders, which it then remembers for a while.

@@ -16,7 +16,7 @@ import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.certificate import BEGIN
-from archive.ledger import Entry, canonical, instant
+from archive.ledger import Entry, instant, refuse_floats
 from archive.retention import Expiry
 from storage.database import Connection
 from storage.keyring import Ring
@@ -43,7 +43,7 @@ async def record(
 
     Raises TypeError for facts that have no one form: the ledger could not go on behind them.
     """
-    canonical(facts or {})
+    refuse_floats(dict(facts or {}))
     month, details = sealed or (None, None)
     await connection.execute(
         "INSERT INTO ledger_waiting (actor, act, recording, facts, month, details)"
