@@ -29,9 +29,10 @@ from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
 from storage.provider import Provider
+from storage.shelf import Shelf
 from storage.signer import RewrittenError, Signer
 from storage.vault import Limits, Vault
-from web import doors, ingest, operations, retrieval, telephony
+from web import doors, ingest, operations, retrieval, telephony, uploads
 from web.doors import OpenRoute, Route
 from web.sign_in_pages import SIGN_IN, SignIn
 
@@ -122,6 +123,7 @@ async def _vault(config: Config, pool: Pool, objects: ObjectStore) -> Vault:
         ),
         spool,
         Counter(),
+        Shelf(config.server.data_dir / "uploads"),
         config.access.listening,
     )
 
@@ -225,7 +227,7 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
 
     retrieval_url = await open_one("retrieval", asked.retrieval_url, retrieval.routes())
     public = asked.retrieval_url or retrieval_url
-    ways_in = [*ingest.routes(), *telephony.routes(config.mappings)]
+    ways_in = [*ingest.routes(), *telephony.routes(config.mappings), *uploads.routes()]
     ingest_url = await open_one("ingest", public, ways_in)
     operations_url = await open_one("operations", public, operations.routes())
     runners = [listener.runner for listener in listeners]

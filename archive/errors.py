@@ -86,6 +86,24 @@ class RangeError(ArchiveError):
     title = "The range cannot be satisfied"
 
 
+class OffsetError(ArchiveError):
+    """An upload goes on somewhere else than where it is; `offset` says where that is."""
+
+    title = "The upload is not at this offset"
+
+
+class ChecksumError(ArchiveError):
+    """A part of an upload arrived with other bytes than were announced; it was dropped."""
+
+    title = "The part does not match its checksum"
+
+
+class VersionError(ArchiveError):
+    """The client speaks another version of the upload protocol."""
+
+    title = "Another version of tus is spoken here"
+
+
 class InvalidError(ArchiveError):
     """Metadata is wrong; `errors` names every field that is, at once."""
 

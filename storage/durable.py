@@ -10,7 +10,7 @@ def make_directory(path: Path) -> None:
         return
     make_directory(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -29,7 +29,7 @@ def write(path: Path, content: bytes) -> None:
 def rename(source: Path, target: Path) -> None:
     """Put a file in the place of another, at one stroke, and sync the directory."""
     source.replace(target)
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
 def overwrite(path: Path, position: int, content: bytes) -> None:
@@ -42,7 +42,8 @@ def overwrite(path: Path, position: int, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """See to it that the names in a directory outlive a crash."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -38,7 +38,7 @@ class SealedFile:
     """An unnamed file of sealed chunks, closed with its context."""
 
     def __init__(self, directory: Path) -> None:
-        with _room():
+        with room():
             # O_TMPFILE where the file system has it; else a name that is gone at once.
             self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
 
@@ -62,7 +62,7 @@ class SealedFile:
     def write(self, piece: bytes | bytearray | memoryview) -> None:
         """Add to the end. Raises UnavailableError when the disk is full."""
         view = memoryview(piece)
-        with _room():
+        with room():
             while view:
                 view = view[os.write(self.fd, view) :]
 
@@ -258,7 +258,7 @@ class SealedReader(io.RawIOBase):
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def room() -> Iterator[None]:
     """Tell a full disk as what it is for the sender: a reason to try again later."""
     try:
         yield

@@ -8,6 +8,7 @@ import os
 import signal
 
 INTAKE = ("received", "intended", "put", "committed")
+UPLOAD = ("synced", "kept", "became")
 ERASURE = ("claimed", "removed", "absent", "erased")
 LEDGER = ("sequenced",)
 CLOSE = ("swept", "destroyed", "closed")

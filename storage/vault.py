@@ -15,6 +15,7 @@ from storage.database import Pool
 from storage.keyring import Ring
 from storage.objects import ObjectStore
 from storage.passwords import Passwords
+from storage.shelf import Shelf
 from storage.signer import Signer
 
 
@@ -38,8 +39,8 @@ class Vault:
     """Database, object store, keys and the processes that decode; and the rules they serve.
 
     `probes` tell what arrived, `players` encode for listeners: a long listen never holds up an
-    upload. `spool` is the directory of the unnamed files that hold a body while it is taken in;
-    `intakes` counts those of each key.
+    upload. `spool` is the directory of the unnamed files that hold a body while it is taken in,
+    `intakes` counts those of each key, `shelf` keeps the uploads that come in parts.
     """
 
     pool: Pool
@@ -52,5 +53,6 @@ class Vault:
     limits: Limits
     spool: Path
     intakes: Counter[str]
+    shelf: Shelf
     listening: Rules = USUAL
     passwords: Passwords = field(default_factory=Passwords)

@@ -30,9 +30,10 @@ from storage.holdings import Holding
 from storage.keyring import Ring
 from storage.objects import ObjectStore
 from storage.scopes import Members
+from storage.shelf import Shelf
 from storage.signer import Signer
 from storage.vault import Limits, Vault
-from web import doors, ingest, operations, retrieval, telephony
+from web import doors, ingest, operations, retrieval, telephony, uploads
 from web.doors import OpenRoute, Route
 from web.limits import Limits as DoorLimits
 
@@ -260,6 +261,7 @@ async def open_vault(
             limits or Limits(MAX_BYTES, MAX_DURATION, FORMATS),
             spool,
             Counter(),
+            Shelf(folder / "uploads"),
         )
         nightly.make_keys(vault, await database.now(pool))
         yield vault
@@ -267,7 +269,7 @@ async def open_vault(
 
 def ways_in() -> list[Route | OpenRoute]:
     """All addresses of the ingest door, with the mappings of the example."""
-    return [*ingest.routes(), *telephony.routes(MAPPINGS)]
+    return [*ingest.routes(), *telephony.routes(MAPPINGS), *uploads.routes()]
 
 
 @asynccontextmanager

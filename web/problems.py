@@ -30,12 +30,15 @@ STATUS: dict[type[errors.ArchiveError], tuple[int, str]] = {
     errors.ForbiddenError: (403, "forbidden"),
     errors.NotFoundError: (404, "not-found"),
     errors.ConflictError: (409, "conflict"),
+    errors.OffsetError: (409, "offset"),
     errors.GoneError: (410, "gone"),
+    errors.VersionError: (412, "version"),
     errors.TooLargeError: (413, "too-large"),
     errors.NotAudioError: (415, "not-audio"),
     errors.RangeError: (416, "range"),
     errors.InvalidError: (422, "invalid"),
     errors.TooManyError: (429, "too-many"),
+    errors.ChecksumError: (460, "checksum"),
     errors.UnavailableError: (503, "unavailable"),
 }
 

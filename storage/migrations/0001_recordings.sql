@@ -347,3 +347,25 @@ CREATE VIEW holder AS
     SELECT id, level, person, revoked_at IS NULL AS valid FROM access_key;
 -- What was granted to be erased before its year is over.
 CREATE INDEX ledger_granted ON ledger (recording) WHERE act = 'erasure.granted';
+-- Uploads that come in parts (tus). The bytes lie in a file of the service whose `place` it is, sealed
+-- under the key in `header`, which the key of the day wraps on which the upload expires; `received`
+-- of the body's bytes are there for certain, in `stored` bytes of the file. `details`, sealed too, are
+-- what was said of the call. Once it is a recording, only its name and that of the recording stay.
+CREATE TABLE upload (
+    id uuid PRIMARY KEY,
+    key text NOT NULL REFERENCES access_key,
+    place text NOT NULL,
+    expires_at timestamptz NOT NULL,
+    length bigint CHECK (length > 0),
+    received bigint NOT NULL DEFAULT 0,
+    stored bigint NOT NULL DEFAULT 0,
+    header bytea,
+    details bytea,
+    recording uuid,
+    CHECK (length IS NULL OR received <= length),
+    CHECK (num_nulls(header, details) = CASE WHEN recording IS NULL THEN 0 ELSE 2 END),
+    CHECK (recording IS NULL OR received = length)
+);
+CREATE INDEX upload_expiry ON upload (expires_at);
+CREATE INDEX upload_place ON upload (place) WHERE recording IS NULL;
+CREATE INDEX upload_key ON upload (key) WHERE recording IS NULL;

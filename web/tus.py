@@ -1,0 +1,115 @@
+"""The headers of tus 1.0: read once, and refused with what to do; and what is told in them."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import format_datetime
+from typing import Any
+
+from archive.errors import ChecksumError, MalformedError, NotAudioError, VersionError
+from storage.uploads import Upload
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination"
+ALGORITHMS = ("sha1", "sha256", "md5")
+PART = "application/offset+octet-stream"
+"""The type of a body that is a part of an upload."""
+
+
+@dataclass(slots=True)
+class Checksum:
+    """What a part was announced to be, and what it is so far."""
+
+    announced: bytes
+    _seen: Any = field(repr=False)
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> "Checksum | None":
+        """The checksum of a request, if it has one. Raises MalformedError."""
+        if (text := headers.get("Upload-Checksum")) is None:
+            return None
+        algorithm, _, encoded = text.strip().partition(" ")
+        if algorithm not in ALGORITHMS:
+            raise MalformedError(f"Checksums are of {', '.join(ALGORITHMS)}.")
+        seen = hashlib.new(algorithm, usedforsecurity=False)
+        announced = _decoded(encoded)
+        if announced is None or len(announced) != seen.digest_size:
+            raise MalformedError("Upload-Checksum is written like `sha1 BASE64`.")
+        return cls(announced, seen)
+
+    def add(self, piece: bytes) -> None:
+        """Count a piece in."""
+        self._seen.update(piece)
+
+    def check(self) -> None:
+        """Raises ChecksumError when the part is another."""
+        if not hmac.compare_digest(self.announced, self._seen.digest()):
+            raise ChecksumError("The part arrived damaged, and was dropped. Send it again.")
+
+
+def check_version(headers: Mapping[str, str]) -> None:
+    """Raises VersionError for a client that speaks another protocol."""
+    if headers.get("Tus-Resumable") != VERSION:
+        raise VersionError(f"Send the header `Tus-Resumable: {VERSION}`.")
+
+
+def check_part(headers: Mapping[str, str]) -> None:
+    """Raises NotAudioError for a body of another type."""
+    if headers.get("Content-Type", "").partition(";")[0].strip().lower() != PART:
+        raise NotAudioError(f"A part of an upload is sent as `{PART}`.")
+
+
+def number(headers: Mapping[str, str], name: str) -> int | None:
+    """A whole number of a header; None without it. Raises MalformedError."""
+    text = headers.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise MalformedError(f"{name} is a whole number.")
+    return int(text)
+
+
+def length(headers: Mapping[str, str]) -> int | None:
+    """How long the upload will be; None if that is left open. Raises MalformedError."""
+    deferred, known = headers.get("Upload-Defer-Length"), number(headers, "Upload-Length")
+    if deferred not in (None, "1") or (deferred is None) == (known is None):
+        raise MalformedError("Send Upload-Length, or `Upload-Defer-Length: 1`.")
+    if known == 0:
+        raise NotAudioError("The body is empty.")
+    return known
+
+
+def metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    """What Upload-Metadata says: names, each with a text in base64. Raises MalformedError."""
+    found: dict[str, str] = {}
+    for pair in headers.get("Upload-Metadata", "").split(","):
+        name, _, encoded = pair.strip().partition(" ")
+        if not name and not encoded:
+            continue
+        value = _decoded(encoded)
+        try:
+            text = None if value is None else value.decode()
+        except UnicodeDecodeError:
+            text = None
+        if not name or text is None or name in found:
+            raise MalformedError("Upload-Metadata has names, each once, with a text in base64.")
+        found[name] = text
+    return found
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def state(upload: Upload) -> dict[str, str]:
+    """What every answer about an upload says of it."""
+    return {
+        "Upload-Offset": str(upload.mark.size),
+        "Upload-Expires": format_datetime(upload.expires_at.replace(microsecond=0), usegmt=True),
+    }
