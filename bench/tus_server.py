@@ -46,6 +46,15 @@ async def running(stack: Stack) -> AsyncIterator[str]:
         await process.wait()
 
 
+def whole(file: Path) -> dict[str, str]:
+    """The headers of a creation that carries the whole file."""
+    return {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Length": str(file.stat().st_size),
+        "Content-Type": "application/offset+octet-stream",
+    }
+
+
 async def puts(stack: Stack, address: str, size: int, count: int, at_once: int) -> dict[str, Any]:
     """Upload that many calls through it."""
     file = audio.call(stack.folder, size)
@@ -54,11 +63,7 @@ async def puts(stack: Stack, address: str, size: int, count: int, at_once: int) 
         [address] * count,
         side="tus",
         body=str(file),
-        headers={
-            "Tus-Resumable": "1.0.0",
-            "Upload-Length": str(file.stat().st_size),
-            "Content-Type": "application/offset+octet-stream",
-        },
+        headers=whole(file),
         statuses=[201],
         at_once=at_once,
     )

@@ -45,6 +45,26 @@ async def archive_puts(
     )
 
 
+async def archive_tus(
+    stack: Stack, service: Service, size: int, count: int, at_once: int
+) -> dict[str, Any]:
+    """Upload that many new calls to the archive by tus, each whole with its creation."""
+    addresses = [
+        address.replace("/recordings/", "/uploads?call_id=").replace("?call_type", "&call_type")
+        for address in new_calls(service, count)
+    ]
+    file = audio.call(stack.folder, size)
+    return await stack.client.run(
+        "POST",
+        addresses,
+        body=str(file),
+        side="archive",
+        headers={**service.login("uploader"), **tus_server.whole(file)},
+        statuses=[201],
+        at_once=at_once,
+    )
+
+
 async def straight_puts(stack: Stack, size: int, count: int, at_once: int) -> dict[str, Any]:
     """Put that many new objects into the store."""
     return await stack.client.run(
@@ -74,9 +94,13 @@ async def small(stack: Stack, service: Service) -> list[Figure]:
         async def by_tus() -> float:
             return _rate(few, await tus_server.puts(stack, tus, SMALL, few, 8))
 
-        await alternate(1, here, straight, by_tus)
+        async def here_by_tus() -> float:
+            return _rate(count, await archive_tus(stack, service, SMALL, count, 8))
+
+        sides = (here, straight, by_tus, here_by_tus)
+        await alternate(1, *sides)
         stack.client.meter.start()
-        ours, bare, others = await alternate(rounds, here, straight, by_tus)
+        ours, bare, others, ours_by_tus = await alternate(rounds, *sides)
     return [
         Figure.ratio_of(
             "1 MB calls, 8 uploads at once / straight into the store",
@@ -89,6 +113,13 @@ async def small(stack: Stack, service: Service) -> list[Figure]:
             "1 MB calls, 8 uploads at once / @tus/server with @tus/s3-store",
             "recordings/s",
             ours,
+            others,
+            least=4,
+        ),
+        Figure.ratio_of(
+            "1 MB tus uploads, 8 at once / @tus/server with @tus/s3-store",
+            "recordings/s",
+            ours_by_tus,
             others,
             least=4,
         ),
