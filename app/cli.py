@@ -18,6 +18,7 @@ from app import (
     client,
     config,
     erase_command,
+    import_commands,
     key_commands,
     lines,
     records,
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     client.add_parsers(commands)
     watch_commands.add_parsers(commands)
     records.add_parsers(commands)
+    import_commands.add_parsers(commands)
     return parser
 
 

@@ -70,7 +70,7 @@ def add_parsers(commands: Commands) -> None:
         help="when to tell of audio without a sidecar, or the other way round (default: 3600)",
     )
     parser.add_argument(
-        "--parallel", type=_parallel, default=4, metavar="N", help="how many at once (default: 4)"
+        "--parallel", type=parallel, default=4, metavar="N", help="how many at once (default: 4)"
     )
     parser.add_argument(
         "--delete-after", action="store_true", help="remove a file once its receipt is there"
@@ -169,23 +169,24 @@ def _value(text: str) -> tuple[tuple[str, str], str]:
     return (field, value), means
 
 
-def _parallel(text: str) -> int:
+def parallel(text: str) -> int:
+    """How many are sent at once."""
     count = int(text) if text.isdecimal() else 0
     if not 1 <= count <= 64:
         raise argparse.ArgumentTypeError("write a number from 1 to 64")
     return count
 
 
-def state_directory(directory: Path, environ: Mapping[str, str]) -> Path:
-    """Where a watcher remembers what it did, unless `--state` names another place."""
+def state_directory(directory: Path, environ: Mapping[str, str], act: str) -> Path:
+    """Where a watcher or an import remembers what it did, unless `--state` names another place."""
     state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
-    return Path(state) / "call-archive" / "watch" / name
+    return Path(state) / "call-archive" / act / name
 
 
 async def _watch(options: argparse.Namespace) -> int:
     rules = rules_of(options)
-    state = options.state or state_directory(options.directory, os.environ)
+    state = options.state or state_directory(options.directory, os.environ, "watch")
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = Folder(options.directory)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from app import client, records, watch_commands
+from app import client, import_commands, records, watch_commands
 
 TOKEN = "test-token-of-nobody"
 
@@ -185,6 +185,7 @@ class Shell:
         client.add_parsers(commands)
         watch_commands.add_parsers(commands)
         records.add_parsers(commands)
+        import_commands.add_parsers(commands)
         try:
             options = parser.parse_args([str(word) for word in words])
             status = await options.run(options)
