@@ -30,7 +30,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to find, newest first. Durations in seconds, `since` inclusive, `until` exclusive."""
+    """What to find, newest first. Durations in seconds, `since` inclusive, `until` exclusive.
+
+    `sealed` are pairs of a filter on what is sealed and its value; in a search by a person also of
+    `asking.ANYTHING`, which any of those filters may meet.
+    """
 
     call_types: frozenset[str] | None = None
     since: datetime | None = None

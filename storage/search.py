@@ -18,8 +18,9 @@ import asyncpg
 
 from archive import access
 from archive.access import Caller, Scope
+from archive.asking import ANYTHING
 from archive.recording import Recording
-from archive.search import Place, Query
+from archive.search import SEALED_FILTERS, Place, Query
 from storage import ledger, numbers
 from storage.database import Connection, connection
 from storage.keyring import Ring
@@ -73,7 +74,8 @@ def _asked(query: Query) -> dict[str, object]:
         "direction": query.direction,
         "min_duration": query.min_duration,
         "max_duration": query.max_duration,
-        "sealed": dict(query.sealed),
+        "sealed": {field: text for field, text in query.sealed if field != ANYTHING},
+        "anything": [text for field, text in query.sealed if field == ANYTHING],
         "further_page": query.after is not None,
     }
 
@@ -100,29 +102,37 @@ async def _rows(
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One look into the terms of an expiry day: all of `terms`, and one of `scope` unless it is
-    None.
+    """One look into the terms of an expiry day: `term`, one of each of `others`, and one of `scope`
+    unless it is None.
     """
 
     day: date
-    terms: list[int]
-    scope: list[int] | None = None
+    term: int
+    others: Sequence[Sequence[int]] = ()
+    scope: Sequence[int] | None = None
 
 
 def _looks(keys: Mapping[date, bytes], query: Query, scope: Scope) -> list[_Look]:
     """What to look for on each of these days, which have these keys."""
+    # What may be in any field is looked up once for each, unless something else narrows it first.
+    parts = sorted(query.sealed, key=lambda part: part[0] == ANYTHING)
     looks = []
     for day, key in keys.items():
         inside = None if scope.among is None else scope_terms(key, scope.among)
-        if query.sealed:
-            looks.append(_Look(day, [_wanted(key, *pair) for pair in query.sealed], inside))
+        if parts:
+            first, *others = [_wanted(key, *part) for part in parts]
+            looks += [_Look(day, one, others, inside) for one in first]
         else:
-            looks += [_Look(day, [one]) for one in inside or ()]
+            looks += [_Look(day, one) for one in inside or ()]
     return looks
 
 
-def _wanted(key: bytes, field: str, text: str) -> int:
-    return term(key, field, numbers.query_term(text) if field == "number" else text)
+def _wanted(key: bytes, field: str, text: str) -> list[int]:
+    """What a part may be found by on one day: of these, any."""
+    return [
+        term(key, each, numbers.query_term(text) if each == "number" else text)
+        for each in (SEALED_FILTERS if field == ANYTHING else (field,))
+    ]
 
 
 async def _rows_of(
@@ -133,16 +143,19 @@ async def _rows_of(
         return []
     conditions = _Conditions(query, now)
     days = conditions.value([look.day for look in looks])
-    # A scope may have another size on each look: as text, since arrays of arrays have one shape.
-    inside = conditions.value([_array(look.scope) for look in looks])
-    columns = list(zip(*(look.terms for look in looks), strict=True))
-    arrays = "".join(f", {conditions.value(list(each))}::bigint[]" for each in columns)
-    names = "".join(f", hash{number}" for number in range(len(columns)))
+    terms = conditions.value([look.term for look in looks])
+    # These have another size on each look: as text, since arrays of arrays have one shape.
+    sets = {"inside": [_array(look.scope) for look in looks]}
+    for number in range(len(looks[0].others)):
+        sets[f"other{number}"] = [_array(look.others[number]) for look in looks]
+    arrays = "".join(f", {conditions.value(texts)}::text[]" for texts in sets.values())
+    names = "".join(f", {name}" for name in sets)
+    read = "".join(f", {name}::bigint[] AS {name}" for name in sets)
     others = "".join(
-        f" AND EXISTS (SELECT FROM term o WHERE o.expires_on = d.expires_on"
-        f" AND o.hash = d.hash{number} AND o.started_at = t.started_at"
-        f" AND o.recording = t.recording)"
-        for number in range(1, len(columns))
+        " AND EXISTS (SELECT FROM term o WHERE o.expires_on = d.expires_on"
+        f" AND o.hash = ANY(d.other{number}) AND o.started_at = t.started_at"
+        " AND o.recording = t.recording)"
+        for number in range(len(looks[0].others))
     )
     if looks[0].scope is not None:
         others += f" AND {in_scope('d.inside')}"
@@ -150,11 +163,11 @@ async def _rows_of(
     return await lent.fetch(
         # Found twice, by its queue and by its agent, it is shown once.
         "SELECT DISTINCT ON (found.started_at, found.id) found.* FROM"  # noqa: S608 - our own words
-        f" (SELECT expires_on, inside::bigint[] AS inside{names} FROM"
-        f" unnest({days}::date[], {inside}::text[]{arrays}) AS n(expires_on, inside{names})"
+        f" (SELECT expires_on, hash{read} FROM"
+        f" unnest({days}::date[], {terms}::bigint[]{arrays}) AS n(expires_on, hash{names})"
         " OFFSET 0) d CROSS JOIN LATERAL ("
         f"SELECT {COLUMNS}, r.started_at FROM term t JOIN recording r ON r.id = t.recording"
-        f" WHERE t.expires_on = d.expires_on AND t.hash = d.hash0"
+        f" WHERE t.expires_on = d.expires_on AND t.hash = d.hash"
         f" AND t.started_at >= {since} AND t.started_at < {before}"
         f"{others} AND {conditions.text}"
         f" ORDER BY t.started_at DESC, t.recording DESC LIMIT {query.limit + 1}) found"
