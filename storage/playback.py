@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from archive.recording import Audio
 from storage.audio.pool import SealedSource
 from storage.recordings import Opened
 from storage.sealing import CHUNK, Seal, chunk_span, sealed_length
@@ -18,6 +19,9 @@ from storage.vault import Vault
 Format = Literal["wav", "mp3", "ogg"]
 
 _SEALED = sealed_length(CHUNK)
+
+WAV_HEADER = 44
+_MOST_OF_A_WAV = 0xFFFFFFFF
 
 
 async def read(vault: Vault, opened: Opened, start: int, stop: int) -> AsyncIterator[bytes]:
@@ -63,10 +67,33 @@ def _opened(seal: Seal, index: int, size: int, sealed: memoryview) -> bytes:
     )
 
 
+def wav_size(audio: Audio) -> int | None:
+    """How many bytes the copy of this audio as a WAV has; None for more than a WAV can tell of.
+
+    Its samples were counted when it was taken in, so the copy has a length, and ranges.
+    """
+    size = WAV_HEADER + _samples(audio) * audio.channels * 2
+    return size if size < _MOST_OF_A_WAV else None
+
+
+def _samples(audio: Audio) -> int:
+    return round(audio.duration * audio.sample_rate)
+
+
 @asynccontextmanager
-async def copied(vault: Vault, opened: Opened, to: Format) -> AsyncIterator[AsyncIterator[bytes]]:
-    """A copy in a format that plays anywhere, streamed while it is made."""
-    async with _at_hand(vault, opened) as source, vault.players.transcode(source, to) as pieces:
+async def copied(
+    vault: Vault, opened: Opened, to: Format, part: tuple[int, int] | None = None
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """A copy in a format that plays anywhere, streamed while it is made; or a part of a WAV.
+
+    A part costs the decoding of what lies before it, and not its sending.
+    """
+    audio = opened.recording.audio
+    samples = _samples(audio) if wav_size(audio) else None
+    async with (
+        _at_hand(vault, opened) as source,
+        vault.players.transcode(source, to, samples, part) as pieces,
+    ):
         yield pieces
 
 

@@ -110,10 +110,12 @@ async def audio_head(request: web.Request, visit: Visit) -> web.Response:
     opened = await _open(request, visit, None)
     if reasons.of(request) is None:
         await reading.require_reason(visit.vault, visit.caller, opened, visit.now)
-    if wanted := _format(request):
-        return web.Response(headers=_headers(opened, wanted))
-    size = str(opened.recording.audio.bytes)
-    return web.Response(headers={**_original_headers(opened), hdrs.CONTENT_LENGTH: size})
+    wanted = _format(request)
+    size = _copy_size(opened, wanted) if wanted else opened.recording.audio.bytes
+    headers = _copy_headers(opened, wanted) if wanted else _original_headers(opened)
+    if size is not None:
+        headers[hdrs.CONTENT_LENGTH] = str(size)
+    return web.Response(headers=headers)
 
 
 async def waveform(request: web.Request, visit: Visit) -> web.Response:
@@ -151,25 +153,40 @@ def _format(request: web.Request) -> playback.Format | None:
 
 async def _send_original(request: web.Request, visit: Visit, opened: Opened) -> web.StreamResponse:
     size = opened.recording.audio.bytes
-    span = _range(request, opened, size)
+    span = _range(request, _etag(opened), size)
     start, stop = span or (0, size)
-    headers = _original_headers(opened)
-    if span:
-        headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{size}"
-    response = web.StreamResponse(status=206 if span else 200, headers=headers)
-    response.content_length = stop - start
+    response = _ranged(_original_headers(opened), span, size)
     return await _stream(
         request, visit, opened, response, _opened_range(visit, opened, start, stop)
     )
 
 
+def _ranged(headers: dict[str, str], span: tuple[int, int] | None, size: int) -> web.StreamResponse:
+    """The head of an answer that is the whole of so many bytes, or one range of them."""
+    start, stop = span or (0, size)
+    if span:
+        headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{size}"
+    response = web.StreamResponse(status=206 if span else 200, headers=headers)
+    response.content_length = stop - start
+    return response
+
+
 async def _send_copy(
     request: web.Request, visit: Visit, opened: Opened, wanted: playback.Format
 ) -> web.StreamResponse:
-    response = web.StreamResponse(headers=_headers(opened, wanted))
-    return await _stream(
-        request, visit, opened, response, playback.copied(visit.vault, opened, wanted)
-    )
+    headers, size = _copy_headers(opened, wanted), _copy_size(opened, wanted)
+    if size is None:
+        span, response = None, web.StreamResponse(headers=headers)
+    else:
+        span = _range(request, headers[hdrs.ETAG], size)
+        response = _ranged(headers, span, size)
+    copy = playback.copied(visit.vault, opened, wanted, span)
+    return await _stream(request, visit, opened, response, copy)
+
+
+def _copy_size(opened: Opened, wanted: playback.Format) -> int | None:
+    """How long a copy is, where that is known before it is made."""
+    return playback.wav_size(opened.recording.audio) if wanted == "wav" else None
 
 
 @asynccontextmanager
@@ -229,11 +246,11 @@ def _cut(transport: asyncio.Transport | None) -> None:
     transport.abort()
 
 
-def _range(request: web.Request, opened: Opened, size: int) -> tuple[int, int] | None:
+def _range(request: web.Request, etag: str, size: int) -> tuple[int, int] | None:
     """The one range that is asked for, as start and stop; None for the whole (RFC 9110, 14.2)."""
     header = request.headers.get(hdrs.RANGE)
     condition = request.headers.get(hdrs.IF_RANGE)
-    if header is None or (condition is not None and condition != _etag(opened)):
+    if header is None or (condition is not None and condition != etag):
         return None
     match = _RANGE.fullmatch(header.strip())
     if not match or match[0] == "bytes=-":
@@ -261,6 +278,14 @@ def _original_headers(opened: Opened) -> dict[str, str]:
         hdrs.ETAG: _etag(opened),
         "Repr-Digest": render.repr_digest(opened.recording),
     }
+
+
+def _copy_headers(opened: Opened, wanted: playback.Format) -> dict[str, str]:
+    headers = _headers(opened, wanted)
+    if _copy_size(opened, wanted) is not None:
+        headers[hdrs.ACCEPT_RANGES] = "bytes"
+        headers[hdrs.ETAG] = f'"{opened.recording.audio.sha256}-{wanted}"'
+    return headers
 
 
 def _headers(opened: Opened, container: str) -> dict[str, str]:

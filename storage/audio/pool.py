@@ -165,14 +165,29 @@ class AudioPool:
 
     @asynccontextmanager
     async def transcode(
-        self, source: SealedSource, to: Format
+        self,
+        source: SealedSource,
+        to: Format,
+        samples: int | None = None,
+        part: tuple[int, int] | None = None,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A copy in another format, piece by piece, while it is made; see `render.transcode`.
+
+        A `part` of a WAV of so many samples is its bytes from the first to before the second.
 
         Leaving the context ends the work at once. Raises NotAudioError if there is nothing to
         decode, UnavailableError if the worker fails on the way.
         """
-        job = {"do": "transcode", "media": source.media, "allowed": None, "to": to}
+        start, stop = part or (0, 0)
+        job = {
+            "do": "wav part" if part else "transcode",
+            "media": source.media,
+            "allowed": None,
+            "to": to,
+            "samples": samples,
+            "start": start,
+            "stop": stop,
+        }
         async with self._worker() as worker:
             yield _pieces(worker, _complete(job, source, 3600), source)
 

@@ -8,6 +8,7 @@ a minute. pydub sees only PCM that is already decoded; its own ways of opening a
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
@@ -137,25 +138,49 @@ def waveform(track: Track, points: int) -> list[list[int]]:
     return peaks.points(points)
 
 
-def transcode(track: Track, to: Format, write: Write) -> None:
+def transcode(track: Track, to: Format, write: Write, samples: int | None = None) -> None:
     """Send a copy in another format to `write`, piece by piece.
 
     A WAV keeps rate and channels, and its header says the exact length where the source's samples
-    can be computed (PCM, G.711, GSM, G.729); elsewhere it says 0xFFFFFFFF. MP3 and Ogg Opus have
-    one channel or two.
+    can be computed (PCM, G.711, GSM, G.729), or were counted before (`samples`, which it then has);
+    elsewhere it says 0xFFFFFFFF. MP3 and Ogg Opus have one channel or two.
     """
     if to == "wav":
-        _to_wav(track, write)
+        _to_wav(track, write, track.samples if samples is None else samples)
     else:
         _encode(track, to, write)
 
 
-def _to_wav(track: Track, write: Write) -> None:
+class _EnoughError(Exception):
+    """What was asked for is written."""
+
+
+def wav_part(track: Track, samples: int, start: int, stop: int, write: Write) -> None:
+    """Send the bytes `start` to `stop` (exclusive) of the WAV of so many samples.
+
+    What lies before is decoded and let go: no decoder begins in the middle and gives the same.
+    """
+    at = 0
+
+    def within(piece: bytes) -> None:
+        nonlocal at
+        wanted = piece[max(start - at, 0) : max(stop - at, 0)]
+        at += len(piece)
+        if wanted:
+            write(wanted)
+        if at >= stop:
+            raise _EnoughError
+
+    with suppress(_EnoughError):
+        _to_wav(track, within, samples)
+
+
+def _to_wav(track: Track, write: Write, samples: int | None) -> None:
     rate, layout = track.stream.rate, track.stream.layout
     block = 2 * layout.nb_channels
-    left = None if track.samples is None else track.samples * block
+    left = None if samples is None else samples * block
     batch = io.BytesIO()
-    batch.write(pcm_header(rate, layout.nb_channels, track.samples))
+    batch.write(pcm_header(rate, layout.nb_channels, samples))
     for frame in _pcm(track, rate, layout.nb_channels, layout.name):
         piece = _bytes(frame)
         if left is not None:

@@ -35,7 +35,7 @@ from archive.errors import NotAudioError, TooLargeError
 from storage.audio import sandbox
 from storage.audio.decode import measure, open_track
 from storage.audio.formats import NAMES
-from storage.audio.render import Format, transcode, waveform
+from storage.audio.render import Format, transcode, wav_part, waveform
 from storage.audio.wave import pcm_header
 from storage.sealing import DamagedError
 from storage.spool import SealedReader
@@ -150,7 +150,10 @@ def _work(control: socket.socket, job: Mapping[str, Any], reader: BinaryIO) -> o
             for start in range(0, len(piece), PACKET):
                 control.send(DATA + piece[start : start + PACKET])
 
-        transcode(track, job["to"], send)
+        if job["do"] == "wav part":
+            wav_part(track, job["samples"], job["start"], job["stop"], send)
+        else:
+            transcode(track, job["to"], send, job["samples"])
         return None
 
 

@@ -16,6 +16,7 @@ from storage import ledger
 from storage.database import connection
 from tests.services import Service
 from tests.sounds import tone
+from tests.storage import soundfiles
 from tests.web.test_upload import problem
 
 ADDED = "direction caller callee agent queue customer contract channels sample_rate codec container"
@@ -317,3 +318,33 @@ async def test_a_stream_that_is_being_sent_stops_at_the_instant(service: Service
     writer.close()
     assert received < len(audio) / 2
     await problem(await service.get(f"/v1/recordings/{identifier}/audio"), 410, "gone")
+
+
+@pytest.mark.parametrize("kind", ["pcm", "mp3", "opus", "gsm"])
+async def test_a_wav_copy_has_ranges(service: Service, kind: str) -> None:
+    audio = {
+        "pcm": lambda: tone(2, channels=2),
+        "mp3": lambda: soundfiles.mp3(2),
+        "opus": lambda: soundfiles.opus(2, 2),
+        "gsm": lambda: (soundfiles.MEDIA / "gsm.wav").read_bytes(),
+    }[kind]()
+    identifier = await upload(service, "a", audio)
+    path = f"/v1/recordings/{identifier}/audio?format=wav"
+    whole = await service.get(path)
+    bytes_ = await whole.read()
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    assert int(whole.headers["Content-Length"]) == len(bytes_)
+    middle = len(bytes_) // 2
+    for span, expected in (
+        ("bytes=0-43", bytes_[:44]),
+        (f"bytes={middle}-{middle + 999}", bytes_[middle : middle + 1000]),
+        (f"bytes={middle}-", bytes_[middle:]),
+        ("bytes=-7", bytes_[-7:]),
+    ):
+        answer = await service.get(path, Range=span, If_Range=whole.headers["ETag"])
+        assert answer.status == 206
+        assert await answer.read() == expected
+    answer = await service.get(path, Range=f"bytes={len(bytes_)}-")
+    assert answer.status == 416
+    head = await service.ask("HEAD", service.retrieval + path, "supervisor")
+    assert int(head.headers["Content-Length"]) == len(bytes_)

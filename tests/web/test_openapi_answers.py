@@ -159,6 +159,9 @@ def _find_and_hear(client: Client) -> None:
         )
     for kind in get_args(playback.Format):
         client.ask("retrieval", f"{ONE}/audio", 200, path_parameters=one, query={"format": kind})
+    for span, status in (("bytes=10-19", 206), ("bytes=999999-", 416)):
+        asked = {"query": {"format": "wav"}, "headers": {"Range": span}}
+        client.ask("retrieval", f"{ONE}/audio", status, path_parameters=one, **asked)
     client.ask("retrieval", "HEAD /v1/recordings/{id}/audio", 200, path_parameters=one)
     client.ask("retrieval", f"POST{ONE[3:]}/reasons", 201, path_parameters=one, **body("POST"))
     client.ask("retrieval", f"POST{ONE[3:]}/reasons", 400, path_parameters=one)
