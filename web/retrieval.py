@@ -16,6 +16,7 @@ from typing import get_args
 
 from aiohttp import hdrs, web
 
+from archive import talk
 from archive.access import READERS
 from archive.errors import MalformedError, RangeError
 from archive.search import Query
@@ -131,8 +132,16 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     except TimeoutError:
         raise allowance.refusal() from None
     duration = opened.recording.audio.duration
+    told = talk.measure(peaks, duration)
     return render.data(
-        {"duration": duration, "channels": peaks}, Sunset=render.sunset(opened.recording)
+        {
+            "duration": duration,
+            "channels": peaks,
+            "talk": [round(share, 4) for share in told.shares],
+            "silence": round(told.silence, 4),
+            "silences": [[round(each, 3) for each in span] for span in told.silences],
+        },
+        Sunset=render.sunset(opened.recording),
     )
 
 
