@@ -18,6 +18,7 @@ LOCKED := --require-hashes --only-binary=:all:
 # The environment is up to date when it was made from exactly these files, whatever their times say.
 stamp = .venv/.from-$(shell cat $(1) 2>/dev/null | cksum | tr ' ' '-')
 STAMP := $(call stamp,requirements/dev.txt pyproject.toml)
+PAGES := web/static/.from-$(shell cat frontend/*.json frontend/src/* tools/pages.py | cksum | tr ' ' '-')
 BENCH_STAMP := $(call stamp,requirements/bench.txt pyproject.toml)-bench
 
 help:
@@ -35,7 +36,7 @@ help:
 	@echo 'make lock     choose newer dependencies (needs uv)'
 	@echo 'make clean    remove .venv, caches and build/; never var/'
 
-setup: $(STAMP)
+setup: $(STAMP) $(PAGES)
 
 $(STAMP):
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed; PYTHON=... names it.' >&2; exit 1; }
@@ -48,14 +49,19 @@ $(STAMP):
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(BENCH_STAMP): $(STAMP)
+# What a browser needs, made from frontend/ by the node that is in .venv.
+$(PAGES): $(STAMP)
+	@$(BIN)/python tools/pages.py
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP) $(PAGES)
 	@$(PIP) $(LOCKED) -r requirements/bench.txt
 	@touch $@
 
-run: $(STAMP)
+run: $(STAMP) $(PAGES)
 	@exec $(BIN)/archive serve --samples
 
-test: $(STAMP) system
+test: $(STAMP) $(PAGES) system
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)
@@ -74,7 +80,7 @@ format: $(STAMP)
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench
 
-torture: $(STAMP) system
+torture: $(STAMP) $(PAGES) system
 	$(BIN)/python -m torture --minutes $(or $(MINUTES),30) $(ROWS)
 
 fuzz: $(STAMP) system
@@ -104,5 +110,5 @@ lock:
 			|| exit 1; done
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build \
+	rm -rf .venv web/static frontend/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build \
 		*.egg-info

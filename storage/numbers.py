@@ -67,6 +67,14 @@ def as_stored(raw: str) -> str:
     return e164(raw) or raw.strip()
 
 
+def shown(stored: str) -> str:
+    """A number as people read it, `+358 40 1234567`; what is not E.164 stays as it is."""
+    number = _parsed(stored) if _E164.fullmatch(stored) else None
+    if number is None:
+        return stored
+    return phonenumbers.format_number(number, PhoneNumberFormat.INTERNATIONAL)
+
+
 def with_plus(asked: str) -> str:
     """The number of a query that was not percent-encoded, where a `+` arrives as a space.
 

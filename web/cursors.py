@@ -1,7 +1,8 @@
-"""Where a page ended, as an address that tells nothing.
+"""A search, or the place where a page of it ended, as an address that tells nothing.
 
-A search may name a telephone number, and addresses end up in logs: the `next` of a page therefore
-holds the search and its place sealed, under a key of the ring and for this caller alone.
+A search may name a telephone number, and addresses end up in logs: what an address holds of one is
+therefore sealed, under a key of the ring. The `next` of a page is for its caller alone; the address
+of a search on the pages is for whoever may search, so that it can be sent to a colleague.
 """
 
 import base64
@@ -27,21 +28,50 @@ Params = Sequence[tuple[str, str]]
 
 def seal(ring: Ring, caller: Caller, params: Params, place: Place) -> str:
     """Seal a search and the place where its page ended; the text is safe in an address."""
-    plain = json.dumps([list(params), place.started_at.isoformat(), place.id.hex]).encode()
-    nonce = secrets.token_bytes(_NONCE)
-    sealed = AESGCM(ring.lookup_key("cursor")).encrypt(nonce, plain, caller.id.encode())
-    return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+    return _seal(ring, json.dumps([list(params), *_from_place(place)]), caller.id)
 
 
 def unseal(ring: Ring, caller: Caller, cursor: str) -> tuple[Params, Query]:
     """Open what `seal` sealed. Raises MalformedError for anything else, or another's cursor."""
+    pairs, *place = json.loads(_unseal(ring, cursor, caller.id))
+    params = [(name, value) for name, value in pairs]
+    return params, replace(Query.from_params(params), after=_to_place(*place))
+
+
+def seal_params(ring: Ring, params: Params, place: Place | None = None) -> str:
+    """Seal what stands in the form of the search page, for whoever may search."""
+    return _seal(ring, json.dumps([list(params), place and _from_place(place)]), _FORM)
+
+
+def unseal_params(ring: Ring, sealed: str) -> tuple[Params, Place | None]:
+    """Open what `seal_params` sealed. Raises MalformedError for anything else."""
+    pairs, place = json.loads(_unseal(ring, sealed, _FORM))
+    return [(name, value) for name, value in pairs], place and _to_place(*place)
+
+
+_FORM = "search page"  # no key has this id
+
+
+def _seal(ring: Ring, text: str, whose: str) -> str:
+    """Seal a text for an address."""
+    nonce = secrets.token_bytes(_NONCE)
+    sealed = AESGCM(ring.lookup_key("cursor")).encrypt(nonce, text.encode(), whose.encode())
+    return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+
+
+def _unseal(ring: Ring, sealed: str, whose: str) -> str:
+    """Open it again. Raises MalformedError for anything else, or another's."""
     try:
-        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        raw = base64.urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))
         cipher = AESGCM(ring.lookup_key("cursor"))
-        plain = cipher.decrypt(raw[:_NONCE], raw[_NONCE:], caller.id.encode())
+        return cipher.decrypt(raw[:_NONCE], raw[_NONCE:], whose.encode()).decode()
     except (ValueError, InvalidTag):
         raise MalformedError("The cursor is not one that you were given: search again.") from None
-    pairs, started_at, identifier = json.loads(plain)
-    params = [(name, value) for name, value in pairs]
-    place = Place(datetime.fromisoformat(started_at), UUID(identifier))
-    return params, replace(Query.from_params(params), after=place)
+
+
+def _from_place(place: Place) -> list[str]:
+    return [place.started_at.isoformat(), place.id.hex]
+
+
+def _to_place(started_at: str, identifier: str) -> Place:
+    return Place(datetime.fromisoformat(started_at), UUID(identifier))

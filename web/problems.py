@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler
 from archive import errors
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
-from web import trace
+from web import face, trace
 
 log = logging.getLogger("archive.web")
 
@@ -125,18 +125,19 @@ def unreadable() -> web.Response:
 
 @web.middleware
 async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The outermost layer: whatever goes wrong leaves as a problem document."""
+    """The outermost layer: whatever goes wrong leaves as a problem document, or as its page."""
     try:
         return await handler(request)
     except errors.ArchiveError as error:
-        return answer(error)
+        told = answer(error)
     except web.HTTPException as error:
-        return _of_aiohttp(error)
+        told = _of_aiohttp(error)
     except ConnectionError:
         # The client has gone: there is nobody to tell.
         raise
     except Exception as error:  # the one boundary of the doors
-        return unexpected(error)
+        told = unexpected(error)
+    return face.problem(request, told) if face.wanted(request) else told
 
 
 def _of_aiohttp(error: web.HTTPException) -> web.Response:

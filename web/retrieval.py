@@ -23,7 +23,17 @@ from archive.search import Query
 from storage import numbers, playback, reading, search
 from storage.reading import Act
 from storage.recordings import Opened
-from web import certificates, cursors, openapi, reasons, render, sign_in
+from web import (
+    certificates,
+    cursors,
+    finding,
+    hearing,
+    openapi,
+    pages,
+    reasons,
+    render,
+    sign_in,
+)
 from web.allowance import Allowance
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 
@@ -59,6 +69,9 @@ def routes() -> list[Route | OpenRoute]:
         Route("GET", f"{one}/waveform", READERS, waveform),
         Route("POST", f"{one}/reasons", READERS, reasons.give),
         *certificates.routes(READERS),
+        *finding.routes(),
+        *hearing.routes(),
+        *pages.routes(),
         *sign_in.routes(),
         OpenRoute("GET", "/openapi.json", openapi.page("retrieval")),
     ]

@@ -1,0 +1,315 @@
+"""The pages as they leave the doors, without a browser: what they hold, for whom, and what not."""
+
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import aiohttp
+import pytest
+
+from storage import ledger
+from storage.database import connection
+from tests.services import Service
+from tests.sounds import tone
+from tests.web.test_listen import ago, upload
+from tools import catalogues
+from web import face, words
+
+STATIC = Path(face.__file__).parent / "static"
+HTML = {"Accept": "text/html,application/xhtml+xml"}
+
+
+async def look(
+    service: Service, path: str, token: str = "supervisor", door: str = "retrieval", **more: Any
+) -> tuple[aiohttp.ClientResponse, str]:
+    """GET a page as a browser does, without going where it is led."""
+    headers = {**HTML, **service._login(token), **more.pop("headers", {})}
+    url = getattr(service, door) + path
+    answer = await service.session.get(url, headers=headers, allow_redirects=False, **more)
+    return answer, await answer.text()
+
+
+async def search(
+    service: Service, form: Mapping[str, str] | list[tuple[str, str]], token: str = "supervisor"
+) -> tuple[str, str]:
+    """Send the form as a script does; the address that it got, and the list."""
+    answer = await service.session.post(
+        service.retrieval + "/search",
+        data=form,
+        headers={**HTML, **service._login(token), "X-Part": "list"},
+    )
+    assert answer.status == 200
+    return answer.headers["X-Address"], await answer.text()
+
+
+def found(text: str) -> list[str]:
+    """The recordings of a list, in its order."""
+    return re.findall(r'href="/recordings/([0-9a-f-]+)"', text)
+
+
+def test_no_text_lacks_a_translation() -> None:
+    known = {message.id for message in catalogues.texts() if message.id}
+    assert len(known) > 100
+    for language in catalogues.LANGUAGES:
+        catalogue = catalogues.read(language)
+        translated = {message.id: message for message in catalogue if message.id}
+        assert translated.keys() == known
+        for message in translated.values():
+            source = message.id if isinstance(message.id, tuple) else (message.id,)
+            said = message.string if isinstance(message.string, tuple) else (message.string,)
+            assert len(said) == len(source)
+            assert all(said), message.id
+            assert not message.fuzzy
+            for one in said:
+                assert places(one) == places(source[-1]), one
+
+
+def places(text: str) -> set[str]:
+    return set(re.findall(r"%\(\w+\)s", text))
+
+
+@pytest.mark.parametrize(
+    ("cookie", "accepted", "language"),
+    [
+        (None, "", "fi"),
+        (None, "sv-FI,sv;q=0.9,en;q=0.8", "sv"),
+        (None, "de, en;q=0.3, fi;q=0.7", "fi"),
+        (None, "en;q=0, *;q=nonsense", "fi"),
+        ("en", "sv", "en"),
+        ("de", "en", "en"),
+    ],
+)
+def test_the_language_is_chosen_or_else_the_browsers(
+    cookie: str | None, accepted: str, language: str
+) -> None:
+    assert words.chosen(cookie, accepted) == language
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (3723, "1:02:03")]
+)
+def test_lengths_are_written_as_players_do(seconds: float, text: str) -> None:
+    assert words.length(seconds) == text
+
+
+def test_a_first_load_is_small() -> None:
+    names = json.loads((STATIC / "names.json").read_text())
+    packed = {
+        source: len(gzip.compress((STATIC / name).read_bytes(), 9))
+        for source, name in names.items()
+    }
+    assert packed.keys() == {"search.js", "recording.js", "page.css"}
+    assert max(packed["search.js"], packed["recording.js"]) <= 60_000
+    assert packed["recording.js"] + packed["page.css"] <= 150_000 - 60_000, "and room for the page"
+
+
+async def test_what_a_page_loads_is_kept_by_the_browser_for_ever(service: Service) -> None:
+    for source, name in json.loads((STATIC / "names.json").read_text()).items():
+        answer = await service.session.get(f"{service.retrieval}/static/{name}")
+        assert answer.status == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert await answer.read() == (STATIC / name).read_bytes()
+        stem, _, ending = source.rpartition(".")
+        assert re.fullmatch(rf"{stem}-[A-Z0-9]{{8}}\.{ending}", name)
+    for other in ("names.json", "..%2Fface.py", "x.js"):
+        answer = await service.session.get(f"{service.retrieval}/static/{other}")
+        assert answer.status == 404
+
+
+async def test_pages_say_what_a_browser_may_do(service: Service) -> None:
+    identifier = await upload(service, "a")
+    for door, path, token in (
+        ("retrieval", "/", "supervisor"),
+        ("retrieval", f"/recordings/{identifier}", "privacy"),
+        ("retrieval", "/recordings/none", "supervisor"),
+    ):
+        answer, text = await look(service, path, token, door)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["Cache-Control"] == "private, no-store"
+        assert "<style" not in text
+        assert " style=" not in text
+        assert not re.search(r" on\w+=", text)
+        assert not re.search(r"https?:", text), "nothing is loaded from elsewhere"
+        scripts = re.findall(r"<script[^>]*>", text)
+        assert all("src=" in each or "application/json" in each for each in scripts)
+
+
+async def test_a_search_finds_what_is_typed_in_whichever_field(service: Service) -> None:
+    one = await upload(
+        service, "a", caller="+358401234567", agent="Anna Ääkkönen", customer="C-9",
+        started_at=ago(hours=3),
+    )  # fmt: skip
+    two = await upload(
+        service, "b", caller="3201", agent="3201", contract="C-9", queue="c-9",
+        started_at=ago(hours=2), call_type="contract",
+    )  # fmt: skip
+    for text, expected in (
+        ("", [two, one]),
+        ("040 123 4567", [one]),
+        ("+358 (0)40-1234567", [one]),
+        ("4567", [one]),
+        ("3201", [two]),
+        ("anna ääkkönen", [one]),
+        ("agent:Anna Ääkkönen", [one]),
+        ("customer:C-9", [one]),
+        ("C-9", [two, one]),
+        ("C-9 4567", [one]),
+        ("4567 3201", []),
+        ("a", [one]),
+        ("1.1.2001", []),
+    ):
+        _, listed = await search(service, {"text": text})
+        assert found(listed) == expected, text
+    _, listed = await search(service, {"text": "C-9", "call_type": "contract"})
+    assert found(listed) == [two]
+    _, listed = await search(service, {"when": "own", "from": "2001-01-01", "to": "2001-01-02"})
+    assert found(listed) == []
+    _, listed = await search(service, {"when": "own", "from": "2001-01-01", "to": "x"})
+    assert found(listed) == [two, one]
+
+
+async def test_an_address_of_a_search_tells_nothing_and_serves_a_colleague(
+    service: Service,
+) -> None:
+    one = await upload(service, "a", caller="+358401234567", agent="Anna")
+    address, _ = await search(service, {"text": "0401234567 agent:Anna"})
+    told = unquote(address)
+    assert not any(part in told for part in ("4567", "Anna", "agent"))
+    answer, text = await look(service, address, "privacy")
+    assert answer.status == 200
+    assert found(text) == [one]
+    assert 'value="0401234567 agent:Anna"' in text
+    answer, _ = await look(service, address[:-2] + "xx")
+    assert answer.status == 400
+    narrow = await service.key("supervisor", "narrow", call_types=["contract"])
+    _, text = await look(service, address, narrow)
+    assert found(text) == []
+
+
+async def test_without_a_script_the_form_leads_to_its_address(service: Service) -> None:
+    one = await upload(service, "a", customer="C-9")
+    headers = {**HTML, **service._login("supervisor")}
+    answer = await service.session.post(
+        service.retrieval + "/search",
+        data={"text": "C-9"},
+        headers=headers,
+        allow_redirects=False,
+    )
+    assert answer.status == 303
+    _, text = await look(service, answer.headers["Location"])
+    assert found(text) == [one]
+
+
+async def test_pages_of_a_list_follow_each_other(service: Service, monkeypatch: Any) -> None:
+    monkeypatch.setattr("web.finding.PAGE", 2)
+    ids = [
+        await upload(
+            service, f"c{number}", agent="C-1", queue="C-1", started_at=ago(hours=9 - number)
+        )
+        for number in range(5)
+    ]
+    for text in ("", "C-1"):
+        _, listed = await search(service, {"text": text})
+        seen = found(listed)
+        while further := re.search(r'rel="next" href="([^"]+)"', listed):
+            _, listed = await look(service, further[1])
+            assert len(found(listed)) <= 2
+            seen += found(listed)
+        assert seen == ids[::-1], text
+
+
+async def test_each_search_and_look_is_in_the_ledger(service: Service) -> None:
+    identifier = await upload(service, "a", agent="Anna")
+    await search(service, {"text": "Anna"})
+    await look(service, "/")
+    await look(service, f"/recordings/{identifier}")
+    acts = [act for act, _ in await service.acts()]
+    assert acts[-4:] == ["stored", "searched", "searched", "viewed"]
+    async with connection(service.vault.pool) as lent:
+        row = await lent.fetchrow("SELECT * FROM ledger WHERE act = 'searched' ORDER BY position")
+    assert row is not None
+    opened = ledger.unseal(service.vault.ring, row["month"], row["details"])
+    assert opened["anything"] == ["Anna"]
+    assert "Anna" not in str(row["facts"])
+
+
+async def test_only_who_may_read_gets_a_page(service: Service) -> None:
+    identifier = await upload(service, "a")
+    for path in ("/", f"/recordings/{identifier}"):
+        for token, status in (("auditor", 403), ("uploader", 403), ("nobody", 401)):
+            answer, text = await look(service, path, token)
+            assert answer.status == status
+            assert answer.content_type == "text/html"
+            assert identifier not in text.replace(f'value="{path}"', "")
+
+
+async def test_errors_are_pages_for_people_and_documents_for_machines(service: Service) -> None:
+    identifier = await upload(service, "a")
+    await service.turn_clock(timedelta(days=367))
+    answer, text = await look(service, f"/recordings/{identifier}")
+    assert answer.status == 410
+    assert f"/v1/certificates/{identifier}/page" in text
+    answer, _ = await look(service, f"/v1/recordings/{identifier}")
+    assert answer.content_type == "application/problem+json"
+    answer = await service.get(f"/recordings/{identifier}")
+    assert answer.content_type == "application/problem+json"
+    answer, text = await look(service, "/nothing", headers={"Accept-Language": "sv"})
+    assert answer.status == 404
+    assert "Här finns inget" in text
+
+
+async def test_what_is_sent_cannot_become_part_of_a_page(service: Service) -> None:
+    evil = "\"><script>alert(1)</script>'{{7*7}}"
+    identifier = await upload(service, evil, agent=evil, queue=evil, customer=evil)
+    address, listed = await search(service, {"text": f'agent:"{evil[2:]}" {evil}'})
+    _, page = await look(service, address)
+    _, one = await look(service, f"/recordings/{identifier}?t={evil}")
+    for text in (listed, page, one):
+        assert "<script>alert" not in text
+        assert "49" not in re.findall(r"&gt;[^<]*", text)
+    assert "&lt;script&gt;" in one
+
+
+async def test_preferences_are_kept_and_lead_nowhere_else(service: Service) -> None:
+    async def prefer(**form: Any) -> aiohttp.ClientResponse:
+        return await service.session.post(
+            service.retrieval + "/preferences", data=form, allow_redirects=False
+        )
+
+    answer = await prefer(lang="sv", theme="dark", shortcuts="off", columns="queue", back="/?q=x")
+    assert answer.status == 303
+    assert answer.headers["Location"] == "/?q=x"
+    for cookie in answer.cookies.values():
+        assert cookie["httponly"]
+        assert cookie["samesite"] == "Lax"
+    headers = {"Cookie": "; ".join(f"{k}={c.value}" for k, c in answer.cookies.items())}
+    _, text = await look(service, "/", headers=headers)
+    assert '<html lang="sv" data-theme="dark">' in text
+    assert "data-shortcuts" not in text
+    assert text.count("<th scope") in (0, 3)
+    for back in ("//evil.example", "/\\evil.example", "https://evil.example", "/\nx", ""):
+        assert (await prefer(theme="light", back=back)).headers["Location"] == "/"
+    assert (await prefer(theme="pink")).status == 400
+
+
+async def test_who_heard_it_is_told_as_far_as_the_level_goes(service: Service) -> None:
+    identifier = await upload(service, "a", tone(0.2))
+    await service.key("supervisor", "Berta")
+    for token in ("supervisor", "privacy"):
+        answer = await service.get(f"/v1/recordings/{identifier}/audio", token)
+        await answer.read()
+    await service.get(f"/v1/recordings/{identifier}/waveform")
+    _, text = await look(service, f"/recordings/{identifier}", headers={"Accept-Language": "en"})
+    assert text.count("<bdi>You</bdi>") == 1
+    assert text.count("<bdi>A colleague</bdi>") == 1
+    assert "test-privacy" not in text
+    _, text = await look(service, f"/recordings/{identifier}", "privacy")
+    assert "test-supervisor" in text

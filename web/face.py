@@ -1,0 +1,194 @@
+"""How a page looks to the one who reads it: language, colours, and what a browser may load.
+
+Pages are rendered from `web/templates/` with everything escaped. They load what the door itself
+serves and nothing else: no script and no style stands in a page, and the policy that goes with it
+forbids the rest. An error becomes a page for whoever asks for one (`Accept: text/html`).
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from web import render
+from web.words import LANGUAGES, Words, chosen, length, marked, words
+
+THEMES = ("system", "light", "dark")
+
+_SAFE = {
+    **render.NO_STORE,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Vary": "Cookie, Accept-Language",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who looks at a page, as far as the page depends on it. `here` is its address."""
+
+    words: Words
+    theme: str
+    shortcuts: bool
+    here: str
+
+    @classmethod
+    def from_request(cls, request: web.Request) -> "Reader":
+        """Read what was chosen from the cookies, and what was not from the browser."""
+        cookies = request.cookies
+        theme = cookies.get("theme", "")
+        return cls(
+            words(chosen(cookies.get("lang"), request.headers.get(hdrs.ACCEPT_LANGUAGE, ""))),
+            theme if theme in THEMES else "system",
+            cookies.get("shortcuts") != "off",
+            request.path_qs if request.method == "GET" else "/",
+        )
+
+
+def page(
+    request: web.Request,
+    template: str,
+    values: Mapping[str, object],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """Render one page. `nonce` allows the one style that a script has to make for itself."""
+    reader = Reader.from_request(request)
+    nonce = secrets.token_urlsafe(12)
+    said = reader.words
+    text = (
+        _templates()
+        .get_template(template)
+        .render(
+            reader=reader,
+            words=said,
+            _=said.text,
+            count=said.count,
+            nonce=nonce,
+            **values,
+        )
+    )
+    return web.Response(
+        text=text,
+        status=status,
+        content_type="text/html",
+        headers={
+            **_SAFE,
+            hdrs.CONTENT_LANGUAGE: said.language,
+            "Content-Security-Policy": _policy(nonce),
+            **(headers or {}),
+        },
+    )
+
+
+def _policy(nonce: str) -> str:
+    return (
+        f"default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self';"
+        " media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none';"
+        " frame-ancestors 'none'"
+    )
+
+
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=PackageLoader("web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(
+        asset=asset, languages=LANGUAGES, length=length, themes=THEMES, quoted=quote
+    )
+    return made
+
+
+@cache
+def _names() -> Mapping[str, str]:
+    try:
+        text = files("web").joinpath("static/names.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RuntimeError("what a browser needs is not built: `make setup` does it") from None
+    return dict(json.loads(text))
+
+
+def asset(name: str) -> str:
+    """Where a door serves what was built from a source of `frontend/`."""
+    return f"/static/{_names()[name]}"
+
+
+Kind = Literal["sign-in", "forbidden", "missing", "gone", "away", "many", "wrong"]
+
+_KINDS: dict[int, Kind] = {
+    401: "sign-in",
+    403: "forbidden",
+    404: "missing",
+    410: "gone",
+    429: "many",
+    503: "away",
+}
+
+_TOLD: dict[Kind, tuple[str, str]] = {
+    "sign-in": (
+        marked("You are not signed in"),
+        marked("Your session has ended, or there was none. Sign in and come back to this page."),
+    ),
+    "forbidden": (
+        marked("This is not for you"),
+        marked("Your level may not see this page. Whoever runs the archive can say who may."),
+    ),
+    "missing": (
+        marked("There is nothing here"),
+        marked("It never was, or it is not yours to know of."),
+    ),
+    "gone": (
+        marked("This recording is erased"),
+        marked("Its period is over: audio and details are gone and cannot be brought back."),
+    ),
+    "many": (
+        marked("That was too much at once"),
+        marked("Wait a moment, then try again."),
+    ),
+    "away": (
+        marked("Not possible just now"),
+        marked("A store of the archive is away. Nothing is lost: try again in a moment."),
+    ),
+    "wrong": (
+        marked("This did not work"),
+        marked("The address or the form is not as it should be. Start again from the search."),
+    ),
+}
+
+
+def problem(request: web.Request, told: web.Response) -> web.Response:
+    """The page for an error that is a problem document already."""
+    known = json.loads(told.text or "{}")
+    kind = _KINDS.get(told.status, "away" if told.status >= 500 else "wrong")
+    title, text = _TOLD[kind]
+    kept = {
+        name: value
+        for name, value in told.headers.items()
+        if name not in (hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH)
+    }
+    values = {"kind": kind, "title": title, "text": text, "certificate": known.get("certificate")}
+    return page(request, "problem.html", values, status=told.status, headers=kept)
+
+
+def wanted(request: web.Request) -> bool:
+    """Whether who asks is a person with a browser, who should see a page.
+
+    Not where machines ask: some of them accept HTML by default, and read problem documents.
+    """
+    path = request.path
+    machine = path.startswith("/v1/") and not path.endswith("/page")
+    return not machine and "text/html" in request.headers.get(hdrs.ACCEPT, "")
