@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 from archive.nights import root_over
@@ -85,3 +86,9 @@ async def account(lent: Connection) -> Account:
     # A million ids take seconds, in which the doors are to answer.
     root = await asyncio.to_thread(root_over, gone, left)
     return Account(since or 0, upto, len(gone), left, root)
+
+
+async def latest(lent: Connection, count: int) -> list[tuple[datetime, Mapping[str, Any]]]:
+    """The last reports, newest first, each with when it began."""
+    rows = await lent.fetch("SELECT ran_at, report FROM night ORDER BY ran_at DESC LIMIT $1", count)
+    return [(row["ran_at"], row["report"]) for row in rows]

@@ -130,3 +130,18 @@ async def days(lent: Connection, first: date, last: date) -> list[Day]:
         last,
     )
     return [Day(**dict(row)) for row in rows if row["due"] or row["erased"] or row["failed"]]
+
+
+async def coming(lent: Connection, first: date, last: date) -> dict[date, dict[str, int]]:
+    """How many recordings fall due on each day of a span, by call type."""
+    rows = await lent.fetch(
+        "SELECT expires_on, call_type, count(*) AS count FROM recording"
+        " WHERE state IN ('stored', 'erasing') AND expires_on BETWEEN $1 AND $2"
+        " GROUP BY expires_on, call_type ORDER BY expires_on, call_type",
+        first,
+        last,
+    )
+    found: dict[date, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row["expires_on"], {})[row["call_type"]] = row["count"]
+    return found

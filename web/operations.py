@@ -18,7 +18,18 @@ from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
 from storage.vault import Vault
-from web import asked, cdrs, certificates, gauges, ledger, openapi, render, sign_in
+from web import (
+    asked,
+    cdrs,
+    certificates,
+    gauges,
+    ledger,
+    openapi,
+    overseeing,
+    pages,
+    render,
+    sign_in,
+)
 from web.doors import SHOWN, VAULT, OpenRoute, Route, Visit
 
 PARTS = ("database", "objects", "keys", "fuse", "ledger")
@@ -36,6 +47,8 @@ def routes() -> list[Route | OpenRoute]:
         *ledger.routes(),
         *certificates.routes(OPERATORS),
         Route("GET", "/v1/certificates/night/{day}", OPERATORS, certificates.night),
+        *overseeing.routes(),
+        *pages.routes(),
         *sign_in.routes(),
         OpenRoute("GET", "/openapi.json", openapi.page("operations")),
     ]

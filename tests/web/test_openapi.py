@@ -30,7 +30,7 @@ DOCUMENTS: dict[openapi.Door, dict[str, Any]] = {
 FOR_PEOPLE: dict[openapi.Door, list[Route | OpenRoute]] = {
     "ingest": [],
     "retrieval": [*finding.routes(), *hearing.routes(), *pages.routes()],
-    "operations": [],
+    "operations": [*overseeing.routes(), *pages.routes()],
 }
 """Pages, which no client reads: the documents name them in a sentence."""
 

@@ -127,6 +127,7 @@ async def test_pages_say_what_a_browser_may_do(service: Service) -> None:
     for door, path, token in (
         ("retrieval", "/", "supervisor"),
         ("retrieval", f"/recordings/{identifier}", "privacy"),
+        ("operations", "/", "auditor"),
         ("retrieval", "/recordings/none", "supervisor"),
     ):
         answer, text = await look(service, path, token, door)
@@ -249,6 +250,9 @@ async def test_only_who_may_read_gets_a_page(service: Service) -> None:
             assert answer.status == status
             assert answer.content_type == "text/html"
             assert identifier not in text.replace(f'value="{path}"', "")
+    for token, status in (("supervisor", 403), ("nobody", 401), ("admin", 200)):
+        answer, _ = await look(service, "/", token, "operations")
+        assert answer.status == status
 
 
 async def test_errors_are_pages_for_people_and_documents_for_machines(service: Service) -> None:
@@ -313,3 +317,22 @@ async def test_who_heard_it_is_told_as_far_as_the_level_goes(service: Service) -
     assert "test-privacy" not in text
     _, text = await look(service, f"/recordings/{identifier}", "privacy")
     assert "test-supervisor" in text
+
+
+async def test_what_expires_is_told_to_auditors(service: Service) -> None:
+    await upload(service, "a", started_at=ago(days=100))
+    await upload(service, "b", started_at=ago(days=100), call_type="contract")
+    await service.night()
+    headers = {"Accept-Language": "en"}
+    _, text = await look(service, "/", "auditor", "operations", headers=headers)
+    assert "2 fall due" in text
+    assert "Signed checkpoint" in text
+    (day,) = set(re.findall(r"day=([\d-]+)#day\" title=\"2 fall", text))
+    _, text = await look(
+        service, f"/?call_type=contract&day={day}", "auditor", "operations", headers=headers
+    )
+    assert "1 falls due" in text
+    assert "Fault report</dt><dd>1 falls due" in text
+    for wrong in ("?day=x", "?call_type=x", "?number=1"):
+        answer, _ = await look(service, f"/{wrong}", "auditor", "operations")
+        assert answer.status == 400
