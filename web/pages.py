@@ -21,7 +21,12 @@ COLUMNS = ("type", "direction", "caller", "callee", "agent", "queue", "customer"
 SHOWN = ("type", "caller", "callee", "agent")
 
 _YEAR = 365 * 24 * 3600
-_KINDS = {".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
+_KINDS = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+}
 
 
 def routes() -> list[OpenRoute]:

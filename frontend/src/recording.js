@@ -166,6 +166,9 @@ function erased() {
   audio.pause();
   audio.removeAttribute("src");
   audio.load(); // what the browser still holds goes as well
+  playing();
+  slider.replaceChildren();
+  document.querySelector(".columns").remove(); // and what it still shows
   player.querySelectorAll("button, select, input").forEach((each) => (each.disabled = true));
   tell(words.erased, anchor(words.certificate, `/v1/certificates/${id}/page?lang=${lang}`));
 }
@@ -319,11 +322,11 @@ player.querySelector(".link").addEventListener("click", (event) => {
   link();
 });
 
-const playing = () => {
+function playing() {
   player.classList.toggle("playing", !audio.paused);
   player.querySelector(".play").setAttribute("aria-label", audio.paused ? words.play : words.pause);
   if (!audio.paused) follow();
-};
+}
 ["play", "pause", "ended"].forEach((name) => audio.addEventListener(name, playing));
 ["seeked", "timeupdate"].forEach((name) => audio.addEventListener(name, show));
 

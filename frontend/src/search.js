@@ -11,6 +11,7 @@ const text = document.querySelector("#text");
 const PAUSE = 180; // ms after the last key
 let waiting = 0;
 let asked = new AbortController();
+let down = false; // whether the list was gone down: only then is more of it wanted
 
 async function ask(address, options) {
   const answer = await fetch(address, {
@@ -33,7 +34,7 @@ async function search() {
     found.innerHTML = await answer.text();
     history.replaceState(null, "", answer.headers.get("X-Address"));
     say("");
-    watch();
+    down = false;
   } catch (error) {
     if (signal.aborted) return;
     say(error.message === "ended" ? form.dataset.ended : form.dataset.away);
@@ -54,8 +55,7 @@ const near = new IntersectionObserver(
 function watch() {
   near.disconnect();
   const link = found.querySelector(".further a");
-  // Only one who has gone down the list wants more of it.
-  if (link && (window.scrollY > 0 || found.querySelectorAll("table").length > 1)) near.observe(link);
+  if (link && down) near.observe(link);
 }
 
 async function further() {
@@ -91,9 +91,15 @@ form.addEventListener("input", (event) => {
 found.addEventListener("click", (event) => {
   if (!event.target.closest(".further a") || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
+  down = true;
   further();
 });
-window.addEventListener("scroll", watch, { passive: true });
+function goDown() {
+  if (down) return;
+  down = true;
+  watch();
+}
+window.addEventListener("scroll", goDown, { passive: true });
 
 function move(by) {
   const links = [...found.querySelectorAll("tbody a")];

@@ -1,0 +1,93 @@
+"""The pages are for everyone: without a script, in either theme, narrow, enlarged, any letters."""
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import expect
+
+from tests.pages.conftest import Opener, Seen
+from tests.services import Service
+from tests.sounds import tone
+from tests.web.test_listen import upload
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AXE = Path(__file__).parents[2] / "frontend/node_modules/axe-core/axe.min.js"
+
+LONG_NAME = "Wolfeschlegelsteinhausenbergerdorff-von-Äyräpää-Öhman-Ruotsalainen"
+RIGHT_TO_LEFT = "فاطمة الزهراء \u202eبنت محمد"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_no_page_has_a_barrier_that_axe_finds(
+    service: Service, enter: Opener, seen: Seen, theme: str
+) -> None:
+    identifier = await upload(service, "a", tone(3, channels=2), agent="Anna", direction="inbound")
+    await service.night()
+    for path, level, door, awaited in (
+        ("/", "supervisor", "retrieval", "table.calls"),
+        (f"/recordings/{identifier}", "supervisor", "retrieval", ".talk"),
+        ("/recordings/none", "supervisor", "retrieval", ".notice"),
+        ("/", "auditor", "operations", ".months"),
+    ):
+        page = await enter(path, level, door, color_scheme=theme)
+        await expect(page.locator(awaited)).to_be_visible()
+        await page.get_by_text("Settings", exact=True).click()
+        assert seen.refused == []
+        await page.evaluate(AXE.read_text())
+        found = await page.evaluate("axe.run({resultTypes: ['violations']})")
+        barriers = [
+            (each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]
+        ]
+        assert barriers == [], path
+        seen.refused.clear()  # axe tries styles of its own
+        await page.context.close()
+
+
+@pytest.mark.parametrize(("width", "zoom"), [(320, 1), (1280, 4)])
+async def test_nothing_needs_scrolling_to_the_side(
+    service: Service, enter: Opener, width: int, zoom: int
+) -> None:
+    identifier = await upload(
+        service, LONG_NAME * 2, tone(2, channels=2), agent=RIGHT_TO_LEFT, queue=LONG_NAME,
+        customer=LONG_NAME, caller=LONG_NAME, callee=RIGHT_TO_LEFT,
+    )  # fmt: skip
+    # An enlarged page is a narrower one, with as many more of the device's dots for each of its.
+    view = {"viewport": {"width": width // zoom, "height": 600}, "device_scale_factor": zoom}
+    for path, level, door in (
+        ("/", "supervisor", "retrieval"),
+        (f"/recordings/{identifier}", "supervisor", "retrieval"),
+        ("/", "auditor", "operations"),
+    ):
+        page = await enter(path, level, door, **view)
+        await page.wait_for_load_state("networkidle")
+        wide = await page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width // zoom, path
+        await page.context.close()
+
+
+async def test_a_name_from_right_to_left_keeps_to_its_place(
+    service: Service, enter: Opener
+) -> None:
+    await upload(service, "a", agent=RIGHT_TO_LEFT, caller=LONG_NAME)
+    page = await enter()
+    row = page.locator("#found tbody tr")
+    await expect(row).to_contain_text("0:01")
+    await expect(row.locator("td[data-name=Agent] bdi")).to_have_text(RIGHT_TO_LEFT)
+
+
+async def test_without_a_script_calls_are_found_and_played(service: Service, enter: Opener) -> None:
+    await upload(service, "a", customer="C-1")
+    identifier = await upload(service, "b", customer="C-2")
+    page = await enter(java_script_enabled=False)
+    await page.fill("#text", "customer:C-2")
+    await page.get_by_role("button", name="Search").click()
+    await expect(page.locator("#found tbody tr")).to_have_count(1)
+    await page.locator("#found tbody a").click()
+    audio = page.locator("audio[controls]")
+    await expect(audio).to_be_visible()
+    await expect(page.locator(".controls")).to_be_hidden()
+    source = await audio.locator("source").first.get_attribute("src")
+    assert source == f"/v1/recordings/{identifier}/audio"
+    answer = await page.request.get(source)
+    assert answer.status == 200

@@ -1,0 +1,94 @@
+"""Pictures of the pages for the documents: the service with its sample calls, seen by Chromium.
+
+    .venv/bin/python tools/pictures.py [FOLDER]
+
+starts a service of its own in a temporary directory, and writes into `docs/pictures/`.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = "/usr/bin/chromium"
+WIDE, NARROW = {"width": 1180, "height": 860}, {"width": 360, "height": 780}
+
+
+@contextmanager
+def service() -> Iterator[dict[str, str]]:
+    """A service with the samples; gives what it printed: addresses of doors, keys by level."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = {"ARCHIVE_SERVER_DATA_DIR": folder, "PYTHONUNBUFFERED": "1"}
+        ours |= {f"ARCHIVE_DOORS_{door}": "127.0.0.1:0" for door in ("INGEST", "RETRIEVAL")}
+        ours["ARCHIVE_DOORS_OPERATIONS"] = "127.0.0.1:0"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve", "--samples"],
+            cwd=ROOT,
+            env=os.environ | ours,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            told: dict[str, str] = {}
+            for line in process.stdout or ():
+                if match := re.fullmatch(r"\s*(\w+)\s+(http\S+|cra_\S+)\s*", line):
+                    told[match[1]] = match[2]
+                if "admin" in told:
+                    break
+            yield told
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def opened(browser: Browser, token: str, size: dict[str, int], theme: str, lang: str) -> Page:
+    """A page of a browser that belongs to whoever has this key."""
+    context = browser.new_context(
+        viewport={"width": size["width"], "height": size["height"]},
+        color_scheme="dark" if theme == "dark" else "light",
+        locale=lang,
+        extra_http_headers={"Authorization": f"Bearer {token}"},
+    )
+    return context.new_page()
+
+
+def main(folder: Path) -> None:
+    """Take them all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with service() as told, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        door, key = told["retrieval"], told["supervisor"]
+        asked = Request(  # noqa: S310 - our own door
+            f"{door}/v1/recordings?customer=C-1003", headers={"Authorization": f"Bearer {key}"}
+        )
+        with urlopen(asked) as answer:  # noqa: S310
+            call = json.load(answer)["items"][0]["id"]
+        for name, size, theme, lang in (
+            ("light", WIDE, "light", "en"),
+            ("dark", WIDE, "dark", "sv"),
+            ("narrow", NARROW, "light", "fi"),
+        ):
+            page = opened(browser, key, size, theme, lang)
+            page.goto(f"{door}/")
+            page.screenshot(path=folder / f"search-{name}.png")
+            page.goto(f"{door}/recordings/{call}?t=0:09")
+            page.locator(".talk").wait_for()
+            page.wait_for_function("document.querySelector('.slider > div')")
+            page.screenshot(path=folder / f"recording-{name}.png")
+            auditor = opened(browser, told["auditor"], size, theme, lang)
+            auditor.goto(f"{told['operations']}/")
+            auditor.screenshot(path=folder / f"expiry-{name}.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/pictures")
