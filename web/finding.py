@@ -193,7 +193,7 @@ async def _answer(
     }
     if _only_list(request):
         return face.page(request, "list.html", values)
-    kinds = visit.caller.call_types
+    kinds = visit.caller.scope.call_types
     choices = {
         "form": form,
         "types": [(kind, text) for kind, text in TYPES.items() if kinds is None or kind in kinds],

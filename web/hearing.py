@@ -15,7 +15,8 @@ from babel import dates
 from archive.access import READERS
 from archive.recording import Audio, Recording
 from archive.retention import Period, Policy
-from storage import listens, numbers, recordings
+from storage import listens, numbers, reading
+from storage.reading import Act
 from web import face, render
 from web.doors import OpenRoute, Route, Visit
 from web.finding import COLUMNS, DIRECTIONS, TYPES
@@ -49,7 +50,7 @@ async def show(request: web.Request, visit: Visit) -> web.Response:
     """`GET /recordings/{id}?t=12:34`: the page of a recording, to be played from there."""
     vault, caller = visit.vault, visit.caller
     identifier = render.identifier(request)
-    opened = await recordings.get(vault, caller, identifier, visit.now, act="viewed", facts={})
+    opened = await reading.get(vault, caller, identifier, visit.now, Act("viewed", {}))
     recording, policy = opened.recording, vault.policy
     said = face.Reader.from_request(request).words
     heard = await listens.of(vault, caller, identifier)
