@@ -86,12 +86,18 @@ async def test_a_session_ends_when_it_is_not_used_and_when_it_is_old(service: Se
         assert await lent.fetchval("SELECT count(*) FROM session") == 1, "what is over goes"
 
 
+async def _locked_alone(service: Service) -> None:
+    """As a row that is locked by whatever way: its sessions may still be there."""
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE account SET locked_at = archive_now()")
+
+
 async def _reset(service: Service) -> None:
     async with connection(service.vault.pool) as lent:
         await accounts.reset(lent, service.vault.ring, "anna")
 
 
-@pytest.mark.parametrize("end", [lambda service: locked(service, "anna"), _reset])
+@pytest.mark.parametrize("end", [lambda service: locked(service, "anna"), _locked_alone, _reset])
 async def test_an_account_is_signed_out_everywhere_at_once(
     service: Service, end: Callable[[Service], Awaitable[None]]
 ) -> None:
