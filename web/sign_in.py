@@ -147,7 +147,7 @@ async def set_up(request: web.Request) -> web.Response:
             vault, setting, password, fields.get("code", ""), request.app[SIGN_IN].limits
         )
     except UnauthenticatedError:
-        return browser.to(HOME)
+        return browser.to("/sign-in")
     except SetUpRefusedError as error:
         return await _setup_page(request, to, str(error), 422)
     return await _go_on(request, begun, to)
@@ -167,7 +167,7 @@ async def _setup_page(request: web.Request, to: str, fault: str, status: int) ->
             setting = await sessions.setting_up(lent, vault.ring, shown)
         account, secret = await signing_in.offered(vault, setting)
     except UnauthenticatedError:
-        return browser.to(HOME)
+        return browser.to("/sign-in")
     drawn = segno.make(second_factor.address(secret, account.name), error="m")
     return pages.page(
         request,

@@ -14,7 +14,7 @@ from storage.sessions import USUAL, Limits
 from web import browser
 from web import sign_in_words as words
 
-HOME = "/sign-in"
+HOME = "/"
 """Where to go on to if nothing else was asked for."""
 
 

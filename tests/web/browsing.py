@@ -127,5 +127,5 @@ async def signed_in(
     first = await account(service.vault, name, level, limits)
     assert (await browser.enter(name, first)).headers["Location"].startswith("/sign-in/setup")
     answer = await browser.set_up()
-    assert (answer.status, answer.headers.get("Location")) == (303, "/sign-in"), await answer.text()
+    assert (answer.status, answer.headers.get("Location")) == (303, "/"), await answer.text()
     return browser
