@@ -22,6 +22,7 @@ from app import (
     key_commands,
     lines,
     records,
+    retention_command,
     team_commands,
     watch_commands,
 )
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     team_commands.add_parsers(commands)
     _expire_parser(commands)
     erase_command.add_parsers(commands)
+    retention_command.add_parsers(commands)
     _reconcile_parser(commands)
     _rebuild_parser(commands)
     _check_parser(commands)

@@ -22,7 +22,7 @@ from archive.listening import Rules
 from archive.mapping import Reading
 from archive.recording import CallType
 from archive.residency import EEA
-from archive.retention import Period
+from archive.retention import Period, Policy
 from storage.audio.formats import NAMES
 from web.limits import Limits
 
@@ -201,6 +201,11 @@ class Retention:
 
     timezone: ZoneInfo
     periods: Mapping[str, Period]
+
+    @property
+    def policy(self) -> Policy:
+        """What is wanted; what is in force, `storage.policy` knows."""
+        return Policy(self.timezone, self.periods)
 
     @classmethod
     def from_toml(cls, settings: Settings, periods: Settings) -> "Retention":

@@ -11,7 +11,6 @@ from app.embedded import Embedded
 from app.serve import open_ring
 from archive.access import Level
 from archive.bounds import Bounds
-from archive.retention import Policy
 from storage import credentials, database
 from storage.credentials import KeyRow, Limits
 from storage.database import Connection, Pool, connection
@@ -37,8 +36,7 @@ async def _database(config: Config) -> AsyncIterator[Pool]:
 async def keyed(config: Config) -> AsyncIterator[tuple[Connection, Ring]]:
     """A connection, and the ring, under whose keys secrets are hashed and teams are sealed."""
     async with _database(config) as pool:
-        policy = Policy(config.retention.timezone, config.retention.periods)
-        ring = await open_ring(config, pool, policy)
+        ring = await open_ring(config, pool, config.retention.policy)
         async with connection(pool) as lent:
             yield lent, ring
 

@@ -28,6 +28,7 @@ from storage.audio.pool import AudioPool
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
+from storage.policy import standing
 from storage.provider import Provider
 from storage.shelf import Shelf
 from storage.signer import RewrittenError, Signer
@@ -100,7 +101,7 @@ async def opened(
 
 async def _vault(config: Config, pool: Pool, objects: ObjectStore) -> Vault:
     """What the verbs need, over a database and a store that are open."""
-    policy = Policy(config.retention.timezone, config.retention.periods)
+    policy = await _in_force(config, pool)
     ring = await open_ring(config, pool, policy)
     signer = await open_signer(config, pool, ring)
     spool = config.server.data_dir / "spool"
@@ -126,6 +127,18 @@ async def _vault(config: Config, pool: Pool, objects: ObjectStore) -> Vault:
         Shelf(config.server.data_dir / "uploads"),
         config.access.listening,
     )
+
+
+async def _in_force(config: Config, pool: Pool) -> Policy:
+    """The periods that new recordings are kept for; others that are wanted wait for two people."""
+    async with connection(pool) as lent:
+        found = await standing(lent, config.retention.policy)
+    if found.waits:
+        log.warning(
+            "[retention] wants other periods than are in force: until two people have run"
+            " `archive retention change`, recordings are taken in under the earlier ones"
+        )
+    return found.policy
 
 
 async def open_store(config: Config, servers: Embedded) -> ObjectStore:

@@ -36,7 +36,8 @@ class Standing:
     All but counts are seconds, and 0 when nothing is behind. `night`: since the last night's work
     that came to its end began; as long as there was none, since the ledger began. `unsigned`: how
     long the first entry of the ledger has waited that no signed checkpoint covers. `stopped`:
-    listeners whose budget stopped them within the last hour.
+    listeners whose budget stopped them within the last hour. `glass`: readers who know of more than
+    they may, or did within the last hour.
     """
 
     overdue: int
@@ -49,6 +50,7 @@ class Standing:
     unsigned: float
     entries: int
     stopped: int = 0
+    glass: int = 0
 
 
 async def standing(lent: Connection, day_end: datetime | None, signed: int | None) -> Standing:
@@ -73,7 +75,9 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " coalesce((SELECT at FROM ledger WHERE position = $1),"
         " (SELECT at FROM ledger_waiting ORDER BY number LIMIT 1)) AS unsigned,"
         " (SELECT count(*) FROM listener WHERE stopped_at > archive_now() - interval '1 hour')"
-        " AS stopped, size AS entries FROM ledger_head",
+        " AS stopped,"
+        " (SELECT count(*) FROM glass WHERE until > archive_now() - interval '1 hour') AS glass,"
+        " size AS entries FROM ledger_head",
         signed,
     )
     if row is None:
@@ -93,6 +97,7 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         age(row["unsigned"]),
         row["entries"],
         row["stopped"],
+        row["glass"],
     )
 
 

@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.timeout(900)
 def test_every_mutant_of_the_pure_access_rules_is_caught() -> None:
     words = [sys.executable, "tools/mutate_access.py", "--pure"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)

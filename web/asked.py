@@ -1,6 +1,8 @@
 """What a request asks for in its query: read once, and refused with what to do."""
 
+import json
 from datetime import date, datetime
+from typing import Any
 
 from aiohttp import web
 
@@ -44,3 +46,21 @@ def instant(request: web.Request, name: str, default: datetime) -> datetime:
         raise MalformedError(
             f"`{name}` is a time with an offset, like 2026-11-24T09:30:00+02:00."
         ) from None
+
+
+_LARGEST = 8192
+"""Bytes of a body of JSON."""
+
+
+async def body(request: web.Request, example: str) -> dict[str, Any]:
+    """A small object of JSON. Raises MalformedError, which shows the example."""
+    sent = await request.content.read(_LARGEST + 1)
+    while len(sent) <= _LARGEST and (piece := await request.content.read(_LARGEST + 1)):
+        sent += piece
+    try:
+        known = json.loads(sent) if len(sent) <= _LARGEST else None
+    except (ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict):
+        raise MalformedError(f"Send a body of JSON like {example}.")
+    return known

@@ -122,6 +122,12 @@ GAUGES = (
         Limit(0),
     ),
     Gauge(
+        "archive_glass_broken",
+        "Readers who break the glass, or did within the last hour.",
+        lambda seen: seen.glass,
+        Limit(0),
+    ),
+    Gauge(
         "archive_ledger_entries",
         "Entries of the ledger.",
         lambda seen: seen.entries,

@@ -344,7 +344,7 @@ CREATE INDEX cdr_waiting ON cdr (received_at) WHERE recording IS NULL;
 -- everybody who can ask for something or grant it.
 ALTER TABLE access_key ADD COLUMN person text;
 CREATE VIEW holder AS
-    SELECT id, level, person, revoked_at IS NULL AS valid FROM access_key;
+    SELECT id, name, level, person, revoked_at IS NULL AS valid FROM access_key;
 -- What was granted to be erased before its year is over.
 CREATE INDEX ledger_granted ON ledger (recording) WHERE act = 'erasure.granted';
 -- Uploads that come in parts (tus). The bytes lie in a file of the service whose `place` it is, sealed
@@ -369,3 +369,24 @@ CREATE TABLE upload (
 CREATE INDEX upload_expiry ON upload (expires_at);
 CREATE INDEX upload_place ON upload (place) WHERE recording IS NULL;
 CREATE INDEX upload_key ON upload (key) WHERE recording IS NULL;
+
+-- Readers who know of everything for an hour at the most, because somebody whom they named lets them.
+CREATE TABLE glass (
+    id uuid PRIMARY KEY,
+    reader text NOT NULL,
+    approver text NOT NULL CHECK (approver <> reader),
+    lasts interval NOT NULL CHECK (lasts BETWEEN '1 minute' AND '60 minutes'),
+    asked_at timestamptz NOT NULL DEFAULT archive_now(),
+    granted_at timestamptz,
+    until timestamptz CHECK (until <= granted_at + interval '60 minutes'),
+    ended_at timestamptz,
+    CHECK ((until IS NULL) = (granted_at IS NULL))
+);
+CREATE INDEX glass_broken ON glass (reader, until) WHERE until IS NOT NULL;
+
+-- One row: the zone and the periods that are in force. Two people put others in their place.
+CREATE TABLE policy (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    periods jsonb NOT NULL,
+    since timestamptz NOT NULL DEFAULT archive_now()
+);

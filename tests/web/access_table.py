@@ -79,6 +79,9 @@ LINES = [
     _line("retrieval", "POST /v1/recordings/{id}/reasons", READ, "reason"),
     _line("retrieval", "GET /v1/certificates/{id}", READ, "certificate"),
     _line("retrieval", "GET /v1/certificates/{id}/page", READ, "certificate"),
+    _line("retrieval", "POST /v1/glass", READ, "a form"),
+    _line("retrieval", "POST /v1/glass/{id}/grant", {"privacy"}, "none yet"),
+    _line("retrieval", "DELETE /v1/glass/{id}", READ, "none yet"),
     _line("retrieval", "GET /openapi.json", set(), "open"),
     _line("operations", "GET /healthz", set(), "open"),
     _line("operations", "GET /readyz", set(), "open"),
@@ -90,6 +93,8 @@ LINES = [
     _line("operations", "GET /v1/certificates/{id}", OPERATE, "certificate"),
     _line("operations", "GET /v1/certificates/{id}/page", OPERATE, "certificate"),
     _line("operations", "GET /v1/certificates/night/{day}", OPERATE, "none yet"),
+    _line("operations", "POST /v1/glass/{id}/grant", {"admin"}, "none yet"),
+    _line("operations", "DELETE /v1/glass/{id}", {"admin"}, "none yet"),
     _line("operations", "GET /openapi.json", set(), "open"),
 ]
 """Every route of every door."""

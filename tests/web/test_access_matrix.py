@@ -202,6 +202,7 @@ async def _together(cells: list[Any]) -> None:
 CELLS = [(kind, state) for kind in table.CALL_TYPES for state in STATES]
 
 
+@pytest.mark.timeout(900)  # thousands of requests, on whatever machine
 async def test_every_level_route_call_type_scope_and_state(world: World) -> None:
     # A reason opens what is asked for afterwards, and an upload makes a recording: both come last.
     lines = sorted(LINES, key=lambda line: line.kind in ("reason", "upload"))
@@ -242,6 +243,7 @@ async def _check_ledger(world: World, cells: list[Any]) -> None:
     assert told == expected
 
 
+@pytest.mark.timeout(900)
 async def test_every_scope_finds_what_it_covers_and_nothing_else(world: World) -> None:
     stored = {kind: world.ids[kind, "stored"] for kind in table.CALL_TYPES}
     filters = {"": set(stored), "&agent=åke": set(stored), "&queue=north&agent=Åke": set(stored)}
@@ -257,6 +259,7 @@ async def test_every_scope_finds_what_it_covers_and_nothing_else(world: World) -
             assert found == {stored[kind] for kind in kinds & scope.inside}, (level, name, text)
 
 
+@pytest.mark.timeout(900)
 async def test_every_level_route_and_state_of_the_key(service: Service) -> None:
     world = World(service)
     tokens = {(level, key): await _token(service, level, key) for level in LEVELS for key in KEYS}

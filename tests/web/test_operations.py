@@ -136,7 +136,7 @@ async def test_a_fresh_archive_is_ready_and_nothing_in_it_is_behind(vault: Vault
     assert set(states.values()) == {0}
 
 
-NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -276,10 +276,12 @@ async def test_what_a_scope_is_made_of_is_read_from_the_row(service: Service) ->
     ring = service.vault.ring
     sealed = scopes.seal(ring, Members("north", ("Anna",), ("North",)))
     row: Any = {"call_types": ["other"], "queues": ["A"], "teams": ["north"], "members": [sealed]}
+    row["broken"] = False
     scope = scopes.read(ring, row)
     assert scope.call_types == {"other"}
     assert scope.among == {("queue", "a"), ("agent", "anna"), ("queue", "north")}
     empty: Any = {"call_types": None, "queues": None, "teams": ["gone"], "members": None}
+    empty["broken"] = False
     assert scopes.read(ring, empty).among == frozenset()
     free: Any = dict.fromkeys(row)
     assert scopes.read(ring, free) == EVERYTHING

@@ -1,0 +1,121 @@
+"""Letting a reader in, at the very instants at which the answer changes."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from archive.access import Caller, Level
+from archive.errors import ForbiddenError, GoneError, ReasonNeededError, TooManyError
+from archive.listening import HOUR, REASON_HOLDS, Rules
+from storage import reading, tree
+from storage.database import connection, now
+from storage.reading import Act
+from storage.vault import Vault
+from tests.services import Service
+from tests.web.test_listen import upload
+
+ANNA = Caller("anna", Level.SUPERVISOR)
+HEAR, VIEW = Act("listened", {}, hears=True), Act("viewed", {})
+INSTANT = timedelta(microseconds=1)
+
+
+async def told(vault: Vault, act: str) -> int:
+    await tree.sequence(vault)
+    async with connection(vault.pool) as lent:
+        return int(await lent.fetchval("SELECT count(*) FROM ledger WHERE act = $1", act))
+
+
+async def test_at_its_instant_and_not_before_it_is_gone(service: Service) -> None:
+    identifier = UUID(await upload(service, "c"))
+    vault = service.vault
+    (row,) = await service.rows()
+    end: datetime = row["expires_at"]
+    for act in (None, VIEW, HEAR):
+        await reading.get(vault, ANNA, identifier, end - INSTANT, act)
+        with pytest.raises(GoneError):
+            await reading.get(vault, ANNA, identifier, end, act)
+    assert (await told(vault, "viewed"), await told(vault, "listened")) == (1, 1)
+
+
+async def test_what_is_no_level_of_a_reader_asks_nothing(service: Service) -> None:
+    identifier = UUID(await upload(service, "c"))
+    for level in (Level.UPLOADER, Level.AUDITOR, Level.ADMIN):
+        caller = Caller("k", level, source="pbx" if level is Level.UPLOADER else None)
+        with pytest.raises(ForbiddenError):
+            await reading.get(service.vault, caller, identifier, await now(service.vault.pool))
+
+
+async def test_a_reason_holds_to_its_instant(service: Service) -> None:
+    vault = replace(service.vault, listening=Rules(frozenset({"fault_report"})))
+    one, other = UUID(await upload(service, "a")), UUID(await upload(service, "b"))
+    at = await now(vault.pool)
+    assert await reading.give_reason(vault, ANNA, one, at, "why") == at + REASON_HOLDS
+
+    async def opens(identifier: UUID, moment: datetime, caller: Caller = ANNA) -> bool:
+        """Whether both ways of asking say so."""
+        opened = await reading.get(vault, caller, identifier, moment)
+        found = []
+        for ask in (
+            reading.get(vault, caller, identifier, moment, HEAR),
+            reading.require_reason(vault, caller, opened, moment),
+        ):
+            try:
+                await ask
+            except ReasonNeededError:
+                found.append(False)
+            else:
+                found.append(True)
+        assert len(set(found)) == 1
+        return found[0]
+
+    assert await opens(one, at)
+    assert await opens(one, at + REASON_HOLDS - INSTANT)
+    assert not await opens(one, at + REASON_HOLDS)
+    assert not await opens(other, at)
+    assert not await opens(one, at, replace(ANNA, id="bo"))
+    assert await opens(other, at, Caller("p", Level.PRIVACY))
+    # What is over is forgotten at that instant as well, and not before.
+    for later, left in ((REASON_HOLDS - INSTANT, {one, other}), (REASON_HOLDS, {other})):
+        await reading.give_reason(vault, ANNA, other, at + later, "why")
+        async with connection(vault.pool) as lent:
+            rows = await lent.fetch("SELECT recording FROM reason")
+        assert {row["recording"] for row in rows} == left
+
+
+async def test_a_budget_is_of_an_hour_to_its_instant(service: Service) -> None:
+    vault = replace(service.vault, listening=Rules(recordings_per_hour=2))
+    ids = [UUID(await upload(service, f"c{number}")) for number in range(4)]
+    at = await now(vault.pool)
+
+    async def hears(number: int, moment: datetime) -> Any:
+        try:
+            await reading.get(vault, ANNA, ids[number], moment, HEAR)
+        except TooManyError as error:
+            return error.retry_after
+        return None
+
+    assert [await hears(number, at) for number in (0, 1, 2, 2, 0, 1)] == [
+        None, None, 3600, 3600, None, None,
+    ]  # fmt: skip
+    assert await told(vault, "listening.stopped") == 1, "once an hour, also within an instant"
+    assert await hears(3, at + HOUR - INSTANT) == 1
+    assert await told(vault, "listening.stopped") == 1
+    assert await hears(3, at + HOUR) is None
+    assert await hears(2, at + HOUR) is None
+    assert await hears(0, at + HOUR) == 3600
+    assert await told(vault, "listening.stopped") == 2
+    assert await told(vault, "listened") == 6
+
+
+async def test_what_is_being_sent_is_asked_after_by_its_state(service: Service) -> None:
+    one, other = UUID(await upload(service, "a")), UUID(await upload(service, "b"))
+    async with connection(service.vault.pool) as lent:
+        assert await reading.stands(lent, one)
+        await lent.execute(
+            "UPDATE recording SET state = 'erasing', lease_until = archive_now() WHERE id = $1", one
+        )
+        assert not await reading.stands(lent, one)
+        assert await reading.stands(lent, other)

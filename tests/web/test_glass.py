@@ -1,0 +1,157 @@
+"""Breaking the glass: asked with a reason, granted by whom the reader named, over in an hour."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+
+from storage import ledger, overview, tree
+from storage.database import connection
+from tests.services import Service
+from tests.web.test_listen import found, upload
+from tests.web.test_upload import problem
+
+WHY = "Threat in call 4711"
+
+
+@pytest.fixture
+async def reader(service: Service) -> str:
+    """A supervisor who knows of nothing that is here."""
+    await upload(service, "hidden", queue="south")
+    return await service.key("supervisor", "reader", queues=["north"])
+
+
+async def post(service: Service, url: str, token: str, body: Any = None) -> aiohttp.ClientResponse:
+    return await service.session.post(url, json=body, headers=service._login(token))
+
+
+async def ask(service: Service, token: str, approver: str = "test-privacy", **more: Any) -> Any:
+    body = {"reason": WHY, "approver": approver, "minutes": 30, **more}
+    return await post(service, f"{service.retrieval}/v1/glass", token, body)
+
+
+async def asked(service: Service, token: str, approver: str = "test-privacy", **more: Any) -> str:
+    answer = await ask(service, token, approver, **more)
+    assert answer.status == 201, await answer.text()
+    return str((await answer.json())["id"])
+
+
+async def grant(service: Service, identifier: str, token: str = "privacy") -> int:
+    door = service.operations if token in ("admin", "auditor") else service.retrieval
+    return (await post(service, f"{door}/v1/glass/{identifier}/grant", token)).status
+
+
+async def end(service: Service, identifier: str, token: str) -> int:
+    door = service.operations if token == "admin" else service.retrieval
+    return (await service.ask("DELETE", f"{door}/v1/glass/{identifier}", token)).status
+
+
+async def broken(service: Service) -> int:
+    async with connection(service.vault.pool) as lent:
+        return (await overview.standing(lent, None, None)).glass
+
+
+@pytest.mark.parametrize("approver", ["privacy", "admin"])
+async def test_who_was_named_lets_a_reader_know_of_everything_for_a_while(
+    service: Service, reader: str, approver: str
+) -> None:
+    one = await asked(service, reader, f"test-{approver}")
+    assert await found(service, reader) == []
+    assert await broken(service) == 0
+    assert await grant(service, one, approver) == 200
+    assert await found(service, reader) == ["hidden"]
+    assert await broken(service) == 1
+    assert await grant(service, one, approver) == 404, "it is granted once"
+    await service.turn_clock(timedelta(minutes=29))
+    assert await found(service, reader) == ["hidden"]
+    await service.turn_clock(timedelta(minutes=30, seconds=5))
+    assert await found(service, reader) == []
+    assert await broken(service) == 1, "the alarm goes on for an hour"
+    await service.turn_clock(timedelta(minutes=91))
+    assert await broken(service) == 0
+
+
+@pytest.mark.parametrize("who", ["reader", "privacy"])
+async def test_either_ends_it(service: Service, reader: str, who: str) -> None:
+    service.tokens["reader"] = reader
+    one = await asked(service, reader)
+    await grant(service, one)
+    assert await end(service, one, "supervisor") == 404
+    assert await end(service, one, "admin") == 404
+    assert await found(service, reader) == ["hidden"]
+    assert await end(service, one, who) == 204
+    assert await found(service, reader) == []
+    assert await end(service, one, who) == 404
+    # What was asked for can be taken back before it is granted.
+    other = await asked(service, reader)
+    assert await end(service, other, who) == 204
+    assert await grant(service, other) == 404
+
+
+async def test_nobody_else_grants_it(service: Service, reader: str) -> None:
+    second = await service.key("privacy", "second")
+    one = await asked(service, reader)
+    assert await grant(service, one, "admin") == 404
+    assert await grant(service, one, second) == 404
+    assert await grant(service, one, reader) == 403
+    assert await grant(service, one, "auditor") == 403
+    assert await found(service, reader) == []
+    await service.turn_clock(timedelta(hours=24, seconds=5))
+    assert await grant(service, one) == 404
+
+
+async def test_an_approver_is_another_person_who_may(service: Service) -> None:
+    mine = await service.key("privacy", "mine", queues=["north"], person="anna")
+    await service.key("admin", "also-mine", person="anna")
+    await service.key("privacy", "gone")
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE access_key SET revoked_at = archive_now() WHERE name = 'gone'")
+    for name in ("mine", "also-mine", "gone", "nobody", "test-supervisor", "test-auditor"):
+        await problem(await ask(service, mine, name), 400, "malformed")
+    assert (await ask(service, mine, "test-admin")).status == 201
+    for wrong in ({"minutes": 61}, {"minutes": 0}, {"minutes": True}, {"minutes": "5"},
+                  {"reason": " "}, {"approver": 7}):  # fmt: skip
+        await problem(
+            await ask(service, mine, **{"approver": "test-admin", **wrong}), 400, "malformed"
+        )
+
+
+async def test_it_is_told_and_by_ids_alone(
+    service: Service, reader: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    one = await asked(service, reader)
+    await grant(service, one)
+    await end(service, one, "privacy")
+    await tree.sequence(service.vault)
+    async with connection(service.vault.pool) as lent:
+        rows = await lent.fetch("SELECT * FROM ledger WHERE act LIKE 'glass.%' ORDER BY position")
+    key, approver = reader.split("_")[1], service.tokens["privacy"].split("_")[1]
+    assert [(row["act"], row["actor"]) for row in rows] == [
+        ("glass.asked", key),
+        ("glass.broken", approver),
+        ("glass.ended", approver),
+    ]
+    assert {row["facts"]["glass"] for row in rows} == {one}
+    opened = ledger.unseal(service.vault.ring, rows[0]["month"], rows[0]["details"])
+    assert opened == {"reason": WHY}
+    assert f"{approver} lets {key}" in caplog.text
+    assert "4711" not in caplog.text + str([row["facts"] for row in rows])
+
+
+async def test_it_makes_no_listener_of_who_is_none(service: Service) -> None:
+    identifier = await upload(service, "c")
+    for level in ("auditor", "admin", "uploader"):
+        await problem(await ask(service, level), 403, "forbidden")
+        async with connection(service.vault.pool) as lent:
+            await lent.execute(
+                "INSERT INTO glass SELECT gen_random_uuid(), id, 'x', '1 hour', archive_now(),"
+                " archive_now(), archive_now() + interval '1 hour' FROM access_key"
+                " WHERE name = $1",
+                f"test-{level}",
+            )
+        await problem(
+            await service.get(f"/v1/recordings/{identifier}/audio", level), 403, "forbidden"
+        )
