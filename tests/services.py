@@ -222,6 +222,15 @@ async def set_clock(vault: Vault, by: timedelta) -> None:
         await lent.execute(clock_at(by))
 
 
+async def stop_clock(vault: Vault, moment: datetime) -> None:
+    """Let the database's `archive_now()` stand still, at the very microsecond."""
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
+            f" AS $$SELECT '{moment.isoformat()}'::timestamptz$$"
+        )
+
+
 def clock_at(by: timedelta) -> str:
     """The statement that turns `archive_now()`."""
     return (

@@ -78,8 +78,9 @@ TARGETS = (
     Target(
         "storage/four_eyes.py",
         ("person", "agree", "asker"),
-        ("tests/storage/test_early.py", "tests/storage/test_release.py"),
+        ("tests/storage/test_four_eyes.py",),
     ),
+    Target("storage/policy.py", ("standing", "change"), ("tests/storage/test_policy.py",)),
     Target("storage/early.py", ("LEVELS", "ask", "_claim"), ("tests/storage/test_early.py",)),
     Target("storage/glass.py", ("APPROVERS", "ask", "grant", "end"), ("tests/web/test_glass.py",)),
     Target("web/glass.py", ("readers_routes", "operators_routes", "ask"), DOORS[6:]),

@@ -3,7 +3,7 @@
 import hmac
 import json
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from storage.credentials import KeyRefusedError, Login
 from storage.database import connection
 from storage.keyring import Ring
 from storage.vault import Vault
-from tests.services import set_clock
+from tests.services import set_clock, stop_clock
 
 BOUNDS = Bounds.from_texts("127.0.0.0/8,2001:db8::/32", "20/s", "50GB")
 DAY = timedelta(hours=24)
@@ -210,3 +210,26 @@ async def test_the_use_of_a_key_is_written_once_a_minute(vault: Vault) -> None:
     await set_clock(vault, timedelta(seconds=61))
     assert (await login(vault, token)).stale
     assert await used() != first
+
+
+async def test_a_former_secret_ends_at_its_instant(vault: Vault) -> None:
+    first = await made(vault)
+    at, instant = datetime.now(UTC), timedelta(microseconds=1)
+    await stop_clock(vault, at)
+    await rotated(vault)
+    await stop_clock(vault, at + DAY - instant)
+    assert not await refused(vault, first)
+    await stop_clock(vault, at + DAY)
+    assert await refused(vault, first)
+
+
+async def test_the_use_of_a_key_is_stale_after_a_minute(vault: Vault) -> None:
+    token = await made(vault)
+    at = datetime.now(UTC)
+    await stop_clock(vault, at)
+    async with connection(vault.pool) as lent:
+        await credentials.used(lent, credentials.read(token).id)
+    await stop_clock(vault, at + timedelta(minutes=1) - timedelta(microseconds=1))
+    assert not (await login(vault, token)).stale
+    await stop_clock(vault, at + timedelta(minutes=1))
+    assert (await login(vault, token)).stale

@@ -1,15 +1,16 @@
 """Breaking the glass: asked with a reason, granted by whom the reader named, over in an hour."""
 
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
 
-from storage import ledger, overview, tree
+from archive.errors import MalformedError
+from storage import credentials, glass, ledger, overview, tree
 from storage.database import connection
-from tests.services import Service
+from tests.services import Service, stop_clock
 from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem
 
@@ -155,3 +156,39 @@ async def test_it_makes_no_listener_of_who_is_none(service: Service) -> None:
         await problem(
             await service.get(f"/v1/recordings/{identifier}/audio", level), 403, "forbidden"
         )
+
+
+async def test_it_ends_at_its_instant_and_not_before(service: Service, reader: str) -> None:
+    at, instant = datetime.now(UTC), timedelta(microseconds=1)
+    await stop_clock(service.vault, at)
+    old, late, one = [await asked(service, reader) for _ in range(3)]
+    await stop_clock(service.vault, at + glass.WAITS)
+    assert await grant(service, old) == 404
+    await stop_clock(service.vault, at + glass.WAITS - instant)
+    assert await grant(service, late) == 200
+    assert await end(service, late, "privacy") == 204
+    assert await grant(service, late) == 404
+    at += glass.WAITS - instant
+    assert await grant(service, one) == 200
+    await stop_clock(service.vault, at + timedelta(minutes=30) - instant)
+    assert await found(service, reader) == ["hidden"]
+    await stop_clock(service.vault, at + timedelta(minutes=30))
+    assert await found(service, reader) == []
+    assert await end(service, one, "privacy") == 404, "it is over by itself"
+    await stop_clock(service.vault, at + timedelta(minutes=30) - instant)
+    assert await end(service, one, "privacy") == 204
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(1, 201), (60, 201), (0, 400), (61, 400)])
+async def test_it_lasts_an_hour_at_the_most(
+    service: Service, reader: str, minutes: int, status: int
+) -> None:
+    assert (await ask(service, reader, minutes=minutes)).status == status
+    async with connection(service.vault.pool) as lent:
+        login = await credentials.authenticate(lent, service.vault.ring, credentials.read(reader))
+    lasts = timedelta(minutes=minutes)
+    if status == 201:
+        await glass.ask(service.vault, login.caller, "test-privacy", lasts, WHY)
+    else:
+        with pytest.raises(MalformedError):
+            await glass.ask(service.vault, login.caller, "test-privacy", lasts, WHY)
