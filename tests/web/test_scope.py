@@ -42,6 +42,10 @@ SEEN: dict[str, tuple[Limits, list[str]]] = {
         ["north by queue", "north by both", "billing"],
     ),
     "a team": (Limits(teams=["north"]), ["north by agent", "north by queue", "north by both"]),
+    "two teams": (
+        Limits(teams=["billers", "north"]),
+        ["north by agent", "north by queue", "north by both", "billing"],
+    ),
     "a team and a queue": (
         Limits(queues=["billing"], teams=["north"]),
         ["north by agent", "north by queue", "north by both", "billing"],
@@ -55,6 +59,7 @@ SEEN: dict[str, tuple[Limits, list[str]]] = {
 async def kept(service: Service) -> dict[str, str]:
     """Keep the calls and the team; the recordings' ids by call."""
     await service.team("north", agents=["Åke Öhman"], queues=["north"])
+    await service.team("billers", queues=["billing"])
     return {
         name: await upload(service, name, started_at=ago(days=day, hours=1), **fields)
         for day, (name, fields) in enumerate(CALLS.items())
