@@ -77,8 +77,12 @@ async def test_a_person_is_known_by_name_where_it_is_said(service: Service) -> N
 
 async def test_whose_word_it_is_has_to_be_shown(service: Service) -> None:
     async with connection(service.vault.pool) as lent:
-        for token in ("", "cra_nobody", service.tokens["auditor"]):
-            with pytest.raises(RefusedError):
+        for token, why in (
+            ("", "two people decide"),
+            ("cra_nobody", "not known"),
+            (service.tokens["auditor"], "of level auditor"),
+        ):
+            with pytest.raises(RefusedError, match=why):
                 await four_eyes.person(lent, service.vault.ring, token, LEVELS)
         token = service.tokens["admin"]
         caller = await four_eyes.person(lent, service.vault.ring, token, LEVELS)
