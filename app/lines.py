@@ -24,7 +24,7 @@ def use(out: TextIO = sys.stderr, *, machine: bool = False) -> None:
     """Log to `out`; `machine`: as JSON unless it is a terminal."""
     handler = logging.StreamHandler(out)
     handler.setFormatter(Json() if machine and not out.isatty() else Text())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class Json(logging.Formatter):

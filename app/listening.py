@@ -29,8 +29,8 @@ log = logging.getLogger("archive")
 MODE = 0o660
 """Of the file of a unix socket."""
 
-_QUEUE = 128
-"""Connections that may wait to be accepted."""
+_QUEUE = 1024
+"""Connections that may wait to be accepted: behind more, an honest one waits for a flood to pass."""
 
 
 class _Site(web.BaseSite):

@@ -168,7 +168,8 @@ class Connection(web.RequestHandler):
                 response, reset = await super()._handle_request(
                     request, start_time, request_handler
                 )
-                status = response.status
+                # Who has gone was told nothing.
+                status = None if reset else response.status
                 return response, reset
             finally:
                 trace.tell(traced, request, status, self._loop.time() - began)
