@@ -30,7 +30,7 @@ MODE = 0o660
 """Of the file of a unix socket."""
 
 _QUEUE = 1024
-"""Connections that may wait to be accepted: behind more, an honest one waits for a flood to pass."""
+"""Connections that may wait to be accepted: behind more, an honest one waits for all of a flood."""
 
 
 class _Site(web.BaseSite):
