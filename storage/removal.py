@@ -19,9 +19,11 @@ the expiry day's key (`storage.days`).
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from uuid import UUID
+
+import asyncpg
 
 from archive import retention
 from archive.errors import UnavailableError
@@ -120,25 +122,59 @@ async def due(vault: Vault, at: datetime) -> list[Due]:
 async def claim(vault: Vault, through: date | None = None, limit: int = BATCH) -> list[Claim]:
     """Claim what is due by the database's clock and borne out by the ledger.
 
-    `through`: no later expiry day than this.
+    `through`: no later expiry day than this. It is looked through a page at a time: a million rows
+    in front that the ledger does not bear out would take longer than a statement may.
     """
+    claims: list[Claim] = []
     async with connection(vault.pool) as lent:
-        rows = await lent.fetch(
-            # The clock is read once, ahead of the rows, so that they are found by their index.
-            "WITH due AS (SELECT id FROM recording r"  # noqa: S608 - our own words
-            " WHERE expires_at <= (SELECT archive_now())"
-            " AND state IN ('stored', 'erasing')"
-            " AND (state = 'stored' OR lease_until < (SELECT archive_now()))"
-            " AND ($1::date IS NULL OR expires_on <= $1)"
-            f" AND {BORNE_OUT} ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
-            " UPDATE recording r SET state = 'erasing', epoch = epoch + 1,"
-            " lease_until = archive_now() + $3, call_hash = NULL FROM due WHERE r.id = due.id"
-            " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch,"
-            " archive_now() AS now",
-            through,
-            limit,
-            LEASE,
-        )
+        after = _FIRST
+        while len(claims) < limit:
+            page = await _page(lent, through, after)
+            ids = [row["id"] for row in page]
+            claims += await _claimed(lent, ids, limit - len(claims)) if ids else []
+            if len(page) < BATCH:
+                break
+            after = page[-1]["expires_at"], page[-1]["id"]
+    if claims:
+        steps.reached("claimed")
+    return sorted(claims, key=lambda claim: claim.prefix)
+
+
+_FIRST = datetime(1, 1, 2, tzinfo=UTC), UUID(int=0)
+
+_DUE = (
+    "expires_at <= (SELECT archive_now()) AND state IN ('stored', 'erasing')"
+    " AND (state = 'stored' OR lease_until < (SELECT archive_now()))"
+)
+
+
+async def _page(
+    lent: Connection, through: date | None, after: tuple[datetime, UUID]
+) -> list[asyncpg.Record]:
+    """What is due next, oldest first, behind one that was looked at."""
+    # The clock is read once, ahead of the rows, so that they are found by their index.
+    return await lent.fetch(
+        f"SELECT id, expires_at FROM recording WHERE {_DUE}"  # noqa: S608 - our own words
+        " AND ($1::date IS NULL OR expires_on <= $1)"
+        " AND (expires_at, id) > ($2, $3) ORDER BY expires_at, id LIMIT $4",
+        through,
+        *after,
+        BATCH,
+    )
+
+
+async def _claimed(lent: Connection, ids: Sequence[UUID], limit: int) -> list[Claim]:
+    rows = await lent.fetch(
+        f"WITH due AS (SELECT id FROM recording r WHERE id = ANY($1) AND {_DUE}"  # noqa: S608
+        f" AND {BORNE_OUT} ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
+        " UPDATE recording r SET state = 'erasing', epoch = epoch + 1,"
+        " lease_until = archive_now() + $3, call_hash = NULL FROM due WHERE r.id = due.id"
+        " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch,"
+        " archive_now() AS now",
+        ids,
+        limit,
+        LEASE,
+    )
     claims = []
     for row in rows:
         decision = retention.decide(row["expires_at"], row["rule"], row["now"])
@@ -146,9 +182,7 @@ async def claim(vault: Vault, through: date | None = None, limit: int = BATCH) -
             raise AssertionError(f"claimed a recording that is not due: {decision.why}")
         facts = {name: row[name] for name in Claim.__dataclass_fields__}
         claims.append(Claim(**facts))
-    if claims:
-        steps.reached("claimed")
-    return sorted(claims, key=lambda claim: claim.prefix)
+    return claims
 
 
 async def erase(vault: Vault, claims: Sequence[Claim]) -> Outcome:

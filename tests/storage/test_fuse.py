@@ -103,6 +103,24 @@ async def test_a_row_that_the_ledger_does_not_know_is_not_erased(
     assert due not in report.stopped
 
 
+async def test_what_is_borne_out_is_claimed_from_behind_many_that_are_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No look takes longer for their number: each is at one page of what is due."""
+    older = await upload(service, "older", started_at=a_year_ago(seconds=25))
+    due = [await upload(service, f"{n}", started_at=a_year_ago(seconds=20)) for n in range(3)]
+    await multiply(service, older, 30, told=False)
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    monkeypatch.setattr(removal, "BATCH", 4)
+    assert len(await removal.claim(service.vault, limit=2)) == 2
+    claims = await removal.claim(service.vault, limit=9)
+    assert len(claims) == 2
+    assert await removal.claim(service.vault, limit=9) == []
+    states = {str(row["id"]): row["state"] for row in await service.rows()}
+    assert {states[each] for each in (older, *due)} == {"erasing"}
+    assert list(states.values()).count("stored") == 30
+
+
 async def test_a_second_entry_does_not_bear_a_moved_row_out(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
