@@ -19,6 +19,7 @@ async def say(config: Config, on: date | None, *, as_json: bool) -> int:
     async with opened(config, join=True) as vault:
         at = _end_of(on, vault.policy) if on else await database.now(vault.pool)
         due = await removal.due(vault, at)
+        at = vault.policy.local(at)
     if as_json:
         rows = [
             {

@@ -108,15 +108,12 @@ async def due(vault: Vault, at: datetime) -> list[Due]:
             " WHERE state IN ('stored', 'erasing') AND expires_at <= $1 ORDER BY expires_at",
             at,
         )
-    return [
-        Due(
-            row["id"],
-            row["call_type"],
-            row["expires_at"],
-            retention.decide(row["expires_at"], row["rule"], at).why,
-        )
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        expires_at = vault.policy.local(row["expires_at"])
+        why = retention.decide(expires_at, row["rule"], at).why
+        found.append(Due(row["id"], row["call_type"], expires_at, why))
+    return found
 
 
 async def claim(vault: Vault, through: date | None = None, limit: int = BATCH) -> list[Claim]:

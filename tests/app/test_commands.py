@@ -418,6 +418,11 @@ def test_expire_says_what_is_due_and_why(trial: Archive, here: Any) -> None:
     assert "P1Y Europe/Helsinki v1" in due["why"]
     end = datetime.fromisoformat(then.facts["at"]).astimezone(ZoneInfo("Europe/Helsinki"))
     assert (end.date(), end.hour, end.minute) == (expires.date(), 23, 59)
+    # Told on the archive's own clock.
+    for told in (then.facts["at"], due["expires_at"]):
+        local = datetime.fromisoformat(told).astimezone(ZoneInfo("Europe/Helsinki"))
+        assert told == local.isoformat()
+    assert due["expires_at"] in due["why"]
     text = here("expire", "--dry-run", f"--on={expires.date()}").out
     assert f"{receipt['id']}  fault_report" in text
     assert f"{len(then.facts['due'])} recordings are due at" in text
