@@ -1,5 +1,5 @@
 """The night's work: freeze what is to come, catch whatever is left, close the days that are over,
-hold rows against objects, and write down what was done.
+hold rows against objects, read the ledger again, and write down what was done.
 
 It may run twice, late, or on two services at once: each part asks the database what is left to do.
 """
@@ -13,7 +13,7 @@ from jobs import expiry
 from storage import cdrs, days, frozen, fuse, ledger, nights, removal, tree
 from storage.database import connection, now
 from storage.days import Closing
-from storage.upkeep import reconcile, verify
+from storage.upkeep import reconcile, reread, verify
 from storage.vault import Vault
 
 log = logging.getLogger("archive.nightly")
@@ -33,6 +33,7 @@ class Night:
     closings: list[Closing]
     reconciled: reconcile.Report
     verified: verify.Report
+    reread: reread.Report
 
     def as_json(self) -> dict[str, object]:
         """The report as it is kept and shown."""
@@ -54,6 +55,7 @@ class Night:
                 for closing in self.closings
             ],
             "reconciled": self.reconciled.as_json(),
+            "reread": self.reread.facts,
         }
 
 
@@ -70,11 +72,13 @@ async def run(vault: Vault) -> Night:
     closings = await _close(vault, today)
     reconciled = await _reconcile(vault)
     await tree.sequence(vault)
+    read_back = await _reread(vault)
     async with connection(vault.pool) as lent, lent.transaction():
         verified = await verify.since(lent, await nights.last(lent))
-        night = Night(ran_at, report, collected, closings, reconciled, verified)
+        night = Night(ran_at, report, collected, closings, reconciled, verified, read_back)
         await nights.record(lent, ran_at, night.as_json())
-        facts = (await nights.account(lent)).facts(today) | {"verified": verified.facts}
+        facts = (await nights.account(lent)).facts(today)
+        facts |= {"verified": verified.facts, "reread": read_back.facts}
         await ledger.record(lent, ledger.SYSTEM, "night.done", facts=facts)
     await tree.checkpoint(vault)
     for closing in closings:
@@ -116,6 +120,13 @@ async def _reconcile(vault: Vault) -> reconcile.Report:
         why = f"what was seen of the database cannot be kept: {error}"
     log.error("rows and objects could not be compared: %s", why)
     return reconcile.Report(stopped=f"rows and objects could not be compared: {why}")
+
+
+async def _reread(vault: Vault) -> reread.Report:
+    """Read the ledger's rows again, from where the last night came to."""
+    async with connection(vault.pool) as lent:
+        since = await nights.reread_upto(lent)
+    return await reread.run(vault, since)
 
 
 def make_keys(vault: Vault, now: datetime) -> None:

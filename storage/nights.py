@@ -62,6 +62,14 @@ async def last(lent: Connection) -> datetime | None:
     return found
 
 
+async def reread_upto(lent: Connection) -> int:
+    """From which entry on the ledger is to be read again (`storage.upkeep.reread`)."""
+    found: int | None = await lent.fetchval(
+        "SELECT (report->'reread'->>'then')::bigint FROM night ORDER BY ran_at DESC LIMIT 1"
+    )
+    return found or 0
+
+
 async def account(lent: Connection) -> Account:
     """What fell due since the last night's account. Everything that waits has its place before.
 

@@ -37,7 +37,9 @@ class Standing:
     that came to its end began; as long as there was none, since the ledger began. `unsigned`: how
     long the first entry of the ledger has waited that no signed checkpoint covers. `stopped`:
     listeners whose budget stopped them within the last hour. `glass`: readers who know of more than
-    they may, or did within the last hour.
+    they may, or did within the last hour. `held`: whether people have to release the erasing.
+    `lost` recordings and `unknown` objects are those of the last comparison, `wrong` and `missing`
+    bundles of the ledger those of the last night.
     """
 
     overdue: int
@@ -51,6 +53,11 @@ class Standing:
     entries: int
     stopped: int = 0
     glass: int = 0
+    held: int = 0
+    lost: int = 0
+    unknown: int = 0
+    wrong: int = 0
+    missing: int = 0
 
 
 async def standing(lent: Connection, day_end: datetime | None, signed: int | None) -> Standing:
@@ -77,7 +84,13 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " (SELECT count(*) FROM listener WHERE stopped_at > archive_now() - interval '1 hour')"
         " AS stopped,"
         " (SELECT count(*) FROM glass WHERE until > archive_now() - interval '1 hour') AS glass,"
-        " size AS entries FROM ledger_head",
+        " size AS entries, (SELECT (hold IS NOT NULL)::int FROM archive) AS held,"
+        " reconciled.facts AS reconciled, last.reread FROM ledger_head"
+        " LEFT JOIN LATERAL (SELECT facts FROM ledger WHERE act = 'reconciled'"
+        " AND facts->>'day' IS NULL AND facts->>'night' IS NULL"
+        " ORDER BY position DESC LIMIT 1) reconciled ON true"
+        " LEFT JOIN LATERAL (SELECT report->'reread' AS reread FROM night"
+        " ORDER BY ran_at DESC LIMIT 1) last ON true",
         signed,
     )
     if row is None:
@@ -98,6 +111,11 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         row["entries"],
         row["stopped"],
         row["glass"],
+        row["held"],
+        (row["reconciled"] or {}).get("lost", 0),
+        (row["reconciled"] or {}).get("unknown", 0),
+        (row["reread"] or {}).get("wrong", 0),
+        (row["reread"] or {}).get("missing", 0),
     )
 
 

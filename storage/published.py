@@ -15,14 +15,15 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from archive import tiles
+from archive import merkle, tiles
 from archive.errors import UnavailableError
 from archive.ledger import Entry
 from storage import ledger
 from storage.database import connection
 from storage.holdings import Holding
+from storage.signer import SignerError
 from storage.vault import Vault
 
 log = logging.getLogger("archive.published")
@@ -37,7 +38,9 @@ _TIMEOUT = 60.0
 async def publish(vault: Vault) -> int:
     """Put what is not in the object store yet; returns how many entries are there now.
 
-    Raises UnavailableError when database or store is away; doing it again does no harm.
+    Raises UnavailableError when database or store is away, SignerError when the rows, as they are
+    read back here, are not what the tree has hashed: a checkpoint would sign what nobody can show.
+    Doing it again does no harm.
     """
     async with connection(vault.pool) as lent:
         row = await lent.fetchrow("SELECT size, published FROM ledger_head")
@@ -49,7 +52,17 @@ async def publish(vault: Vault) -> int:
         first = number * tiles.FULL
         async with connection(vault.pool) as lent:
             entries = await ledger.page(lent, first, min(tiles.FULL, size - first))
-        await _put(vault, number, [entry.text for entry in entries])
+            hashes = await lent.fetchval(
+                "SELECT hashes FROM ledger_tile WHERE level = 0 AND number = $1", number
+            )
+        texts = [entry.text for entry in entries]
+        if not texts or not (hashes or b"").startswith(b"".join(map(merkle.leaf_hash, texts))):
+            raise SignerError(
+                f"entries {first} to {size - 1} of the ledger, or some of them, are not what its"
+                " tree has hashed: rows were changed, and nothing is signed; docs/operations.md"
+                " says what to do"
+            )
+        await put(vault, number, texts)
         done = first + len(entries)
         async with connection(vault.pool) as lent:
             await lent.execute(
@@ -58,7 +71,7 @@ async def publish(vault: Vault) -> int:
     return int(size)
 
 
-async def _put(vault: Vault, number: int, texts: list[bytes]) -> None:
+async def put(vault: Vault, number: int, texts: list[bytes]) -> None:
     """Put one bundle, unless it is there; then remove the narrower ones of the same number."""
     there = await _bundles(vault, number)
     content = tiles.bundle(texts)
@@ -73,6 +86,20 @@ async def _put(vault: Vault, number: int, texts: list[bytes]) -> None:
         and holding.key == _name(vault, number, width, tiles.bundle(texts[:width]))
     ]
     await vault.objects.remove(narrower)
+
+
+async def missing(vault: Vault, bundles: Mapping[int, Sequence[bytes]]) -> list[int]:
+    """Which of these bundles, one behind the other, are not in the store under their names."""
+    if not bundles:
+        return []
+    first, last = (f"{PREFIX}{number:012}-" for number in (min(bundles), max(bundles)))
+    held = await vault.objects.holdings(PREFIX, first, last)
+    there = {holding.key for holding in held if holding.kind in _WHOLE and holding.latest}
+    names = {
+        number: _name(vault, number, len(texts), tiles.bundle(texts))
+        for number, texts in bundles.items()
+    }
+    return [number for number, name in names.items() if name not in there]
 
 
 async def entries(vault: Vault, first: int) -> AsyncIterator[Entry]:

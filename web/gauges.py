@@ -16,7 +16,7 @@ from web.tls import Shown
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A gauge over `most` sounds an alarm, and is told in `/readyz` under `check`, as `wrong` says
-    it; without a `check` it is about people, and the archive itself is well.
+    it; without a `check` it is a matter of the alarm alone.
     """
 
     most: timedelta | int
@@ -125,6 +125,44 @@ GAUGES = (
         "archive_glass_broken",
         "Readers who break the glass, or did within the last hour.",
         lambda seen: seen.glass,
+        Limit(0),
+    ),
+    Gauge(
+        "archive_erasing_held",
+        "1 while the erasing is held until people release it, whether anything is due or not.",
+        lambda seen: seen.held,
+        Limit(0, "hold", "the erasing is held until people release it: the ledger says why"),
+    ),
+    Gauge(
+        "archive_objects_lost",
+        "Recordings without their object, as the last comparison of rows and objects saw.",
+        lambda seen: seen.lost,
+        Limit(
+            0,
+            "lost",
+            "{0.lost} recordings have lost their object: `archive reconcile` names them",
+        ),
+    ),
+    Gauge(
+        "archive_objects_unknown",
+        "Objects that no row names, as the last comparison of rows and objects saw.",
+        lambda seen: seen.unknown,
+        Limit(0),
+    ),
+    Gauge(
+        "archive_ledger_bundles_wrong",
+        "Bundles of the ledger with rows that are not what the tree has hashed, the last night.",
+        lambda seen: seen.wrong,
+        Limit(
+            0,
+            "rows",
+            "rows of the ledger are not what its tree has hashed: the log says which",
+        ),
+    ),
+    Gauge(
+        "archive_ledger_bundles_missing",
+        "Bundles of the published ledger that were gone the last night, and were put again.",
+        lambda seen: seen.missing,
         Limit(0),
     ),
     Gauge(

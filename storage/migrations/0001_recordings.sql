@@ -171,9 +171,10 @@ CREATE TABLE ledger (
 );
 CREATE INDEX ledger_recording ON ledger (recording) WHERE recording IS NOT NULL;
 -- What certificates are made of besides: the closing of a day, and the account of a night. And what
--- the fuse asks for.
+-- the fuse and the figures ask for.
 CREATE INDEX ledger_day ON ledger (act, (facts->>'day'), (facts->>'night'), position)
-    WHERE act IN ('day.closed', 'night.done', 'days.frozen', 'fuse.release_asked', 'fuse.released');
+    WHERE act IN ('day.closed', 'night.done', 'days.frozen', 'fuse.release_asked', 'fuse.released',
+        'reconciled');
 -- What was stored for an expiry day since a position.
 CREATE INDEX ledger_stored ON ledger ((facts->>'day'), position) WHERE act IN ('stored', 'rebuilt');
 -- So that what is due is found in a full queue as well.

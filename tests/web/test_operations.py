@@ -4,19 +4,23 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from hashlib import md5
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from archive.access import Level
 from archive.errors import UnavailableError
 from archive.lifecycle import State
-from storage import overview, tree
+from storage import clocks, overview, tree
 from storage.database import connection
 from storage.overview import Standing
+from storage.signer import SignerError
 from storage.upkeep import verify
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
+from tests.rewriting import unguarded
 from tests.services import Faulty, Service, open_service, set_clock
 from tests.storage.upkeep.test_verify import fetch, later, put, remove
 from tests.web.test_listen import upload
@@ -149,6 +153,9 @@ NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         ("verified", "verified", 31 * 86400),
         ("damaged", "damaged", 0),
         ("unsigned", "checkpoint", 10 * 60),
+        ("held", "hold", 0),
+        ("lost", "lost", 0),
+        ("wrong", "rows", 0),
     ],
 )
 def test_each_promise_has_its_limit(field: str, check: str, most: float) -> None:
@@ -156,6 +163,46 @@ def test_each_promise_has_its_limit(field: str, check: str, most: float) -> None
     wrong = gauges.judged(replace(NOTHING, **{field: most + 1}))
     assert [name for name, said in wrong.items() if said != "ok"] == [check]
     assert set(gauges.judged(NOTHING)) == set(gauges.CHECKS)
+
+
+def test_what_is_for_people_to_look_at_makes_nothing_unready() -> None:
+    """Strange objects may lie there for a year, and a bundle that was gone is there again."""
+    seen = replace(NOTHING, unknown=1, missing=1)
+    assert set(gauges.judged(seen).values()) == {"ok"}
+
+
+async def test_the_figures_tell_of_a_hold_with_nothing_due(service: Service) -> None:
+    assert await value(service, "archive_erasing_held") == 0
+    async with connection(service.vault.pool) as lent, lent.transaction():
+        await clocks.hold(lent, "somebody has to look")
+    assert await value(service, "archive_erasing_held") == 1
+    _, wrong = await checks(service)
+    assert wrong.keys() == {"fuse", "hold"}
+
+
+async def test_the_figures_tell_what_the_last_comparison_and_the_last_night_saw(
+    service: Service,
+) -> None:
+    names = [
+        "archive_objects_lost",
+        "archive_objects_unknown",
+        "archive_ledger_bundles_wrong",
+        "archive_ledger_bundles_missing",
+    ]
+    kept = await upload(service, "kept")
+    [holding] = await service.holdings()
+    await service.vault.objects.remove([holding])
+    strange = f"{holding.key.split('/', 1)[0]}/strange"
+    await service.vault.objects.put(strange, [b"x"], 1, md5(b"x").digest(), 10)
+    await service.night()
+    assert [await value(service, name) for name in names] == [1, 1, 0, 0]
+    async with unguarded(service.vault) as lent:
+        await lent.execute("UPDATE ledger SET actor = 'x' WHERE recording = $1", UUID(kept))
+    with pytest.raises(SignerError):
+        await service.night()
+    assert [await value(service, name) for name in names] == [1, 1, 1, 0]
+    _, wrong = await checks(service)
+    assert wrong.keys() >= {"lost", "rows"}
 
 
 async def value(service: Service, name: str) -> float:
