@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, hdrs, web
 from aiohttp.http import HttpProcessingError
 
+from archive import siprec
 from archive.access import Level
 from archive.errors import (
     InvalidError,
@@ -93,7 +94,8 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
         try:
             while (part := await next_part(reader)) is not None:
                 if part.name == "metadata" and admitted is None:
-                    call = Call.from_fields(await _metadata(part), visit.vault.policy, visit.now)
+                    fields = await _metadata(request, part)
+                    call = Call.from_fields(fields, visit.vault.policy, visit.now)
                     admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
                 elif part.name == "audio" and held is None:
                     held = await _receive(visit, admitted, part), offer_of(part.headers)
@@ -141,12 +143,17 @@ async def next_part(reader: MultipartReader) -> BodyPartReader | None:
     return part
 
 
-async def _metadata(part: BodyPartReader) -> Mapping[str, object]:
+async def _metadata(request: web.Request, part: BodyPartReader) -> Mapping[str, object]:
+    """The fields of a part `metadata`: JSON, or what a SIPREC recorder writes; the query says what
+    that does not know.
+    """
     text = bytearray()
     while piece := await part.read_chunk():
         text += piece
         if len(text) > METADATA_BYTES:
             raise InvalidError({"metadata": f"is longer than {METADATA_BYTES} bytes"})
+    if part.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip() == siprec.MEDIA_TYPE:
+        return {**request.query, **_siprec(bytes(text))}
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError):
@@ -154,6 +161,13 @@ async def _metadata(part: BodyPartReader) -> Mapping[str, object]:
     if not isinstance(fields, dict):
         raise InvalidError({"metadata": "must be a JSON object"})
     return fields
+
+
+def _siprec(document: bytes) -> Mapping[str, object]:
+    try:
+        return siprec.fields(document)
+    except ValueError as error:
+        raise InvalidError({"metadata": str(error)}) from None
 
 
 async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader) -> Spool:

@@ -225,10 +225,11 @@ async def _take_part(
         upload = await uploads.find(visit.vault, visit.caller, upload.id)
         if offset != upload.mark.size:
             raise OffsetError("Ask with HEAD, and go on from there.", offset=upload.mark.size)
+        if upload.recording is None:
+            upload = await _with_length(request, visit, upload)
+        _check_room(request, offset, upload.length)
         if upload.recording is not None:
             return upload, await uploads.receipt(visit.vault, visit.caller, upload)
-        upload = await _with_length(request, visit, upload)
-        _check_room(request, offset, upload.length)
         file = uploads.opened(visit.vault, upload)
         try:
             hold.break_off = lambda: _abort(request)

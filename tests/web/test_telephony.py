@@ -21,6 +21,7 @@ import pytest
 
 from archive.bounds import Bounds
 from storage.database import connection
+from tests.archive.test_siprec import RFC
 from tests.services import Service
 from tests.sounds import tone
 from web import limits
@@ -508,3 +509,58 @@ async def test_no_uploader_learns_of_anothers_call(service: Service) -> None:
         rows = await lent.fetch("SELECT source, started_at FROM recording ORDER BY received_at")
     assert [row["source"] for row in rows] == ["pbx", "another"]
     assert rows[0]["started_at"] < rows[1]["started_at"]
+
+
+def siprec_form(
+    service: Service, *parts: bytes, query: str = "?call_type=other"
+) -> tuple[str, bytes]:
+    body = form(*parts)
+    return (
+        f"POST /v1/recordings{query} HTTP/1.1\nHost: archive.example.fi\n"
+        f"Authorization: Basic {login(service)}\nContent-Length: {len(body)}\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\n"
+    ), body
+
+
+async def test_siprec_metadata_may_stand_beside_the_audio(service: Service) -> None:
+    moment = started().strftime("%Y-%m-%dT%H:%M:%S+0000")
+    document = RFC.replace(b"2026-11-25T09:30:00Z", moment.encode())
+    document = document.replace(b"2026-11-25T09:30:02Z", moment.encode())
+    metadata = part('name="metadata"', document, "Content-Type: application/rs-metadata+xml")
+    audio = part('name="audio"; filename="x.wav"', AUDIO, "Content-Type: audio/wav")
+    answers = [
+        await wire(service, *siprec_form(service, *parts))
+        for parts in ((metadata, audio), (audio, metadata))
+    ]
+    assert [answer.status for answer in answers] == [201, 200]
+    found = await heard(service, answers[1])
+    assert found["call_id"] == "ab30317f1a784dc48ff824d0d3715d86"
+    assert (found["caller"], found["call_type"]) == ("+358401234567", "other")
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        (b"<!DOCTYPE r [<!ENTITY a 'x'>]><recording>&a;</recording>", 422),
+        (b"<recording/>", 422),
+        (b"{}", 422),
+        (None, 400),
+    ],
+)
+async def test_siprec_metadata_that_is_none_keeps_nothing(
+    service: Service, document: bytes | None, status: int
+) -> None:
+    parts = [part('name="audio"', AUDIO)]
+    if document is not None:
+        kind = "Content-Type: application/rs-metadata+xml"
+        parts.append(part('name="metadata"', document, kind))
+    answer = await wire(service, *siprec_form(service, *parts))
+    assert answer.status == status
+    await nothing_kept(service)
+
+
+async def test_siprec_metadata_without_audio_is_refused(service: Service) -> None:
+    kind = "Content-Type: application/rs-metadata+xml"
+    answer = await wire(service, *siprec_form(service, part('name="metadata"', RFC, kind)))
+    assert answer.status in (400, 422)
+    await nothing_kept(service)

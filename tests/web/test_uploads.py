@@ -137,6 +137,7 @@ async def test_an_upload_in_parts(service: Service, client: Client) -> None:
     assert after.headers["Location"] == answer.headers["Location"]
     again = await client.patch(len(AUDIO), b"")
     assert (again.status, again.headers["Location"]) == (204, answer.headers["Location"])
+    await problem(await client.patch(len(AUDIO), b"more"), 400, "malformed")
     await nothing_left(service)
 
 
