@@ -33,6 +33,7 @@ async def insisted(client: Client) -> aiohttp.ClientResponse:
 async def one_recording(service: Service, answer: aiohttp.ClientResponse) -> None:
     rows = await service.rows()
     assert [row["state"] for row in rows] == ["stored"]
+    await service.sweep_everything()
     assert answer.headers["Location"].endswith(str(rows[0]["id"]))
     assert await heard(service, str(rows[0]["id"])) == AUDIO
     assert len(await service.holdings()) == 1

@@ -40,7 +40,8 @@ CHECKS = [
     response_schema_conformance,
 ]
 
-schemathesis.openapi.media_type("audio/*", st.binary(max_size=1000))
+for _media in ("audio/*", "application/offset+octet-stream"):
+    schemathesis.openapi.media_type(_media, st.binary(max_size=1000))
 
 
 def now(**ago: float) -> str:
