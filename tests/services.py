@@ -302,9 +302,13 @@ async def open_service(
 
 
 async def _door(
-    stack: AsyncExitStack, vault: Vault, public: str, routes: Any, bears: DoorLimits
+    stack: AsyncExitStack,
+    vault: Vault,
+    public: str,
+    routes: Any,
+    bears: DoorLimits = DoorLimits(),  # noqa: B008 - it is frozen
 ) -> str:
-    runner = doors.runner(doors.build(vault, public, routes, bears), 5)
+    runner = doors.runner(doors.build(vault, public, routes, bears=bears), 5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, "127.0.0.1", 0)
