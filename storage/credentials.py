@@ -235,7 +235,7 @@ async def check_limits(connection: Connection, level: Level, limits: Limits) -> 
         if names is not None and not (names and all(each.strip() for each in names)):
             raise KeyRefusedError("queues and teams are one or more names")
     if limits != UNLIMITED and level not in READERS:
-        raise KeyRefusedError("only who reads recordings is limited to some of them")
+        raise KeyRefusedError("only who reads is limited to call types, queues or teams")
     await _check_teams(connection, limits.teams)
 
 
