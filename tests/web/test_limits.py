@@ -378,7 +378,7 @@ async def test_an_answer_that_nobody_takes_is_ended(
 async def own_door(
     vault: Vault, act: Callable[[web.Request], Awaitable[web.StreamResponse]], bears: Limits
 ) -> AsyncIterator[int]:
-    runner = doors.runner(doors.build(vault, "", [OpenRoute("GET", "/", act)], bears), 1)
+    runner = doors.runner(doors.build(vault, "", [OpenRoute("GET", "/", act)], bears=bears), 1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
