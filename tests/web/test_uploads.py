@@ -26,7 +26,7 @@ from tests.jobs.test_expiry import when_over
 from tests.services import Faulty, Service, _door, ways_in
 from tests.sounds import tone
 from tests.web.test_upload import problem, query
-from web import ingest
+from web import limits
 from web import uploads as door
 
 AUDIO = tone(20)
@@ -580,7 +580,7 @@ async def test_another_start_of_the_service_goes_on(service: Service, client: Cl
 async def test_a_sender_who_falls_silent_is_given_up_and_his_bytes_kept(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "SILENCE", 0.1)
+    monkeypatch.setattr(limits, "GRACE", 0.1)
     await client.create()
 
     async def silent() -> AsyncIterator[bytes]:
@@ -588,5 +588,5 @@ async def test_a_sender_who_falls_silent_is_given_up_and_his_bytes_kept(
         await asyncio.sleep(20)
 
     await problem(await client.patch(0, silent()), 503, "unavailable")
-    monkeypatch.setattr(ingest, "SILENCE", 60)
+    monkeypatch.setattr(limits, "GRACE", 60)
     assert await client.offset() == 50_000
