@@ -6,8 +6,8 @@ answered is not kept at all. Who spoke is sealed under the key of the expiry day
 recording is found: that then has it, if it lacked it.
 
 A record can add to a recording what that does not say itself: direction, numbers, agent, queue,
-customer, contract. It replaces nothing, and never touches the start, the type or the id, on which
-expiry and access rest.
+customer, contract. It replaces nothing, and never touches the start, the type or the id. With queue
+and agent a source says who may hear its call, as it does with the recording itself.
 """
 
 import hashlib

@@ -163,10 +163,8 @@ def opened_added(seal: Seal, row: asyncpg.Record) -> dict[str, str]:
 
 
 def with_added(call: Call, added: Mapping[str, str]) -> Call:
-    """The call with what it did not say itself: nothing is ever replaced."""
-    told: dict[str, Any] = {
-        name: text for name, text in added.items() if getattr(call, name) is None
-    }
+    """The call with what it did not say itself."""
+    told: dict[str, Any] = dict(added)
     if way := told.get("direction"):
         told["direction"] = Direction(way)
     return replace(call, **told)
