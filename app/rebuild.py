@@ -4,7 +4,7 @@ import json
 
 from app.config import Config
 from app.serve import opened
-from storage import database
+from storage import database, published
 from storage.upkeep import rebuild
 from storage.upkeep.rebuild import Report
 
@@ -12,6 +12,7 @@ from storage.upkeep.rebuild import Report
 async def run(config: Config, *, as_json: bool) -> int:
     """Rebuild, while no service runs; 1 if there is something to look at."""
     async with opened(config, whole=False, patience=database.LONG) as vault:
+        await published.own(vault)
         report = await rebuild.run(vault)
     if as_json:
         print(json.dumps(report.as_json()))

@@ -23,7 +23,7 @@ from archive.errors import UnavailableError
 from archive.retention import Policy
 from jobs import nightly
 from jobs.schedule import Schedule
-from storage import clocks, database, tree
+from storage import clocks, database, published, tree
 from storage.audio.pool import AudioPool
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
@@ -95,6 +95,7 @@ async def opened(
         stack.push_async_callback(vault.probes.close)
         stack.push_async_callback(vault.players.close)
         if whole:
+            await published.own(vault)
             await tree.agree_wholly(vault)
         yield vault
 

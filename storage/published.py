@@ -9,6 +9,10 @@ A database that is put back from a backup has lost the end of its ledger. What w
 with the keys, and all that was signed is here: the one is made whole from the other. The few after
 that, which a crash left unsigned, are believed for their mark, which is an HMAC of the bundle under
 a key of the ring: who can write to the bucket alone cannot put a word into the ledger's mouth.
+
+Beside them lies `ledger/owner-` and a mark, which says whose bucket it is. Two archives in one
+would take each other's objects for strays, and the close of a day empties that day's folder; so no
+archive starts on a bucket that bears another's mark.
 """
 
 import hashlib
@@ -23,6 +27,7 @@ from archive.ledger import Entry
 from storage import ledger
 from storage.database import connection
 from storage.holdings import Holding
+from storage.keyring import KeyRingError
 from storage.signer import SignerError
 from storage.vault import Vault
 
@@ -31,6 +36,8 @@ log = logging.getLogger("archive.published")
 PREFIX = "ledger/"
 
 _NAME = re.compile(r"ledger/\d{12}-(\d{3})-[0-9a-f]{32}")
+_OWNER = f"{PREFIX}owner-"
+_WORDS = b"This bucket belongs to one archive, which marked it so. No other may use it.\n"
 _WHOLE = ("object", "version")
 _TIMEOUT = 60.0
 
@@ -100,6 +107,35 @@ async def missing(vault: Vault, bundles: Mapping[int, Sequence[bytes]]) -> list[
         for number, texts in bundles.items()
     }
     return [number for number, name in names.items() if name not in there]
+
+
+async def own(vault: Vault) -> None:
+    """Mark the bucket as this archive's. Raises KeyRingError when it is another's, UnavailableError
+    when the store is away.
+    """
+    mark = hmac.digest(vault.ring.lookup_key("bucket-owner"), b"owner", "sha256").hex()[:32]
+    name = f"{_OWNER}{mark}"
+    marks = await _marks(vault)
+    if not marks:
+        if await _bundles(vault, 0) and not await _get(vault, 0):
+            raise _owned("its ledger")
+        digest = hashlib.md5(_WORDS, usedforsecurity=False).digest()
+        await vault.objects.put(name, [_WORDS], len(_WORDS), digest, _TIMEOUT)
+        marks = await _marks(vault)  # another may have come at the same moment
+    if others := marks - {name}:
+        raise _owned(f"its mark {min(others)}")
+
+
+async def _marks(vault: Vault) -> set[str]:
+    held = await vault.objects.holdings(_OWNER)
+    return {holding.key for holding in held if holding.kind in _WHOLE and holding.latest}
+
+
+def _owned(what: str) -> KeyRingError:
+    return KeyRingError(
+        f"the bucket in [objects] belongs to another archive: {what} is in it. Name a bucket of its"
+        " own for this one; docs/operations.md says what to do about an archive that is no more"
+    )
 
 
 async def entries(vault: Vault, first: int) -> AsyncIterator[Entry]:

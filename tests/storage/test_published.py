@@ -1,7 +1,9 @@
 """The ledger outside the database: whole, before it is signed, and read back as it was."""
 
 from dataclasses import replace
+from datetime import date
 from hashlib import md5
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from archive.errors import UnavailableError
 from archive.ledger import Entry
 from storage import published, tree
 from storage.database import connection
+from storage.keyring import KeyRingError, Ring
 from storage.vault import Vault
 from tests.services import Faulty
 from tests.storage.test_tree import everything, write
@@ -99,3 +102,53 @@ async def test_nobody_but_the_archive_can_add_to_what_is_published(vault: Vault)
     # Nor does it put one in the place of another.
     await plant(vault, f"000000000001-001-{mark}", tiles.bundle([true[0].text]))
     assert await read(vault, 256) == []
+
+
+async def test_an_archive_marks_its_bucket_and_knows_it_again(vault: Vault) -> None:
+    for _ in range(2):
+        await published.own(vault)
+        [name] = await bundles(vault)
+        assert name.startswith("owner-")
+    # A ledger that was there before the mark is known by its own.
+    await write(vault, "one")
+    await tree.checkpoint(vault)
+    held = await vault.objects.holdings(published.PREFIX)
+    await vault.objects.remove([each for each in held if "owner" in each.key])
+    await published.own(vault)
+    assert len(await bundles(vault)) == 2
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_bucket_of_another_archive_is_refused(
+    vault: Vault, tmp_path: Path, marked: bool
+) -> None:
+    await write(vault, "one")
+    await tree.checkpoint(vault)
+    if marked:
+        await published.own(vault)
+    there = await bundles(vault)
+    (tmp_path / "other").mkdir()
+    ring = Ring.open(
+        tmp_path / "other" / "ring",
+        tmp_path / "other" / "root.key",
+        create=True,
+        today=lambda: date(2026, 11, 25),
+    )
+    with pytest.raises(KeyRingError, match="belongs to another archive"):
+        await published.own(replace(vault, ring=ring))
+    assert await bundles(vault) == there
+    await published.own(vault)
+
+
+async def test_of_two_archives_that_come_at_one_moment_neither_takes_the_bucket(
+    vault: Vault,
+) -> None:
+    async def put(*known: Any) -> None:
+        await vault.objects.put(*known)
+        await plant(vault, "owner-0123", b"the other's")
+
+    both: Any = Faulty(vault.objects, put=put)
+    with pytest.raises(KeyRingError, match="owner-0123"):
+        await published.own(replace(vault, objects=both))
+    with pytest.raises(KeyRingError, match="owner-0123"):
+        await published.own(vault)
