@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from storage import database
 from storage.objects import ObjectStore
@@ -19,6 +20,10 @@ __all__ = [
     "rclone_server",
     "rclone_store",
 ]
+
+# A machine that is busy is no fault of what is tried.
+settings.register_profile("archive", deadline=None)
+settings.load_profile("archive")
 
 
 @pytest.fixture(scope="session")
