@@ -8,6 +8,7 @@ of a day that is not.
 
 import asyncio
 import random
+import time
 from collections import Counter
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -90,13 +91,20 @@ async def _one_day(
             nursery.bear(house, name, crash_at=random.choice(STEPS), ahead=ahead.total_seconds())
             for name in "ab"
         ]
-        await asyncio.sleep(random.uniform(0.3, 1))
+        await _dead(pair, random.uniform(0.3, 1))
         for child in pair:
             await asyncio.to_thread(child.kill)
             kills.note("Traceback" not in child.said(), child.said()[-500:])
     await service.end_leases()
     pair = [nursery.bear(house, name, ahead=ahead.total_seconds()) for name in "ab"]
     await _night(service, pair)
+
+
+async def _dead(pair: list[Child], most: float) -> None:
+    """Wait until both have died at their step, or for so many seconds."""
+    until = time.monotonic() + most
+    while time.monotonic() < until and any(child.process.poll() is None for child in pair):
+        await asyncio.sleep(0.02)
 
 
 async def _night(service: Service, pair: list[Child]) -> None:

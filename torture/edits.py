@@ -11,11 +11,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from app import audit
 from app.witness import Witness, WitnessError
 from archive import merkle
 from archive.ledger import Entry
-from archive.note import Note
+from archive.note import Checkpoint, Note, Signature
 from storage import signer, tree
 from storage.database import Connection, connection
 from storage.signer import RewrittenError
@@ -169,14 +172,13 @@ def _edit_export(service: Service, kept: Note, whole: bytes, place: Path, tally:
 
 
 def _signed(service: Service, size: int, root: bytes) -> Note:
-    """A checkpoint of anything, by who has the key and forgets what was signed before."""
-    memory = service.vault.signer.directory / "ledger.checkpoint"
-    before = memory.read_bytes()
-    memory.unlink()
-    note = service.vault.signer.sign(size, root, 0, [])
-    memory.write_bytes(before)
-    assert note
-    return note
+    """A checkpoint of anything, by who has the key and asks no memory."""
+    signer = service.vault.signer
+    text = Checkpoint(signer.origin, size, root).text
+    key = load_pem_private_key((signer.directory / "ledger.key").read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    value = key.sign(text.encode())
+    return Note(text, (Signature(signer.origin, signer.verifier.id, value),))
 
 
 async def _edit_database(service: Service, kept: Note, place: Path, tally: Tally) -> None:
