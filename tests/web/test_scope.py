@@ -243,9 +243,9 @@ async def test_the_members_of_one_team_are_no_use_in_the_row_of_another(service:
         (Level.SUPERVISOR, Limits(teams=["north", "nobody"]), "no team"),
         (Level.SUPERVISOR, Limits(queues=[]), "one or more"),
         (Level.SUPERVISOR, Limits(queues=["a", " "]), "one or more"),
-        (Level.AUDITOR, Limits(queues=["a"]), "only a key that reads"),
-        (Level.ADMIN, Limits(teams=["north"]), "only a key that reads"),
-        (Level.UPLOADER, Limits(call_types=["other"]), "only a key that reads"),
+        (Level.AUDITOR, Limits(queues=["a"]), "only who reads"),
+        (Level.ADMIN, Limits(teams=["north"]), "only who reads"),
+        (Level.UPLOADER, Limits(call_types=["other"]), "only who reads"),
     ],
 )
 async def test_a_limit_that_cannot_be_is_refused(
