@@ -30,11 +30,13 @@ async def of(vault: Vault, caller: Caller, recording: UUID) -> list[Listen]:
     access.require(caller, access.READERS)
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
-            "SELECT t.actor, k.name, max(t.at) AS last FROM told t"
-            " LEFT JOIN access_key k ON k.id = t.actor"
+            "SELECT t.actor, coalesce(a.name, k.name) AS name, max(t.at) AS last"
+            " FROM told t"
+            " LEFT JOIN account a ON a.id = t.actor LEFT JOIN access_key k ON k.id = t.actor"
             " WHERE t.recording = $1 AND t.act = 'listened'"
             " AND t.facts->>'format' IS DISTINCT FROM 'waveform'"
-            " GROUP BY t.actor, k.name, (t.at AT TIME ZONE $2)::date ORDER BY last DESC LIMIT $3",
+            " GROUP BY t.actor, a.name, k.name, (t.at AT TIME ZONE $2)::date"
+            " ORDER BY last DESC LIMIT $3",
             recording,
             vault.policy.zone.key,
             MOST,

@@ -14,7 +14,7 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).parents[1]
-METHODS = [("templates/**.html", "jinja2"), ("**.py", "python")]
+METHODS = [("templates/*.html", "jinja2"), ("**.py", "python")]
 KEYWORDS = {"_": None, "marked": None, "count": (1, 2)}
 LANGUAGES = ("fi", "sv")
 HEADER = b"""msgid ""

@@ -172,6 +172,11 @@ _TOLD: dict[Kind, tuple[str, str]] = {
 
 def problem(request: web.Request, told: web.Response) -> web.Response:
     """The page for an error that is a problem document already."""
+    reader = Reader.from_request(request)
+    if told.status == 401 and _may_sign_in(request):
+        return web.Response(
+            status=303, headers={hdrs.LOCATION: f"/sign-in?to={quote(reader.here, safe='')}"}
+        )
     known = json.loads(told.text or "{}")
     kind = _KINDS.get(told.status, "away" if told.status >= 500 else "wrong")
     title, text = _TOLD[kind]
@@ -182,6 +187,12 @@ def problem(request: web.Request, told: web.Response) -> web.Response:
     }
     values = {"kind": kind, "title": title, "text": text, "certificate": known.get("certificate")}
     return page(request, "problem.html", values, status=told.status, headers=kept)
+
+
+def _may_sign_in(request: web.Request) -> bool:
+    """Whether a browser went here by itself: then it is led on to where one signs in."""
+    led = request.method == "GET" and "X-Part" not in request.headers
+    return led and hdrs.AUTHORIZATION not in request.headers
 
 
 def wanted(request: web.Request) -> bool:

@@ -19,7 +19,7 @@ from archive.retention import Policy
 from archive.search import Place, Query
 from storage import numbers, search
 from storage.vault import Vault
-from web import cursors, face, pages
+from web import browser, cursors, face, pages
 from web.cursors import Params
 from web.doors import OpenRoute, Route, Visit
 from web.words import Words, marked
@@ -90,12 +90,12 @@ class Form:
     def from_params(cls, params: Params) -> "Form":
         """Read what was sent. What no form of ours sends is left out: a page shows what is used."""
         said = dict(params)
-        types = {value for name, value in params if name == "call_type"}
+        types = {kind for kind in CallType if f"type.{kind}" in said}
         direction = said.get("direction")
         own = said.get("when") == "own"
         return cls(
             said.get("text", "").strip()[: 2 * LONGEST],
-            frozenset(types & set(CallType)),
+            frozenset(types),
             direction if direction in set(Direction) else None,
             said["when"] if said.get("when") in PRESETS else "",
             _day(said.get("from")) if own else None,
@@ -107,7 +107,7 @@ class Form:
         days = [("from", self.first), ("to", self.last)]
         return [
             ("text", self.text),
-            *(("call_type", each) for each in sorted(self.call_types)),
+            *((f"type.{each}", "on") for each in sorted(self.call_types)),
             ("direction", self.direction or ""),
             ("when", self.when),
             *((name, day.isoformat()) for name, day in days if day),
@@ -154,8 +154,7 @@ async def show(request: web.Request, visit: Visit) -> web.Response:
 
 async def look(request: web.Request, visit: Visit) -> web.Response:
     """`POST /search`: what was typed and chosen, and the address that holds it."""
-    sent = await request.post()
-    form = Form.from_params([(name, str(value)) for name, value in sent.items()])
+    form = Form.from_params(list((await browser.form(request)).items()))
     address = _address(visit.vault, form)
     if _only_list(request):
         answer = await _answer(request, visit, form, None)
@@ -190,6 +189,7 @@ async def _answer(
         "understood": _understood(asked, said),
         "columns": [(name, COLUMNS[name]) for name in pages.columns(request)],
         "plain": form == Form(),
+        "token": pages.token(request, visit),
     }
     if _only_list(request):
         return face.page(request, "list.html", values)

@@ -12,12 +12,15 @@ from typing import Literal
 from aiohttp import web
 from babel import dates
 
+from archive import listening
 from archive.access import READERS
+from archive.errors import ReasonNeededError
 from archive.recording import Audio, Recording
 from archive.retention import Period, Policy
 from storage import listens, numbers, reading
 from storage.reading import Act
-from web import face, render
+from storage.recordings import Opened
+from web import browser, face, pages, render
 from web.doors import OpenRoute, Route, Visit
 from web.finding import COLUMNS, DIRECTIONS, TYPES
 from web.words import Words, length, marked
@@ -43,7 +46,11 @@ _TIME = re.compile(r"(?:(?:(\d{1,2}):)?(\d{1,2}):)?(\d{1,5})")
 
 def routes() -> list[Route | OpenRoute]:
     """The addresses of the recordings' pages."""
-    return [Route("GET", "/recordings/{id}", READERS, show)]
+    one = "/recordings/{id}"
+    return [
+        Route("GET", one, READERS, show),
+        Route("POST", f"{one}/reasons", READERS, give_reason),
+    ]
 
 
 async def show(request: web.Request, visit: Visit) -> web.Response:
@@ -66,10 +73,30 @@ async def show(request: web.Request, visit: Visit) -> web.Response:
         "facts": _facts(recording, said),
         "flaws": bool(recording.audio.flaws),
         "erasure": _erasure(recording, policy, said, visit.now),
+        "asks": await _asks(visit, opened),
+        "longest": listening.LONGEST,
+        "token": pages.token(request, visit),
         "heard": [(each, _moment(each.last, policy, said)) for each in heard],
     }
     headers = {"Sunset": render.sunset(recording)}
     return face.page(request, "recording.html", values, headers=headers)
+
+
+async def _asks(visit: Visit, opened: Opened) -> bool:
+    """Whether hearing it asks for a reason that was not given within the hour."""
+    try:
+        await reading.require_reason(visit.vault, visit.caller, opened, visit.now)
+    except ReasonNeededError:
+        return True
+    return False
+
+
+async def give_reason(request: web.Request, visit: Visit) -> web.Response:
+    """`POST /recordings/{id}/reasons`: say why one listens, and go back to hear it."""
+    identifier = render.identifier(request)
+    said = listening.reason((await browser.form(request)).get("reason"))
+    await reading.give_reason(visit.vault, visit.caller, identifier, visit.now, said)
+    return browser.to(f"/recordings/{identifier}")
 
 
 def _seconds(text: str | None) -> int:

@@ -20,7 +20,7 @@ from storage import nights, overview
 from storage.database import connection
 from storage.overview import Day
 from storage.signer import SignerError
-from web import asked, face
+from web import asked, face, pages
 from web.doors import OpenRoute, Route, Visit
 from web.finding import TYPES
 from web.words import Words
@@ -75,6 +75,7 @@ async def show(request: web.Request, visit: Visit) -> web.Response:
         "chosen_day": days[0] if days else Day(chosen, 0, 0, 0, None),
         "nights": [_night(policy.local(at), report, said) for at, report in reports],
         "local": policy.local,
+        "token": pages.token(request, visit),
         **await _head(visit),
     }
     return face.page(request, "expiry.html", values)

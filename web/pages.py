@@ -11,7 +11,9 @@ from importlib.resources import files
 from aiohttp import hdrs, web
 
 from archive.errors import MalformedError, NotFoundError
-from web.doors import OpenRoute
+from storage import sessions
+from web import browser
+from web.doors import OpenRoute, Visit
 from web.face import THEMES
 from web.words import LANGUAGES
 
@@ -98,6 +100,12 @@ async def prefer(request: web.Request) -> web.Response:
             secure=request.secure,
         )
     return answer
+
+
+def token(request: web.Request, visit: Visit) -> str:
+    """What a form of a session has to carry; empty for a key, which needs none."""
+    secret = browser.session_of(request)
+    return sessions.token(visit.vault.ring, secret) if secret else ""
 
 
 def columns(request: web.Request) -> tuple[str, ...]:

@@ -177,18 +177,20 @@ function erased() {
 async function explain() {
   if (over || !audio.error) return;
   const at = audio.currentTime || start;
-  let status = 0;
-  try {
-    status = (await fetch(`${address}/audio`, { method: "HEAD" })).status;
-  } catch {}
+  const ask = (how) => fetch(`${address}/audio`, how).then((answer) => answer.status, () => 0);
+  let status = await ask({ method: "HEAD" });
   if (status === 410) return erased();
   if (status === 401) return tell(words.ended, anchor(words.again, location.href));
-  if (status === 404 || status === 403) return tell(words.missing, null);
+  if (status === 403) return tell(words.reason, anchor(words.again, location.href));
+  if (status === 404) return tell(words.missing, null);
   if (status === 200 && audio.error.code >= 3 && source + 1 < sources.length && !played) {
     source += 1; // it claimed to play what it cannot
     load(at);
     return toggle();
   }
+  // All is well but the sound itself: now it has to be asked for.
+  if (status === 200) status = await ask({ headers: { Range: "bytes=0-0" } });
+  if (status === 429) return tell(words.many, null);
   tell(words.away, button(words.retry, () => again(at)));
 }
 

@@ -169,7 +169,7 @@ async def test_a_search_finds_what_is_typed_in_whichever_field(service: Service)
     ):
         _, listed = await search(service, {"text": text})
         assert found(listed) == expected, text
-    _, listed = await search(service, {"text": "C-9", "call_type": "contract"})
+    _, listed = await search(service, {"text": "C-9", "type.contract": "on"})
     assert found(listed) == [two]
     _, listed = await search(service, {"when": "own", "from": "2001-01-01", "to": "2001-01-02"})
     assert found(listed) == []
