@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from urllib.parse import unquote
 import aiohttp
 import pytest
 
+from archive.listening import Rules
 from storage import ledger
 from storage.database import connection
-from tests.services import Service
+from storage.vault import Vault
+from tests.services import Service, open_service
 from tests.sounds import tone
+from tests.web.browsing import Browser, signed_in
 from tests.web.test_listen import ago, upload
 from tools import catalogues
 from web import face, words
@@ -336,3 +340,38 @@ async def test_what_expires_is_told_to_auditors(service: Service) -> None:
     for wrong in ("?day=x", "?call_type=x", "?number=1"):
         answer, _ = await look(service, f"/{wrong}", "auditor", "operations")
         assert answer.status == 400
+
+
+async def test_a_session_is_led_in_and_its_forms_carry_its_token(service: Service) -> None:
+    await upload(service, "a", customer="C-9")
+    browser = await signed_in(service, "supervisor")
+    stranger = Browser(service, service.retrieval)
+    answer = await stranger.get("/?q=x", **HTML)
+    assert (answer.status, answer.headers["Location"]) == (303, "/sign-in?to=%2F%3Fq%3Dx")
+    token = await browser.token("/")
+    form = {"text": "C-9", "csrf": token}
+    answer = await browser.ask("POST", "/search", form, X_Part="list", **HTML)
+    assert answer.status == 200
+    assert len(found(await answer.text())) == 1
+    answer = await browser.ask("POST", "/search", {"text": "C-9"}, X_Part="list", **HTML)
+    assert answer.status == 403
+    answer = await browser.ask("POST", "/sign-out", {"csrf": token})
+    assert answer.status == 200
+    assert (await browser.get("/", **HTML)).status == 303
+
+
+async def test_where_a_reason_is_needed_the_page_asks_for_it_first(vault: Vault) -> None:
+    rules = Rules(reason_for=frozenset({"contract"}))
+    async with open_service(replace(vault, listening=rules)) as service:
+        identifier = await upload(service, "a", call_type="contract")
+        _, text = await look(service, f"/recordings/{identifier}")
+        assert "<audio" not in text
+        answer = await service.session.post(
+            f"{service.retrieval}/recordings/{identifier}/reasons",
+            data={"reason": "Reklamaatio"},
+            headers={**HTML, **service._login("supervisor")},
+        )
+        assert answer.status == 200
+        assert "<audio" in await answer.text()
+        _, text = await look(service, f"/recordings/{identifier}", "privacy")
+        assert "<audio" in text
