@@ -13,9 +13,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import av
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,33 @@ def opened(browser: Browser, token: str, size: dict[str, int], theme: str, lang:
     return context.new_page()
 
 
+def shrink(path: Path) -> None:
+    """Keep 256 colours: a third of the size, and no difference to see."""
+    with av.open(str(path)) as source:
+        frame = next(source.decode(video=0))
+    graph = av.filter.Graph()
+    start = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 1)
+    )
+    split, palette = graph.add("split"), graph.add("palettegen", "max_colors=256")
+    use, end = graph.add("paletteuse", "dither=none"), graph.add("buffersink")
+    start.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(palette, 1, 0)
+    palette.link_to(use, 0, 1)
+    use.link_to(end)
+    graph.configure()
+    frame.pts = 0
+    graph.push(frame)
+    graph.push(None)
+    made = graph.pull()
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = made.width, made.height, "pal8"
+    encoder.time_base = Fraction(1, 1)
+    packets = [*encoder.encode(made), *encoder.encode(None)]
+    path.write_bytes(b"".join(bytes(packet) for packet in packets))
+
+
 def main(folder: Path) -> None:
     """Take them all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +117,8 @@ def main(folder: Path) -> None:
             auditor.goto(f"{told['operations']}/")
             auditor.screenshot(path=folder / f"expiry-{name}.png")
         browser.close()
+    for path in folder.glob("*.png"):
+        shrink(path)
 
 
 if __name__ == "__main__":
