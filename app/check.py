@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from hashlib import md5
 
-from app import listening
+from app import listening, pools
 from app.config import Config, ConfigError
 from app.embedded import AlreadyRunningError, Embedded, EmbeddedError
 from app.serve import check_residency, open_ring, open_store
@@ -78,6 +78,7 @@ class _Check:
         self._findings = findings
         self._stack = stack
         self._pool: Pool
+        self._missing: list[str]
         self._objects: ObjectStore
         self._servers: Embedded
         self._ring: Ring
@@ -98,6 +99,7 @@ class _Check:
         if keys_ok and objects_ok:
             await look("clocks", self._clocks)
         if database_ok:
+            await look("roles", self._roles, "docs/operations.md#roles")
             await look("fuse", self._fuse)
 
     async def _audio(self) -> str:
@@ -132,16 +134,32 @@ class _Check:
         return "external"
 
     async def _database(self) -> str:
-        url = self._servers.database_url or self._config.database.url
+        url = pools.owner(self._config, self._servers)
         self._pool = await database.open_pool(url, size=2)
         self._stack.push_async_callback(self._pool.close)
         async with connection(self._pool) as lent:
-            await database.migrate(lent)
+            self._missing = await database.migrate(lent)
             version = lent.get_server_version()
             fsync = await lent.fetchval("SELECT current_setting('fsync')")
         if fsync != "on":
             raise ValueError("fsync is off: a power cut would lose acknowledged recordings")
         return f"PostgreSQL {version.major}.{version.minor}, schema up to date"
+
+    async def _roles(self) -> str:
+        if self._missing:
+            raise ValueError(
+                f"{len(self._missing)} roles are not there, and the owner may not make them:"
+                " `archive migrate` says how."
+            )
+        logins = self._servers.logins or self._config.database.logins
+        if bare := [role for role, url in logins.items() if not url]:
+            return f"there; {', '.join(bare)} work as the owner all the same, having no login here"
+        async with AsyncExitStack() as stack:
+            roles = pools.Pools(self._config, self._servers, stack)
+            for role in logins:
+                async with connection(await roles.of(role)) as lent:
+                    await database.check_schema(lent)
+        return "every part of the service has its own login"
 
     async def _store(self) -> str:
         self._objects = await open_store(self._config, self._servers)

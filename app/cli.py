@@ -21,6 +21,7 @@ from app import (
     import_commands,
     key_commands,
     lines,
+    migrate,
     records,
     retention_command,
     team_commands,
@@ -31,7 +32,6 @@ from app.config import ConfigError
 
 if TYPE_CHECKING:
     from app.serve import Addresses
-    from storage.vault import Vault
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _serve_parser(commands)
     key_commands.add_parsers(commands)
     account_commands.add_parsers(commands)
+    migrate.add_parser(commands)
     team_commands.add_parsers(commands)
     _expire_parser(commands)
     erase_command.add_parsers(commands)
@@ -107,8 +108,15 @@ def _serve_parser(commands: Commands) -> None:
         commands,
         "serve",
         "Run the doors and the jobs; prints the three addresses once ready.",
-        "  archive serve\n  ARCHIVE_SERVER_DATA_DIR=/srv/calls archive serve",
+        "  archive serve\n  ARCHIVE_SERVER_DATA_DIR=/srv/calls archive serve\n"
+        "  archive serve --only ingest   # the others run elsewhere, docs/operations.md tells how",
         _serve,
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=["ingest", "retrieval", "operations", "jobs"],
+        help="run this part, and let other processes run the others; may be repeated",
     )
     parser.add_argument(
         "--samples", action="store_true", help="take in sample calls at the first start, for trial"
@@ -117,18 +125,23 @@ def _serve_parser(commands: Commands) -> None:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     from app import samples
-    from app.serve import serve
+    from app.serve import PARTS, serve
+
+    parts = [part for part in PARTS if part in (arguments.only or PARTS)]
+    if arguments.samples and arguments.only:
+        print("archive: --samples goes without --only", file=sys.stderr)
+        return 2
 
     loaded = config.load(arguments.config, os.environ)
 
-    async def then(addresses: "Addresses", vault: "Vault") -> None:
+    async def then(addresses: "Addresses") -> None:
         if arguments.samples:
-            await samples.offer(SAMPLES, loaded.server.data_dir, addresses.ingest, vault)
+            await samples.offer(SAMPLES, loaded, addresses.ingest)
             doors = addresses.retrieval, addresses.operations
             if loaded.sign_in.local:
-                await samples.offer_accounts(loaded.server.data_dir, doors, vault)
+                await samples.offer_accounts(loaded, doors)
 
-    await serve(loaded, then)
+    await serve(loaded, parts, then)
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from app import mappings, values
+from app.logins import Database
 from app.settings import ConfigError, Settings
 from app.sign_in_settings import SigningIn
 from app.values import Address
@@ -73,6 +74,11 @@ class Door:
     tls_key: Path | None
     tls_client_ca: Path | None
 
+    @property
+    def url(self) -> str:
+        """Its address as a URL, as far as it is known before it listens."""
+        return f"{'https' if self.tls_cert else 'http'}://{self.address}"
+
     @classmethod
     def from_toml(cls, settings: Settings, name: str) -> "Door":
         """Read the keys of one door out of `[doors]`."""
@@ -124,29 +130,6 @@ class Doors:
                 "say how people reach the retrieval door: its own address does not tell",
             )
         return cls(ingest, retrieval, operations, url, _bears(settings))
-
-
-@dataclass(frozen=True, slots=True)
-class Database:
-    """`url`: `embedded`, or where PostgreSQL is. It may hold a password and is never printed."""
-
-    url: str = field(repr=False)
-
-    @property
-    def embedded(self) -> bool:
-        return self.url == values.EMBEDDED
-
-    @classmethod
-    def from_toml(cls, settings: Settings) -> "Database":
-        """Read `[database]`."""
-        url = settings.text_or_file("url")
-        try:
-            values.check_database_url(url)
-        except ValueError as error:
-            settings.fail("url", str(error))
-        if values.has_password(url) and not settings.from_environment("url"):
-            settings.fail_secret("url")
-        return cls(url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from app import claim, embedded_postgres, embedded_rclone
 from app.child import Child, EmbeddedError
 from app.claim import AlreadyRunningError, Claim, Found
 from app.embedded_postgres import SocketFolder
+from storage.roles import RIGHTS
 
 __all__ = ["AlreadyRunningError", "Embedded", "EmbeddedError"]
 
@@ -42,14 +43,22 @@ class Embedded:
     """The embedded servers, from entering the context to leaving it.
 
     `join`: use those of a service that runs on this data_dir already, and leave them running.
+    `own`: start them where no service does; without it that is an error.
     Entering raises AlreadyRunningError if the data_dir is in use, EmbeddedError if a server cannot
     be started, and OSError if the data_dir cannot be written. What is not wanted stays None.
     """
 
     def __init__(
-        self, data_dir: Path, *, want_postgres: bool, want_s3: bool, join: bool = False
+        self,
+        data_dir: Path,
+        *,
+        want_postgres: bool,
+        want_s3: bool,
+        join: bool = False,
+        own: bool = True,
     ) -> None:
         self.database_url: str | None = None
+        self.logins: dict[str, str] = {}
         self.endpoint: str | None = None
         self.access_key: str | None = None
         self.secret_key: str | None = None
@@ -59,6 +68,7 @@ class Embedded:
         self._want_postgres = want_postgres
         self._want_s3 = want_s3
         self._join = join
+        self._own = own
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Embedded":
@@ -77,10 +87,17 @@ class Embedded:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self._own or self._want_postgres or self._want_s3):
+            return None  # a part beside others, which share the folder
         taken = await claim.take(self._data_dir / "lock", join=self._join)
         if isinstance(taken, Found):
             return self._use(taken, stack)
         stack.callback(taken.release)
+        if not self._own and (self._want_postgres or self._want_s3):
+            raise EmbeddedError(
+                f"no service runs on {self._data_dir} whose embedded servers could be joined: the"
+                " one with the jobs has them (`archive serve --only jobs`), start that first"
+            )
         for name in ("log", "objects") if self._want_s3 else ("log",):
             (self._data_dir / name).mkdir(mode=0o700, exist_ok=True)
         if self._want_postgres or self._want_s3:
@@ -146,6 +163,10 @@ class Embedded:
         sockets = SocketFolder(cluster)
         stack.callback(sockets.close)
         self.database_url = embedded_postgres.url(sockets.host)
+        self.logins = {
+            role: embedded_postgres.url(sockets.host, user=f"{embedded_postgres.NAME}_{role}")
+            for role in RIGHTS
+        }
         return sockets.host
 
     def _publish(self, taken: Claim) -> None:

@@ -26,7 +26,7 @@ from app.child import EmbeddedError, Program, mark_of
 
 MAJOR = "18"
 NAME = "archive"
-"""Of the database and of its one user."""
+"""Of the database and of its owner; its other users are `storage.roles`'s."""
 
 DEATH = signal.SIGINT
 """What it gets when the service dies: the fast shutdown, without waiting for clients."""
@@ -35,7 +35,7 @@ SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "unix_socket_directories": ".",
     "unix_socket_permissions": "0700",
-    "max_connections": "60",
+    "max_connections": "120",
     "shared_buffers": "128MB",
     "work_mem": "8MB",
     "maintenance_work_mem": "64MB",
@@ -259,9 +259,9 @@ def remove_traces(cluster: Path) -> None:
         (cluster / name).unlink(missing_ok=True)
 
 
-def url(host: str, database: str = NAME) -> str:
+def url(host: str, database: str = NAME, user: str = NAME) -> str:
     """The address of a database on the socket in the folder `host`."""
-    return f"postgresql://{NAME}@/{database}?host={quote(host, safe='/')}"
+    return f"postgresql://{user}@/{database}?host={quote(host, safe='/')}"
 
 
 class SocketFolder:

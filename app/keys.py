@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
+from app import pools
 from app.config import Config
 from app.embedded import Embedded
 from app.serve import open_ring
@@ -23,7 +24,7 @@ async def _database(config: Config) -> AsyncIterator[Pool]:
     async with Embedded(
         config.server.data_dir, want_postgres=config.database.embedded, want_s3=False, join=True
     ) as servers:
-        pool = await database.open_pool(servers.database_url or config.database.url, size=1)
+        pool = await database.open_pool(pools.owner(config, servers), size=1)
         try:
             async with connection(pool) as lent:
                 await database.migrate(lent)

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import aiohttp
 
+from app.config import Config
+from app.keys import keyed
 from app.remote import Remote
 from archive.access import Level
 from storage import accounts, credentials
 from storage.credentials import KeyRefusedError
-from storage.database import connection
-from storage.vault import Vault
 
 
-async def offer(folder: Path, data_dir: Path, ingest: str, vault: Vault) -> None:
+async def offer(folder: Path, config: Config, ingest: str) -> None:
     """At the first start make the keys and upload the calls; at each start print the keys."""
-    kept = data_dir / "sample-keys.json"
+    kept = config.server.data_dir / "sample-keys.json"
     if kept.exists():
         tokens = json.loads(kept.read_text(encoding="utf-8"))
     else:
-        tokens = await _make_keys(vault)
+        tokens = await _make_keys(config)
         try:
             if not await _upload(folder, ingest, tokens[Level.UPLOADER]):
                 return
@@ -42,11 +42,11 @@ async def offer(folder: Path, data_dir: Path, ingest: str, vault: Vault) -> None
     print(flush=True, end="")
 
 
-async def offer_accounts(data_dir: Path, doors: tuple[str, str], vault: Vault) -> None:
+async def offer_accounts(config: Config, doors: tuple[str, str]) -> None:
     """At the first start make an account for each door; at each start print how to sign in."""
-    kept = data_dir / "sample-accounts.json"
+    kept = config.server.data_dir / "sample-accounts.json"
     if not kept.exists():
-        _write(kept, await _make_accounts(vault))
+        _write(kept, await _make_accounts(config))
     known = json.loads(kept.read_text(encoding="utf-8"))
     print("to sign in, for trial only:")
     for door, (name, password) in zip(doors, known.items(), strict=True):
@@ -54,30 +54,29 @@ async def offer_accounts(data_dir: Path, doors: tuple[str, str], vault: Vault) -
     print(flush=True, end="")
 
 
-async def _make_accounts(vault: Vault) -> dict[str, str]:
+async def _make_accounts(config: Config) -> dict[str, str]:
     made = {}
-    async with connection(vault.pool) as lent:
+    async with keyed(config) as (lent, ring):
         for level in (Level.SUPERVISOR, Level.AUDITOR):
             name, password = f"sample-{level}", accounts.spoken()
             try:
-                await accounts.add(lent, vault.ring, name, level, own_password=password)
+                await accounts.add(lent, ring, name, level, own_password=password)
             except KeyRefusedError:  # of a first start that was broken off
                 name = f"{name}-{secrets.token_hex(2)}"
-                await accounts.add(lent, vault.ring, name, level, own_password=password)
+                await accounts.add(lent, ring, name, level, own_password=password)
             made[name] = password
     return made
 
 
-async def _make_keys(vault: Vault) -> dict[str, str]:
+async def _make_keys(config: Config) -> dict[str, str]:
     tokens = {}
     # A first start that was broken off has taken names already.
     batch = secrets.token_hex(2)
-    async with connection(vault.pool) as lent:
+    async with keyed(config) as (lent, ring):
         for level in Level:
             source = "sample-pbx" if level is Level.UPLOADER else None
-            tokens[str(level)] = await credentials.add(
-                lent, vault.ring, f"sample-{level}-{batch}", level, source
-            )
+            name = f"sample-{level}-{batch}"
+            tokens[str(level)] = await credentials.add(lent, ring, name, level, source)
     return tokens
 
 

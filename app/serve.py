@@ -1,5 +1,5 @@
-"""Starting and stopping: the embedded servers, the vault, the jobs and the three doors, in this
-order.
+"""Starting and stopping: the embedded servers, the vaults, the three doors and the jobs, in this
+order; all of it in one process, or in several that have a part each.
 
 What was started is stopped in the opposite order, whatever happens in between. SIGTERM finishes
 what is in flight.
@@ -10,25 +10,26 @@ import logging
 import resource
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
-from app import listening
+from app import listening, pools
 from app.config import Config, ConfigError
 from app.embedded import Embedded
 from app.listening import Listener
+from app.pools import Pools
 from archive import residency
 from archive.errors import UnavailableError
 from archive.retention import Policy
 from jobs import nightly
-from jobs.schedule import Schedule
+from jobs.schedule import Schedule, watch
 from storage import clocks, database, published, tree
 from storage.audio.pool import AudioPool
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
-from storage.policy import standing
+from storage.policy import begin, standing
 from storage.provider import Provider
 from storage.shelf import Shelf
 from storage.signer import RewrittenError, Signer
@@ -45,13 +46,17 @@ IN_FLIGHT = 30.0
 CUT = 2.0
 """Seconds that those are given to end which did not."""
 
+DOORS = ("ingest", "retrieval", "operations")
+PARTS = (*DOORS, "jobs")
+"""What `archive serve` runs, all of it or some; each part has its own role in the database."""
+
 PROBES = 2
 PLAYERS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the three doors are, as URLs."""
+    """Where the three doors are, as URLs; "" for one that another process has."""
 
     ingest: str
     retrieval: str
@@ -62,59 +67,110 @@ class Addresses:
 async def opened(
     config: Config, *, join: bool = False, whole: bool = True, patience: float = database.PATIENCE
 ) -> AsyncIterator[Vault]:
-    """The vault, with the embedded servers if the configuration asks for them.
+    """The vault for a command, as the owner of the database's tables, with the embedded servers if
+    the configuration asks for them.
 
     `join`: a command may use the servers of a service that runs on the same `data_dir`. `whole`:
     raise RewrittenError when the database is an old one that was put back, or was rewritten.
     `patience`: seconds that a statement may take.
     """
-    # A core dump would put the keys that the memory holds on a disk.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Each connection and each body needs a file, and shells allow 1024 unless they are asked.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(
-            Embedded(
-                config.server.data_dir,
-                want_postgres=config.database.embedded,
-                want_s3=config.objects.embedded,
-                join=join,
-            )
-        )
-        pool = await database.open_pool(
-            servers.database_url or config.database.url, patience=patience
-        )
+        servers = await _servers(config, stack, join=join)
+        pool = await database.open_pool(pools.owner(config, servers), patience=patience)
         stack.push_async_callback(pool.close)
         async with connection(pool) as lent:
             await database.migrate(lent)
-        objects = await open_store(config, servers)
-        stack.push_async_callback(objects.close)
-        await check_residency(config, objects)
-        vault = await _vault(config, pool, objects)
-        stack.push_async_callback(vault.probes.close)
-        stack.push_async_callback(vault.players.close)
+            await begin(lent, config.retention.policy)
+        vault = await _vault(config, servers, stack, pool, pool)
         if whole:
             await published.own(vault)
             await tree.agree_wholly(vault)
         yield vault
 
 
-async def _vault(config: Config, pool: Pool, objects: ObjectStore) -> Vault:
-    """What the verbs need, over a database and a store that are open."""
+@asynccontextmanager
+async def opened_parts(config: Config, parts: Sequence[str]) -> AsyncIterator[Mapping[str, Vault]]:
+    """The vault of each part of the service, as its role.
+
+    Where the owner's login is known the schema is brought up to date first; elsewhere it has to be.
+    """
+    async with AsyncExitStack() as stack:
+        # Of several processes on one data_dir, the one with the jobs has the embedded servers.
+        servers = await _servers(config, stack, join="jobs" not in parts, own="jobs" in parts)
+        if servers.database_url or config.database.url:
+            await prepare(config, servers)
+        roles = Pools(config, servers, stack)
+        own = {part: await roles.of(part) for part in parts}
+        first = own[parts[0]]
+        async with connection(first) as lent:
+            await database.check_schema(lent)
+        # Who only takes in has nothing to do with places in the ledger, nor a login for that.
+        sequencer = first if [*parts] == ["ingest"] else await roles.of("sequencer")
+        vault = await _vault(config, servers, stack, first, sequencer)
+        await published.own(vault)
+        await (tree.agree(vault) if sequencer is first else tree.agree_wholly(vault))
+        yield {part: replace(vault, pool=pool) for part, pool in own.items()}
+
+
+async def prepare(config: Config, servers: Embedded) -> list[str]:
+    """Do what only the owner may: the schema, the roles' rights, and the mark of a new ring.
+
+    Returns the statements that make the roles which are not there.
+    """
+    pool = await database.open_pool(pools.owner(config, servers), size=1)
+    try:
+        async with connection(pool) as lent:
+            missing = await database.migrate(lent)
+            await begin(lent, config.retention.policy)
+        await open_ring(config, pool, config.retention.policy)
+    finally:
+        await pool.close()
+    return missing
+
+
+async def _servers(
+    config: Config, stack: AsyncExitStack, *, join: bool, own: bool = True
+) -> Embedded:
+    # A core dump would put the keys that the memory holds on a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Each connection and each body needs a file, and shells allow 1024 unless they are asked.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return await stack.enter_async_context(
+        Embedded(
+            config.server.data_dir,
+            want_postgres=config.database.embedded,
+            want_s3=config.objects.embedded,
+            join=join,
+            own=own,
+        )
+    )
+
+
+async def _vault(
+    config: Config, servers: Embedded, stack: AsyncExitStack, pool: Pool, sequencer: Pool
+) -> Vault:
+    """What the verbs need, over a database that is open."""
+    objects = await open_store(config, servers)
+    stack.push_async_callback(objects.close)
+    await check_residency(config, objects)
     policy = await _in_force(config, pool)
     ring = await open_ring(config, pool, policy)
     signer = await open_signer(config, pool, ring)
     spool = config.server.data_dir / "spool"
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    probes, players = AudioPool(PROBES), AudioPool(PLAYERS)
+    stack.push_async_callback(probes.close)
+    stack.push_async_callback(players.close)
     intake = config.intake
     return Vault(
         pool,
+        sequencer,
         objects,
         ring,
         signer,
-        AudioPool(PROBES),
-        AudioPool(PLAYERS),
+        probes,
+        players,
         policy,
         Limits(
             intake.max_bytes,
@@ -182,9 +238,10 @@ async def open_ring(config: Config, pool: Pool, policy: Policy) -> Ring:
         create=known is None,
         today=lambda: policy.day_of(clocks.service_now()),
     )
-    async with connection(pool) as lent:
-        await lent.execute("UPDATE archive SET ring = $1 WHERE ring IS NULL", ring.id)
-        known = await lent.fetchval("SELECT ring FROM archive")
+    if known is None:
+        async with connection(pool) as lent:
+            await lent.execute("UPDATE archive SET ring = $1 WHERE ring IS NULL", ring.id)
+            known = await lent.fetchval("SELECT ring FROM archive")
     if known != ring.id:
         raise KeyRingError("the key ring in [keys] store is not the one of this database")
     return ring
@@ -198,17 +255,29 @@ async def open_signer(config: Config, pool: Pool, ring: Ring) -> Signer:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[tuple[Addresses, Schedule, Vault]]:
-    """The whole service: doors that answer and jobs that run, until the context is left."""
-    async with opened(config) as vault:
-        await asyncio.to_thread(nightly.make_keys, vault, await database.now(vault.pool))
-        await _tell_of_the_sandbox(vault.probes)
-        async with AsyncExitStack() as stack:
-            addresses = await _open_doors(config, vault, stack)
-            schedule = Schedule(vault, config.jobs.nightly)
+async def running(
+    config: Config, parts: Sequence[str] = PARTS
+) -> AsyncIterator[tuple[Addresses, asyncio.Event]]:
+    """The service, or parts of it, until the context is left: doors that answer, jobs that run.
+
+    The event tells that the database is not the one any more that was served.
+    """
+    async with opened_parts(config, parts) as vaults, AsyncExitStack() as stack:
+        if jobs := vaults.get("jobs"):
+            await asyncio.to_thread(nightly.make_keys, jobs, await database.now(jobs.pool))
+        if hears := vaults.get("ingest") or vaults.get("retrieval"):
+            await _tell_of_the_sandbox(hears.probes)
+        addresses = await _open_doors(config, vaults, stack)
+        if jobs:
+            schedule = Schedule(jobs, config.jobs.nightly)
             await schedule.start()
             stack.push_async_callback(schedule.stop)
-            yield addresses, schedule, vault
+            yield addresses, schedule.rewritten
+        else:
+            rewritten = asyncio.Event()
+            watching = asyncio.create_task(watch(next(iter(vaults.values())), rewritten))
+            stack.callback(watching.cancel)
+            yield addresses, rewritten
 
 
 async def _tell_of_the_sandbox(workers: AudioPool) -> None:
@@ -220,9 +289,11 @@ async def _tell_of_the_sandbox(workers: AudioPool) -> None:
     log.log(logging.WARNING if sandbox.missing else logging.INFO, "audio: %s", sandbox)
 
 
-async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Addresses:
+async def _open_doors(
+    config: Config, vaults: Mapping[str, Vault], stack: AsyncExitStack
+) -> Addresses:
     asked = config.doors
-    shown = {name: listening.shown(name, door) for name, door in asked.named.items()}
+    shown = {name: listening.shown(name, asked.named[name]) for name in DOORS if name in vaults}
     told = [each for each in shown.values() if each]
     listeners: list[Listener] = []
     provider = Provider(config.sign_in.terms) if config.sign_in.terms else None
@@ -231,7 +302,9 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
         stack.push_async_callback(provider.close)
 
     async def open_one(name: str, public: str, routes: list[Route | OpenRoute]) -> str:
-        app = doors.build(vault, public, routes, told, asked.bears)
+        if name not in vaults:
+            return ""
+        app = doors.build(vaults[name], public, routes, told, asked.bears)
         app[SIGN_IN] = ways
         runner = doors.runner(app, CUT)
         await runner.setup()
@@ -240,7 +313,7 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
         return await listeners[-1].start(stack)
 
     retrieval_url = await open_one("retrieval", asked.retrieval_url, retrieval.routes())
-    public = asked.retrieval_url or retrieval_url
+    public = asked.retrieval_url or retrieval_url or asked.retrieval.url
     ways_in = [*ingest.routes(), *telephony.routes(config.mappings), *uploads.routes()]
     ingest_url = await open_one("ingest", public, ways_in)
     operations_url = await open_one("operations", public, operations.routes())
@@ -250,8 +323,10 @@ async def _open_doors(config: Config, vault: Vault, stack: AsyncExitStack) -> Ad
     return Addresses(ingest_url, retrieval_url, operations_url)
 
 
-async def serve(config: Config, then: Callable[[Addresses, Vault], Awaitable[None]]) -> None:
-    """Run until SIGTERM or SIGINT; `then` is done once the doors are open.
+async def serve(
+    config: Config, parts: Sequence[str], then: Callable[[Addresses], Awaitable[None]]
+) -> None:
+    """Run these parts until SIGTERM or SIGINT; `then` is done once the doors are open.
 
     Raises RewrittenError, after everything was stopped, when the database was put back meanwhile.
     """
@@ -259,15 +334,17 @@ async def serve(config: Config, then: Callable[[Addresses, Vault], Awaitable[Non
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(config) as (addresses, schedule, vault):
-        print(f"ingest      {addresses.ingest}")
-        print(f"retrieval   {addresses.retrieval}")
-        print(f"operations  {addresses.operations}")
+    async with running(config, parts) as (addresses, rewritten):
+        print(
+            *(f"{name:<11} {url}\n" for name, url in asdict(addresses).items() if url),
+            sep="",
+            end="",
+        )
         print("ready", flush=True)
-        await then(addresses, vault)
-        await _first(stop, schedule.rewritten)
+        await then(addresses)
+        await _first(stop, rewritten)
         log.info("stopping: finishing what is in flight")
-    if schedule.rewritten.is_set():
+    if rewritten.is_set():
         raise RewrittenError("stopped: the database is not the one any more that it served")
 
 

@@ -123,9 +123,9 @@ def country(text: str) -> str:
 
 
 def check_database_url(text: str) -> None:
-    """Refuse what is neither `embedded` nor a URL of PostgreSQL."""
+    """Refuse what is neither `embedded` nor a URL of PostgreSQL, nor empty."""
     try:
-        good = text == EMBEDDED or urlsplit(text).scheme in ("postgresql", "postgres")
+        good = text in ("", EMBEDDED) or urlsplit(text).scheme in ("postgresql", "postgres")
     except ValueError:
         good = False
     if not good:

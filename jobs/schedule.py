@@ -32,6 +32,9 @@ PULSE = 0.5
 REST = 10.0
 """Seconds that the pulse rests after it could not erase what was due."""
 
+WATCH = 5.0
+"""Seconds between two looks whether the database is still the same, where no jobs run."""
+
 RETRY = timedelta(minutes=1)
 """How long until a night that failed is tried again."""
 
@@ -187,3 +190,15 @@ async def _verify(vault: Vault) -> bool:
     """Every minute, for a part of it: objects are read back whole, those whose turn it is."""
     await verify.run(vault)
     return True
+
+
+async def watch(vault: Vault, rewritten: asyncio.Event) -> None:
+    """See, in a process without jobs, that the database is still the one that was signed."""
+    while True:
+        await asyncio.sleep(WATCH)
+        try:
+            await tree.agree(vault)
+        except RewrittenError:
+            rewritten.set()
+        except (UnavailableError, SignerError) as error:
+            log.warning("ledger: %s", error)

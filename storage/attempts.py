@@ -184,7 +184,7 @@ async def make_stored(
     """
     return bool(
         await lent.fetchval(
-            "WITH kept AS (UPDATE recording SET state = 'stored', lease_until = NULL"
+            "WITH kept AS (UPDATE recording SET state = 'stored'"
             " WHERE id = $1 AND attempt = $2 AND state = 'receiving'"
             " AND (expires_at > archive_now() OR $5 = 'rebuilt')"
             " RETURNING id, started_at, expires_on, bytes),"
@@ -242,9 +242,8 @@ async def abandon(vault: Vault, recording: UUID, attempt: UUID) -> bool:
     """Fence an attempt: it can never become stored. The sweep collects what it left."""
     async with connection(vault.pool) as lent:
         abandoned = await lent.fetchval(
-            "UPDATE recording SET state = 'abandoned', call_hash = NULL, digest = NULL,"
-            " header = NULL, details = NULL WHERE id = $1 AND attempt = $2 AND state = 'receiving'"
-            " RETURNING id",
+            "UPDATE recording SET state = 'abandoned' WHERE id = $1 AND attempt = $2"
+            " AND state = 'receiving' RETURNING id",
             recording,
             attempt,
         )

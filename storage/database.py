@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from archive.errors import UnavailableError
+from storage import roles
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -121,9 +122,11 @@ def _instant(value: object) -> datetime:
     return value
 
 
-async def migrate(connection: Connection) -> None:
-    """Bring the schema up to date: the numbered files of `storage/migrations`, each once, forward
-    only.
+async def migrate(connection: Connection) -> list[str]:
+    """Bring the schema up to date, as its owner: the numbered files of `storage/migrations`, each
+    once, forward only; and give the roles their rights.
+
+    Returns the statements that make the roles which are not there, for who may run them.
 
     Raises SchemaError when the server is too old, or the schema newer than this program.
     """
@@ -144,8 +147,22 @@ async def migrate(connection: Connection) -> None:
             async with connection.transaction():
                 await connection.execute(known[number])
                 await connection.execute("INSERT INTO migration (number) VALUES ($1)", number)
+        return await roles.grant(connection)
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _MIGRATION)
+
+
+async def check_schema(connection: Connection) -> None:
+    """See that the owner has brought the schema up to date. Raises SchemaError when not."""
+    try:
+        done = {row["number"] for row in await connection.fetch("SELECT number FROM migration")}
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+        done = set()
+    if done != _migrations().keys():
+        raise SchemaError(
+            "the database's schema is not this program's: run `archive migrate` of the same"
+            " release, as the owner of the tables"
+        )
 
 
 def _migrations() -> dict[int, str]:

@@ -19,7 +19,7 @@ import hmac
 import secrets
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID, uuid4
 
@@ -35,6 +35,7 @@ from archive.errors import (
 )
 from archive.lifecycle import State
 from archive.recording import Audio, Call, Recording
+from archive.retention import Expiry
 from storage import attempts, quota, recordings, steps
 from storage.audio.facts import AudioFacts, SealedSource
 from storage.database import connection
@@ -221,8 +222,7 @@ def _check_digests(offer: Offer, spool: Spool) -> None:
 async def _known(vault: Vault, source: str, call: Call) -> asyncpg.Record | None:
     async with connection(vault.pool) as lent:
         return await lent.fetchrow(
-            f"SELECT {recordings.COLUMNS}, r.digest, r.started_at,"  # noqa: S608 - our own words
-            " r.lease_until > archive_now() AS held"
+            f"SELECT {recordings.PLAIN}, r.lease_until > archive_now() AS held"  # noqa: S608
             " FROM recording r WHERE r.source = $1 AND r.call_hash = $2",
             source,
             recordings.call_hash(vault.ring, source, call.call_id),
@@ -244,12 +244,17 @@ def _compare(known: asyncpg.Record, call: Call, now: datetime) -> None:
 def _same(
     vault: Vault, known: asyncpg.Record, call: Call, sha256: bytes, now: datetime
 ) -> Recording:
-    """The recording that is here already, if it is this one."""
+    """The recording that is here already, if it is this one.
+
+    It is told by keyed hashes and plain columns alone: what is sealed of it, who takes in may not
+    read, and a receipt needs none of it.
+    """
     _compare(known, call, now)
     digest = recordings.digest_hash(vault.ring, sha256)
     if not hmac.compare_digest(known["digest"], digest):
         raise ConflictError("The call is here with other audio. A call is never overwritten.")
-    return recordings.from_row(vault.ring, known).recording
+    expiry = Expiry(known["expires_at"], known["expires_on"], known["rule"])
+    return recordings.from_plain(known, replace(call, expiry=expiry), sha256.hex())
 
 
 def uuid7(now: datetime) -> UUID:

@@ -28,14 +28,16 @@ class Standing:
     waits: bool
 
 
-async def standing(lent: Connection, wanted: Policy) -> Standing:
-    """The policy in force; at the first start that is the one that is wanted."""
-    row = await lent.fetchval(
-        "WITH first AS (INSERT INTO policy (periods) VALUES ($1) ON CONFLICT DO NOTHING"
-        " RETURNING periods)"
-        " SELECT periods FROM first UNION ALL SELECT periods FROM policy LIMIT 1",
-        as_facts(wanted),
+async def begin(lent: Connection, wanted: Policy) -> None:
+    """At the first start, put in force what is wanted."""
+    await lent.execute(
+        "INSERT INTO policy (periods) VALUES ($1) ON CONFLICT DO NOTHING", as_facts(wanted)
     )
+
+
+async def standing(lent: Connection, wanted: Policy) -> Standing:
+    """The policy in force, once there was a first start."""
+    row = await lent.fetchval("SELECT periods FROM policy")
     return Standing(_policy(row), row != as_facts(wanted))
 
 

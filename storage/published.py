@@ -49,7 +49,7 @@ async def publish(vault: Vault) -> int:
     read back here, are not what the tree has hashed: a checkpoint would sign what nobody can show.
     Doing it again does no harm.
     """
-    async with connection(vault.pool) as lent:
+    async with connection(vault.sequencer) as lent:
         row = await lent.fetchrow("SELECT size, published FROM ledger_head")
     if row is None:
         raise RuntimeError("the table `ledger_head` has lost its row")
@@ -57,7 +57,7 @@ async def publish(vault: Vault) -> int:
     while done < size:
         number = done // tiles.FULL
         first = number * tiles.FULL
-        async with connection(vault.pool) as lent:
+        async with connection(vault.sequencer) as lent:
             entries = await ledger.page(lent, first, min(tiles.FULL, size - first))
             hashes = await lent.fetchval(
                 "SELECT hashes FROM ledger_tile WHERE level = 0 AND number = $1", number
@@ -71,7 +71,7 @@ async def publish(vault: Vault) -> int:
             )
         await put(vault, number, texts)
         done = first + len(entries)
-        async with connection(vault.pool) as lent:
+        async with connection(vault.sequencer) as lent:
             await lent.execute(
                 "UPDATE ledger_head SET published = $1 WHERE published < $1 AND size >= $1", done
             )

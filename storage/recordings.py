@@ -31,6 +31,14 @@ COLUMNS = (
 )
 
 
+PLAIN = (
+    "r.id, r.source, r.call_type, r.state, r.expires_on, r.expires_at, r.received_at, r.rule,"
+    " r.attempt, r.digest, r.started_at, r.duration, r.bytes, r.channels, r.sample_rate, r.codec,"
+    " r.container, r.flaws"
+)
+"""What of a row who takes in may read: nothing that is sealed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A recording that may be read, with the keys that open its object.
@@ -168,6 +176,13 @@ def with_added(call: Call, added: Mapping[str, str]) -> Call:
     if way := told.get("direction"):
         told["direction"] = Direction(way)
     return replace(call, **told)
+
+
+def from_plain(row: asyncpg.Record, call: Call, sha256: str) -> Recording:
+    """A recording as far as a receipt needs it: of its call and digest the caller knows himself."""
+    measured = {name: row[name] for name in Audio.__dataclass_fields__ if name != "sha256"}
+    audio = Audio(sha256=sha256, **{**measured, "flaws": tuple(row["flaws"])})
+    return Recording(row["id"], row["source"], row["received_at"], call, audio)
 
 
 def from_row(ring: Ring, row: asyncpg.Record, scope: Scope = access.EVERYTHING) -> Opened:

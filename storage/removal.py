@@ -165,7 +165,7 @@ async def _claimed(lent: Connection, ids: Sequence[UUID], limit: int) -> list[Cl
         f"WITH due AS (SELECT id FROM recording r WHERE id = ANY($1) AND {_DUE}"  # noqa: S608
         f" AND {BORNE_OUT} ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
         " UPDATE recording r SET state = 'erasing', epoch = epoch + 1,"
-        " lease_until = archive_now() + $3, call_hash = NULL FROM due WHERE r.id = due.id"
+        " lease_until = archive_now() + $3 FROM due WHERE r.id = due.id"
         " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch,"
         " archive_now() AS now",
         ids,
@@ -261,11 +261,7 @@ async def _finish(lent: Connection, claims: Sequence[Claim], *, versions: bool) 
         return []
     day = claims[0].expires_on
     rows = await lent.fetch(
-        "WITH gone AS (UPDATE recording r SET state = 'erased', lease_until = NULL, attempt = NULL,"
-        " digest = NULL, started_at = NULL, expires_at = NULL, rule = NULL,"
-        " received_at = NULL, direction = NULL, duration = NULL, bytes = NULL, channels = NULL,"
-        " sample_rate = NULL, codec = NULL, container = NULL, flaws = NULL, header = NULL,"
-        " details = NULL, added = NULL, verified_at = NULL, damaged_at = NULL"
+        "WITH gone AS (UPDATE recording r SET state = 'erased'"
         " FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)"
         " WHERE r.id = c.id AND r.epoch = c.epoch AND r.state = 'erasing' RETURNING r.id)"
         " SELECT id FROM gone",
@@ -282,6 +278,7 @@ async def _finish(lent: Connection, claims: Sequence[Claim], *, versions: bool) 
         ids,
     )
     await lent.execute("DELETE FROM cdr WHERE recording = ANY($1)", ids)
+    await lent.execute("DELETE FROM upload WHERE recording = ANY($1)", ids)
     await lent.execute(
         "INSERT INTO ledger_waiting (actor, act, recording, facts) SELECT $1, 'erased', c.id,"
         " c.facts FROM unnest($2::uuid[], $3::jsonb[]) AS c(id, facts)",
@@ -322,8 +319,7 @@ async def sweep(vault: Vault, limit: int = BATCH) -> int:
     """
     async with connection(vault.pool) as lent:
         await lent.execute(
-            "UPDATE recording SET state = 'abandoned', call_hash = NULL, digest = NULL,"
-            " header = NULL, details = NULL"
+            "UPDATE recording SET state = 'abandoned'"
             " WHERE state = 'receiving' AND lease_until < (SELECT archive_now())"
         )
         rows = await lent.fetch(

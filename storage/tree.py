@@ -43,7 +43,7 @@ async def sequence(vault: Vault) -> int:
     """
     given = 0
     while True:
-        async with connection(vault.pool) as lent:
+        async with connection(vault.sequencer) as lent:
             if not await lent.fetchval("SELECT EXISTS (SELECT FROM ledger_waiting)"):
                 return given
             signed = await asyncio.to_thread(vault.signer.last)
@@ -142,7 +142,8 @@ async def agree_wholly(vault: Vault) -> None:
     async with connection(vault.pool) as lent:
         count = await size(lent)  # another service may have gone on meanwhile
         if reached < await lent.fetchval("SELECT published FROM ledger_head"):
-            await lent.execute("UPDATE ledger_head SET published = 0")
+            async with connection(vault.sequencer) as other:
+                await other.execute("UPDATE ledger_head SET published = 0")
     if count < reached:
         raise _put_back(count, reached)
 

@@ -10,20 +10,23 @@ An upload belongs to the service whose disk has its bytes, and to the access key
 """
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.access import Caller
 from archive.errors import NotFoundError, TooManyError, UnavailableError
-from archive.recording import Call, Recording
+from archive.recording import Call, CallType, Recording
+from archive.retention import Expiry
 from storage import growing, quota, recordings, steps
 from storage.database import Connection, connection
 from storage.growing import GrowingFile, Mark
-from storage.keyring import NoDayKeyError
+from storage.keyring import NoDayKeyError, Ring
 from storage.sealing import Identity, Seal, parse_identity
 from storage.vault import Vault
 
@@ -33,6 +36,7 @@ LIFE = timedelta(days=1)
 MOST = 1000
 """Unfinished uploads of one key."""
 
+_NONCE = 12
 _GONE = "There is no such upload: it never was, was finished long ago, or is past its expiry."
 
 
@@ -90,9 +94,10 @@ async def finished_at_once(
     expires_at = min(now + LIFE, recording.call.expiry.at)
     async with connection(vault.pool) as lent:
         await lent.execute(
-            "INSERT INTO upload (id, key, place, expires_at, length, received, recording)"
-            " VALUES ($1, $2, $3, $4, $5, $5, $6)",
+            "INSERT INTO upload (id, key, place, expires_at, length, received, recording, digest)"
+            " VALUES ($1, $2, $3, $4, $5, $5, $6, $7)",
             *(upload, caller.id, vault.shelf.place, expires_at, size, recording.id),
+            _sealed(vault.ring, upload, recording),
         )
     place = vault.shelf.place
     return Upload(upload, place, expires_at, size, Mark(size), recording.id, None, {})
@@ -188,13 +193,29 @@ async def keep(vault: Vault, upload: UUID, file: GrowingFile) -> Mark:
     return mark
 
 
-async def become(vault: Vault, upload: UUID, recording: UUID) -> None:
+def _sealed(ring: Ring, upload: UUID, recording: Recording) -> bytes:
+    """The recording's digest for the receipt: what is sealed of a recording, who takes in may not
+    read, not even its own.
+    """
+    nonce = secrets.token_bytes(_NONCE)
+    digest = bytes.fromhex(recording.audio.sha256)
+    return nonce + AESGCM(ring.lookup_key("upload")).encrypt(nonce, digest, upload.bytes)
+
+
+def _unsealed(ring: Ring, upload: UUID, sealed: bytes) -> str:
+    key = AESGCM(ring.lookup_key("upload"))
+    return key.decrypt(sealed[:_NONCE], sealed[_NONCE:], upload.bytes).hex()
+
+
+async def become(vault: Vault, upload: UUID, recording: Recording) -> None:
     """Note which recording an upload became; its bytes and what was said of it go."""
     async with connection(vault.pool) as lent:
         await lent.execute(
-            "UPDATE upload SET recording = $2, header = NULL, details = NULL WHERE id = $1",
+            "UPDATE upload SET recording = $2, digest = $3, header = NULL, details = NULL"
+            " WHERE id = $1",
             upload,
-            recording,
+            recording.id,
+            _sealed(vault.ring, upload, recording),
         )
     steps.reached("became")
     growing.remove(vault.shelf.file(upload))
@@ -208,18 +229,23 @@ async def end(vault: Vault, upload: UUID) -> None:
 
 
 async def receipt(vault: Vault, caller: Caller, upload: Upload) -> Recording:
-    """The recording that an upload became, for who sent it. NotFoundError once that is gone."""
+    """The recording that an upload became, for who sent it, as far as a receipt's headers tell.
+
+    NotFoundError once that is gone.
+    """
     async with connection(vault.pool) as lent:
         row = await lent.fetchrow(
-            f"SELECT {recordings.COLUMNS} FROM recording r"  # noqa: S608 - our own words
-            " WHERE r.id = $1 AND r.source = $2 AND r.state = 'stored'"
-            " AND r.expires_at > archive_now()",
-            upload.recording,
+            f"SELECT {recordings.PLAIN}, u.digest AS sealed FROM recording r"  # noqa: S608
+            " JOIN upload u ON u.recording = r.id WHERE u.id = $1 AND r.source = $2"
+            " AND r.state = 'stored' AND r.expires_at > archive_now()",
+            upload.id,
             caller.source,
         )
     if row is None:
         raise NotFoundError(_GONE)
-    return recordings.from_row(vault.ring, row).recording
+    expiry = Expiry(row["expires_at"], row["expires_on"], row["rule"])
+    call = Call("", CallType(row["call_type"]), row["started_at"], expiry)
+    return recordings.from_plain(row, call, _unsealed(vault.ring, upload.id, row["sealed"]))
 
 
 async def collect(vault: Vault) -> int:

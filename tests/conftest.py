@@ -47,7 +47,7 @@ async def vault(
     database_url: str, rclone_store: ObjectStore, tmp_path: Path
 ) -> AsyncIterator[Vault]:
     """A vault over a real database and a real store."""
-    async with open_vault(database_url, rclone_store, tmp_path) as opened:
+    async with open_vault(database_url, rclone_store, tmp_path, as_roles=True) as opened:
         yield opened
 
 

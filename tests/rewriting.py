@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from storage import ledger, tree
-from storage.database import Connection, connection
+from storage.database import Connection
 from storage.vault import Vault
+from tests.roles import connection
 
 
 async def export(vault: Vault, path: Path) -> Path:

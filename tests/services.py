@@ -25,7 +25,6 @@ from jobs import expiry, nightly
 from storage import clocks, credentials, database, published, removal, teams, tree
 from storage.audio.pool import AudioPool
 from storage.credentials import Limits as KeyLimits
-from storage.database import connection
 from storage.holdings import Holding
 from storage.keyring import Ring
 from storage.objects import ObjectStore
@@ -33,6 +32,8 @@ from storage.scopes import Members
 from storage.shelf import Shelf
 from storage.signer import Signer
 from storage.vault import Limits, Vault
+from tests import roles
+from tests.roles import acting, connection
 from web import doors, ingest, operations, retrieval, telephony, uploads
 from web.doors import OpenRoute, Route
 from web.limits import Limits as DoorLimits
@@ -241,13 +242,25 @@ def clock_at(by: timedelta) -> str:
 
 @asynccontextmanager
 async def open_vault(
-    database_url: str, objects: ObjectStore, folder: Path, limits: Limits | None = None
+    database_url: str,
+    objects: ObjectStore,
+    folder: Path,
+    limits: Limits | None = None,
+    *,
+    as_roles: bool = False,
 ) -> AsyncIterator[Vault]:
-    """A vault over a fresh database and bucket; both are the caller's to end."""
+    """A vault over a fresh database and bucket; both are the caller's to end.
+
+    It works as the owner of the tables, or else as the jobs' role (`tests.roles`).
+    """
     policy = Policy(ZoneInfo("Europe/Helsinki"), {kind: Period(years=1) for kind in CallType})
     async with AsyncExitStack() as stack:
-        pool = await database.open_pool(database_url)
-        stack.push_async_callback(pool.close)
+        if as_roles:
+            pools = await stack.enter_async_context(roles.opened(database_url))
+            pool, sequencer = pools["jobs"], pools["sequencer"]
+        else:
+            pool = sequencer = await database.open_pool(database_url)
+            stack.push_async_callback(pool.close)
         ring = Ring.open(
             folder / "ring",
             folder / "root.key",
@@ -261,6 +274,7 @@ async def open_vault(
         spool.mkdir(mode=0o700, exist_ok=True)
         vault = Vault(
             pool,
+            sequencer,
             objects,
             ring,
             Signer.open(folder / "ring", f"call-archive/{ring.id}", create=True),
@@ -288,9 +302,13 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """The three doors over a vault, on free ports, and a key of each level."""
     async with AsyncExitStack() as stack:
-        retrieval_url = await _door(stack, vault, "", retrieval.routes(), bears)
-        ingest_url = await _door(stack, vault, retrieval_url, ways_in(), bears)
-        operations_url = await _door(stack, vault, retrieval_url, operations.routes(), bears)
+        retrieval_url = await _door(
+            stack, acting(vault, "retrieval"), "", retrieval.routes(), bears
+        )
+        ingest_url = await _door(stack, acting(vault, "ingest"), retrieval_url, ways_in(), bears)
+        operations_url = await _door(
+            stack, acting(vault, "operations"), retrieval_url, operations.routes(), bears
+        )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         service = Service(vault, session, ingest_url, retrieval_url, operations_url)
         async with connection(vault.pool) as lent:

@@ -65,7 +65,8 @@ async def _note(vault: Vault, login: Login) -> None:
     try:
         async with connection(vault.pool) as lent:
             await credentials.used(lent, key)
-            await quota.forget(lent, key, day - _COUNTED)
+            if login.caller.bounds.quota is not None:
+                await quota.forget(lent, key, day - _COUNTED)
     except UnavailableError:
         pass  # each request tells of that, and the next one tries again
     except Exception as error:  # nobody waits for this who could be told

@@ -305,7 +305,7 @@ async def _finish(visit: Visit, upload: Upload) -> tuple[Upload, Recording]:
     except DamagedError:
         await uploads.end(visit.vault, upload.id)
         raise NotFoundError("The upload was damaged on the archive's disk; begin anew.") from None
-    await uploads.become(visit.vault, upload.id, recording.id)
+    await uploads.become(visit.vault, upload.id, recording)
     return replace(upload, recording=recording.id), recording
 
 

@@ -351,7 +351,8 @@ CREATE INDEX ledger_granted ON ledger (recording) WHERE act = 'erasure.granted';
 -- Uploads that come in parts (tus). The bytes lie in a file of the service whose `place` it is, sealed
 -- under the key in `header`, which the key of the day wraps on which the upload expires; `received`
 -- of the body's bytes are there for certain, in `stored` bytes of the file. `details`, sealed too, are
--- what was said of the call. Once it is a recording, only its name and that of the recording stay.
+-- what was said of the call. Once it is a recording, only its name and that of the recording stay, and
+-- for the receipt the recording's digest, sealed.
 CREATE TABLE upload (
     id uuid PRIMARY KEY,
     key text NOT NULL REFERENCES access_key,
@@ -363,10 +364,13 @@ CREATE TABLE upload (
     header bytea,
     details bytea,
     recording uuid,
+    digest bytea,
+    CHECK ((recording IS NULL) = (digest IS NULL)),
     CHECK (length IS NULL OR received <= length),
     CHECK (num_nulls(header, details) = CASE WHEN recording IS NULL THEN 0 ELSE 2 END),
     CHECK (recording IS NULL OR received = length)
 );
+CREATE INDEX upload_recording ON upload (recording) WHERE recording IS NOT NULL;
 CREATE INDEX upload_expiry ON upload (expires_at);
 CREATE INDEX upload_place ON upload (place) WHERE recording IS NULL;
 CREATE INDEX upload_key ON upload (key) WHERE recording IS NULL;
@@ -391,3 +395,63 @@ CREATE TABLE policy (
     periods jsonb NOT NULL,
     since timestamptz NOT NULL DEFAULT archive_now()
 );
+
+-- What a step takes with it is the schema's to do, and only who may call `may_erase` takes the last
+-- ones (storage/roles.py): then who takes in needs no right to change anything but the state.
+CREATE FUNCTION may_erase() RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION may_unmake() RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+REVOKE EXECUTE ON FUNCTION may_erase(), may_unmake() FROM PUBLIC;
+
+CREATE FUNCTION take_step() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.state = 'stored' THEN
+        NEW.lease_until := NULL;
+        RETURN NEW;
+    END IF;
+    -- A call that is erased before its year stays known, so that it cannot come again.
+    IF NEW.state = 'abandoned' OR OLD.expires_at <= archive_now() THEN
+        NEW.call_hash := NULL;
+    END IF;
+    IF NEW.state = 'abandoned' THEN
+        NEW.digest := NULL;
+        NEW.header := NULL;
+        NEW.details := NULL;
+        RETURN NEW;
+    END IF;
+    PERFORM may_erase();
+    IF NEW.state = 'erased' THEN
+        NEW.lease_until := NULL;
+        NEW.attempt := NULL;
+        NEW.digest := NULL;
+        NEW.started_at := NULL;
+        NEW.expires_at := NULL;
+        NEW.rule := NULL;
+        NEW.received_at := NULL;
+        NEW.direction := NULL;
+        NEW.duration := NULL;
+        NEW.bytes := NULL;
+        NEW.channels := NULL;
+        NEW.sample_rate := NULL;
+        NEW.codec := NULL;
+        NEW.container := NULL;
+        NEW.flaws := NULL;
+        NEW.header := NULL;
+        NEW.details := NULL;
+        NEW.added := NULL;
+        NEW.verified_at := NULL;
+        NEW.damaged_at := NULL;
+    END IF;
+    RETURN NEW;
+END $$;
+-- After `recording_step`, by its name: a step that there is not is refused for what it is.
+CREATE TRIGGER recording_taken BEFORE UPDATE OF state ON recording FOR EACH ROW
+    EXECUTE FUNCTION take_step();
+
+-- A row goes when its upload was given up. In any other state only `archive rebuild` removes it.
+CREATE FUNCTION unmake() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM may_unmake();
+    RETURN OLD;
+END $$;
+CREATE TRIGGER recording_unmade BEFORE DELETE ON recording FOR EACH ROW
+    WHEN (OLD.state <> 'abandoned') EXECUTE FUNCTION unmake();

@@ -25,6 +25,8 @@ if __name__ == "__main__":
 from app import cli  # noqa: E402
 from storage import clocks  # noqa: E402
 from storage.objects import ObjectStore  # noqa: E402
+from storage.roles import RIGHTS  # noqa: E402
+from tests.roles import login  # noqa: E402
 from tests.stores.servers import Server  # noqa: E402
 
 PATIENCE = 60.0
@@ -138,6 +140,10 @@ class House:
             "ARCHIVE_DOORS_RETRIEVAL": "127.0.0.1:0",
             "ARCHIVE_DOORS_OPERATIONS": "127.0.0.1:0",
             "ARCHIVE_DATABASE_URL": self.database_url,
+            **{
+                f"ARCHIVE_DATABASE_{role.upper()}_LOGIN": login(self.database_url, role)
+                for role in RIGHTS
+            },
             "ARCHIVE_OBJECTS_ENDPOINT": self.server.endpoint,
             "ARCHIVE_OBJECTS_BUCKET": self.bucket,
             "ARCHIVE_OBJECTS_ACCESS_KEY": self.server.access_key,

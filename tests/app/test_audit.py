@@ -19,9 +19,9 @@ from archive import merkle, tiles
 from archive.ledger import Entry
 from archive.note import Note, Verifier
 from storage import ledger, nights, tree
-from storage.database import connection
 from tests.jobs.test_expiry import a_year_ago
 from tests.rewriting import export, rewrite_tree, unguarded
+from tests.roles import connection
 from tests.services import Service
 from tests.storage.test_tree import write
 from tests.web.test_listen import upload

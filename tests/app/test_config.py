@@ -16,6 +16,7 @@ from app.values import Address
 from archive.recording import CallType
 from archive.retention import Period
 from storage.audio.formats import NAMES
+from storage.roles import RIGHTS
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "config.toml"
@@ -114,6 +115,13 @@ OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
         "postgresql://a:b@db/calls",
         lambda c: c.database.url == "postgresql://a:b@db/calls" and not c.database.embedded,
     ),
+    **{
+        ("database", f"{role}_login"): (
+            "postgresql://r:b@db/calls",
+            lambda c, role=role: c.database.logins[role] == "postgresql://r:b@db/calls",
+        )
+        for role in RIGHTS
+    },
     ("objects", "endpoint"): (
         "http://10.0.0.9:7480",
         lambda c: c.objects.endpoint == "http://10.0.0.9:7480" and not c.objects.embedded,
@@ -181,6 +189,8 @@ for _door in ("ingest", "retrieval", "operations"):
 def test_each_key_can_be_overridden_by_the_environment(section: str, key: str) -> None:
     value, holds = OVERRIDES[section, key]
     environ = dict({"objects": S3, "sign_in": PROVIDER}.get(section, {}))
+    if section == "database" and key != "url":  # the embedded one has logins of its own
+        environ["ARCHIVE_DATABASE_URL"] = ""
     if "_tls_" in key:  # a certificate and its key come together
         door = key.split("_")[0]
         environ |= {variable(section, f"{door}_tls_{part}"): value for part in ("cert", "key")}
@@ -283,6 +293,8 @@ WRONG = [
     ("doors", "retrieval_url", '"https://[calls"'),
     ("database", "url", '"mysql://db/calls"'),
     ("database", "url", '""'),
+    ("database", "jobs_login", '"mysql://db/calls"'),
+    ("database", "jobs_login", '"embedded"'),
     ("database", "url", '"postgresql://[db"'),
     ("objects", "endpoint", '"s3.example.fi"'),
     ("objects", "endpoint", '"https://s3.example.fi/bucket"'),
@@ -442,6 +454,15 @@ def test_a_password_in_the_file_is_refused(file: Path, url: str) -> None:
     assert error.key == "url"
     assert "ARCHIVE_DATABASE_URL_FILE" in str(error)
     assert "s3cr3t" not in str(error)
+
+
+def test_a_part_may_know_its_own_login_alone() -> None:
+    login = {"ARCHIVE_DATABASE_INGEST_LOGIN": "postgresql://archive_ingest:p@db/calls"}
+    assert refused(EXAMPLE, login).key == "url"  # embedded
+    alone = load(EXAMPLE, login | {"ARCHIVE_DATABASE_URL": ""}).database
+    assert not alone.embedded
+    assert [role for role, url in alone.logins.items() if url] == ["ingest"]
+    assert "archive_ingest" not in repr(alone)
 
 
 def test_a_database_without_a_password_may_stand_in_the_file(file: Path) -> None:

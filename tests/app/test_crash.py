@@ -19,11 +19,11 @@ import aiohttp
 import pytest
 
 from storage import recordings, removal, steps
-from storage.database import connection
 from storage.keyring import NoDayKeyError
 from storage.objects import ObjectStore
 from tests.app.child_service import Child, House
 from tests.jobs.test_expiry import TOMBSTONE, a_year_ago, when_over
+from tests.roles import connection
 from tests.services import Service, set_clock
 from tests.sounds import tone
 from tests.stores.servers import Server

@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 
 from storage import steps
-from storage.database import connection
 from tests.app.test_crash import Services, at, heard, services
+from tests.roles import connection
 from tests.services import Service
 from tests.web.test_uploads import AUDIO, Client, said
 

@@ -7,10 +7,10 @@ import pytest
 
 from app import audit
 from storage import days, ledger, nights, tree
-from storage.database import connection
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.rewriting import export
+from tests.roles import connection
 from tests.services import Service
 from tests.web.test_listen import upload
 

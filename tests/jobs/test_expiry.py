@@ -12,10 +12,10 @@ import pytest
 from archive.errors import UnavailableError
 from jobs import nightly
 from storage import clocks, ledger, removal
-from storage.database import connection
 from storage.keyring import KeyRingError, NoDayKeyError
 from storage.release import ReleaseRefusedError, release
 from storage.sealing import Seal
+from tests.roles import connection, owned
 from tests.services import Faulty, Service
 from tests.sounds import tone
 from tests.web.test_listen import found, upload
@@ -243,11 +243,11 @@ async def test_the_fuse_stops_erasing_and_a_person_lets_it_go_on(service: Servic
     async with connection(service.vault.pool) as lent:
         today = service.vault.policy.day_of((await clocks.read(lent)).database)
     with pytest.raises(ReleaseRefusedError, match="today"):
-        await release(service.vault, today + timedelta(days=1))
+        await release(owned(service.vault), today + timedelta(days=1))
     # A release of an earlier day does not reach this recording's.
-    await release(service.vault, today - timedelta(days=30))
+    await release(owned(service.vault), today - timedelta(days=30))
     assert (await service.erase()).erased == 0
-    await release(service.vault, today)
+    await release(owned(service.vault), today)
     assert (await service.erase()).erased == 1
     assert not await service.holdings()
 

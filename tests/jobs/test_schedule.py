@@ -19,10 +19,10 @@ from archive.errors import UnavailableError
 from jobs import expiry, nightly, schedule
 from jobs.schedule import Schedule, missed
 from storage import database, nights, tree
-from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
+from tests.roles import connection
 from tests.services import Faulty, Service
 from tests.web.test_listen import upload
 

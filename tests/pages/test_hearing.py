@@ -9,8 +9,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from archive.errors import UnavailableError
-from storage.database import connection
 from tests.pages.conftest import PATIENCE, Opener
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
 from tests.storage import soundfiles

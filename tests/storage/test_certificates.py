@@ -19,8 +19,8 @@ from archive import certificate, merkle
 from archive.certificate import Certificate
 from archive.nights import root_over
 from storage import ledger, signer, tree
-from storage.database import connection
 from tests.jobs.test_expiry import a_year_ago
+from tests.roles import connection
 from tests.services import Service
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem

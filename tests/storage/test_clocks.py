@@ -12,9 +12,9 @@ import pytest
 from archive.retention import Policy
 from storage import clocks
 from storage.clocks import Others, Reading, judge
-from storage.database import connection
 from storage.release import release
 from tests.jobs.test_expiry import a_year_ago
+from tests.roles import connection, owned
 from tests.services import Faulty, Service, set_clock
 from tests.web.test_listen import upload
 
@@ -160,7 +160,7 @@ async def test_a_hold_stops_until_it_is_released_through_today(service: Service)
     await service.turn_clock(timedelta(seconds=30))
     today = POLICY.day_of(datetime.now(UTC) + timedelta(seconds=30))
     # A release that was there before does not reach what comes after it.
-    await release(service.vault, today)
+    await release(owned(service.vault), today)
     async with connection(service.vault.pool) as lent:
         for _ in range(2):
             await clocks.hold(lent, "the database was restored")
@@ -169,11 +169,11 @@ async def test_a_hold_stops_until_it_is_released_through_today(service: Service)
     ready = await (await service.operate("/readyz", token=None)).json()
     assert ready["checks"]["fuse"] == "the database was restored"
     assert (await service.night()).as_json()["stopped"] == "the database was restored"
-    await release(service.vault, today - timedelta(days=1))
+    await release(owned(service.vault), today - timedelta(days=1))
     report = await service.erase()
     assert report.erased == 0
     assert report.stopped.startswith("the database was restored; released through")
-    await release(service.vault, today)
+    await release(owned(service.vault), today)
     report = await service.erase()
     assert (report.erased, report.stopped) == (1, "")
     assert [act for act, _ in await service.acts()].count("fuse.held") == 1

@@ -15,9 +15,9 @@ from archive.errors import UnauthenticatedError
 from archive.token import Token
 from storage import credentials, tree
 from storage.credentials import KeyRefusedError, Login
-from storage.database import connection
 from storage.keyring import Ring
 from storage.vault import Vault
+from tests.roles import connection
 from tests.services import set_clock, stop_clock
 
 BOUNDS = Bounds.from_texts("127.0.0.0/8,2001:db8::/32", "20/s", "50GB")

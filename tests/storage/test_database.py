@@ -12,9 +12,9 @@ import pytest
 from archive.errors import UnavailableError
 from archive.lifecycle import STEPS, State
 from storage import database, ledger, tree
-from storage.database import connection
 from storage.vault import Vault
 from tests.postgres import Postgres
+from tests.roles import connection
 
 Link: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

@@ -17,9 +17,9 @@ from archive import certificate, story
 from archive.certificate import Certificate, CertificateError
 from archive.errors import UnavailableError
 from storage import early, four_eyes, ledger, removal, signer, tree
-from storage.database import connection
 from storage.four_eyes import RefusedError
 from storage.vault import Vault
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
 from tests.storage.test_certificates import stand_alone

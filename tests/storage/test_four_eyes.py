@@ -6,8 +6,8 @@ import pytest
 
 from archive.access import Level
 from storage import four_eyes
-from storage.database import connection
 from storage.four_eyes import WAIT, Matter, RefusedError
+from tests.roles import connection
 from tests.services import Service, stop_clock
 
 LEVELS = frozenset({Level.ADMIN, Level.PRIVACY})

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from storage import removal, tree
-from storage.database import connection
 from storage.release import release
 from tests.jobs.test_expiry import a_year_ago
+from tests.roles import connection, owned
 from tests.services import Service
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem
@@ -162,7 +162,7 @@ async def test_a_release_lets_go_what_stood_there_and_nothing_that_comes_later(
     move = "UPDATE recording SET expires_at = archive_now(), expires_on = $2 WHERE id = $1"
     await execute(service, move, UUID(first), today(service))
     assert (await service.erase()).erased == 0
-    came = await release(service.vault, today(service))
+    came = await release(owned(service.vault), today(service))
     assert (came.done, came.people, came.let_go) == (True, 1, 1)
     await execute(service, move, UUID(later), today(service))
     report = await service.erase()
@@ -228,7 +228,7 @@ async def test_the_night_finds_whatever_changed_a_frozen_day(
     assert night.as_json()["stopped"] == await fuse_of(service)
     # It is told once, and stops until people have looked.
     assert (await service.night()).expiry.stopped == night.expiry.stopped
-    await release(service.vault, today(service))
+    await release(owned(service.vault), today(service))
     assert (await service.night()).expiry.stopped == ""
     assert [act for act, _ in await service.acts()].count("fuse.held") == 1
 
@@ -263,7 +263,7 @@ async def test_a_day_is_compared_before_its_first_erasure(
     report = await service.erase()
     assert report.erased == 0
     assert "frozen 2, of them now 1;" in report.stopped
-    await release(service.vault, today(service, seconds=40))
+    await release(owned(service.vault), today(service, seconds=40))
     assert (await service.erase()).erased == 1
 
 
@@ -294,7 +294,7 @@ async def test_more_than_is_usual_and_was_not_known_stops_the_erasing(
         f"101 recordings that were not known a day ago fall due on {day}, more than 100"
         in report.stopped
     )
-    await release(service.vault, day)
+    await release(owned(service.vault), day)
     assert (await service.erase()).erased == 101
 
 

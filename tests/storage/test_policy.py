@@ -10,8 +10,8 @@ import pytest
 from app import serve
 from archive.retention import Period, Policy
 from storage import policy, tree
-from storage.database import connection
 from storage.four_eyes import RefusedError
+from tests.roles import connection
 from tests.services import Service
 
 

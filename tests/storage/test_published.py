@@ -12,9 +12,9 @@ from archive import tiles
 from archive.errors import UnavailableError
 from archive.ledger import Entry
 from storage import published, tree
-from storage.database import connection
 from storage.keyring import KeyRingError, Ring
 from storage.vault import Vault
+from tests.roles import connection
 from tests.services import Faulty
 from tests.storage.test_tree import everything, write
 

@@ -11,9 +11,10 @@ from archive.access import Caller, Level
 from archive.errors import ForbiddenError, GoneError, ReasonNeededError, TooManyError
 from archive.listening import HOUR, REASON_HOLDS, Rules
 from storage import reading, tree
-from storage.database import connection, now
+from storage.database import now
 from storage.reading import Act
 from storage.vault import Vault
+from tests.roles import connection
 from tests.services import Service
 from tests.web.test_listen import upload
 

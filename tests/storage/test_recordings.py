@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from storage.database import connection
+from tests.roles import connection
 from tests.services import Service
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem

@@ -12,10 +12,10 @@ import pytest
 from app import expire
 from app.config import Config
 from storage import clocks, tree
-from storage.database import connection
 from storage.release import ReleaseRefusedError, release
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
+from tests.roles import connection, owned
 from tests.services import Service
 from tests.storage.test_fuse import multiply
 from tests.web.test_listen import upload
@@ -50,10 +50,10 @@ async def two(service: Service) -> tuple[str, str]:
 
 async def test_one_person_releases_at_once_where_there_is_one_key(service: Service) -> None:
     await blow(service)
-    came = await release(service.vault, today(service), service.tokens["admin"])
+    came = await release(owned(service.vault), today(service), service.tokens["admin"])
     assert (came.done, came.people) == (True, 1)
     await blow(service)
-    assert (await release(service.vault, today(service))).people == 1
+    assert (await release(owned(service.vault), today(service))).people == 1
     key = of(service.tokens["admin"])
     day = today(service).isoformat()
     assert await entries(service) == [
@@ -66,10 +66,10 @@ async def test_one_person_releases_at_once_where_there_is_one_key(service: Servi
 async def test_where_there_are_two_keys_it_takes_two_people(service: Service) -> None:
     first, second = await two(service)
     await blow(service)
-    assert not (await release(service.vault, today(service), first)).done
-    assert not (await release(service.vault, today(service), first)).done
+    assert not (await release(owned(service.vault), today(service), first)).done
+    assert not (await release(owned(service.vault), today(service), first)).done
     assert (await service.erase()).stopped == "a test holds it"
-    came = await release(service.vault, today(service), second)
+    came = await release(owned(service.vault), today(service), second)
     assert (came.done, came.people) == (True, 2)
     assert (await service.erase()).stopped == ""
     told = await entries(service)
@@ -82,34 +82,34 @@ async def test_where_there_are_two_keys_it_takes_two_people(service: Service) ->
     assert told[-1][2]["people"] == 2
     # What was asked for once is released once.
     await blow(service)
-    assert not (await release(service.vault, today(service), second)).done
+    assert not (await release(owned(service.vault), today(service), second)).done
     assert (await service.erase()).stopped == "a test holds it"
 
 
 async def test_a_request_ends_after_a_day(service: Service) -> None:
     first, second = await two(service)
     day = today(service)
-    await release(service.vault, day, first)
+    await release(owned(service.vault), day, first)
     await service.turn_clock(timedelta(hours=24, seconds=1))
-    assert not (await release(service.vault, day, second)).done
-    assert (await release(service.vault, day, first)).done
+    assert not (await release(owned(service.vault), day, second)).done
+    assert (await release(owned(service.vault), day, first)).done
 
 
 async def test_another_day_is_another_decision(service: Service) -> None:
     first, second = await two(service)
     day = today(service)
-    await release(service.vault, day - timedelta(days=1), first)
-    assert not (await release(service.vault, day, second)).done
-    assert (await release(service.vault, day - timedelta(days=1), second)).done
+    await release(owned(service.vault), day - timedelta(days=1), first)
+    assert not (await release(owned(service.vault), day, second)).done
+    assert (await release(owned(service.vault), day - timedelta(days=1), second)).done
 
 
 async def test_a_request_of_a_key_that_was_revoked_does_not_count(service: Service) -> None:
     first, second = await two(service)
     third = await service.key("admin", "third")
-    await release(service.vault, today(service), first)
+    await release(owned(service.vault), today(service), first)
     await service.revoke("admin")
-    assert not (await release(service.vault, today(service), second)).done
-    assert (await release(service.vault, today(service), third)).done
+    assert not (await release(owned(service.vault), today(service), second)).done
+    assert (await release(owned(service.vault), today(service), third)).done
 
 
 async def test_who_released_saw_what_the_first_one_saw(
@@ -121,11 +121,11 @@ async def test_who_released_saw_what_the_first_one_saw(
     await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
     day = service.vault.policy.day_of(datetime.now(UTC) + timedelta(seconds=30))
     await service.erase()
-    assert (await release(service.vault, day, first)).let_go == 2
+    assert (await release(owned(service.vault), day, first)).let_go == 2
     await multiply(service, due, 1, told=False)
-    came = await release(service.vault, day, second)
+    came = await release(owned(service.vault), day, second)
     assert (came.done, came.let_go) == (False, 3)
-    came = await release(service.vault, day, first)
+    came = await release(owned(service.vault), day, first)
     assert (came.done, came.let_go) == (True, 3)
     assert (await service.erase()).erased == 4
 
@@ -136,19 +136,19 @@ async def test_only_an_admin_releases(service: Service, level: str) -> None:
         if several:
             await two(service)
         with pytest.raises(ReleaseRefusedError, match=f"this one is of level {level}"):
-            await release(service.vault, today(service), service.tokens[level])
+            await release(owned(service.vault), today(service), service.tokens[level])
     assert await entries(service) == []
 
 
 async def test_a_token_that_is_none_and_none_at_all_are_refused(service: Service) -> None:
     with pytest.raises(ReleaseRefusedError, match="not known"):
-        await release(service.vault, today(service), "cra_nobody")
+        await release(owned(service.vault), today(service), "cra_nobody")
     first, _ = await two(service)
     with pytest.raises(ReleaseRefusedError, match="ARCHIVE_TOKEN"):
-        await release(service.vault, today(service))
+        await release(owned(service.vault), today(service))
     await service.revoke("admin")
     with pytest.raises(ReleaseRefusedError, match="revoked"):
-        await release(service.vault, today(service), first)
+        await release(owned(service.vault), today(service), first)
     assert await entries(service) == []
 
 
@@ -160,7 +160,7 @@ async def test_the_command_asks_and_then_releases(
 ) -> None:
     @asynccontextmanager
     async def opened(config: Config, *, join: bool, patience: float) -> AsyncIterator[Vault]:
-        yield service.vault
+        yield owned(service.vault)
 
     monkeypatch.setattr(expire, "opened", opened)
     config = cast("Config", argparse.Namespace())

@@ -11,10 +11,10 @@ from archive.ledger import Entry
 from archive.merkle import Growth
 from archive.note import Checkpoint, Note
 from storage import ledger, signer, tree
-from storage.database import connection
 from storage.signer import RewrittenError, Signer
 from storage.vault import Vault
 from tests.rewriting import rewrite_tree, unguarded
+from tests.roles import connection
 
 
 async def write(vault: Vault, *acts: str) -> None:

@@ -8,12 +8,12 @@ from uuid import uuid4
 import pytest
 
 from storage import ledger, published, tree
-from storage.database import connection
 from storage.keyring import NoDayKeyError
 from storage.objects import ObjectStore
 from storage.recordings import object_key
 from storage.upkeep import reconcile
 from tests.jobs.test_expiry import a_year_ago, when_over
+from tests.roles import connection
 from tests.services import Service, open_service, open_vault
 from tests.sounds import tone
 from tests.stores.leftovers import locked_bucket, plant, put

@@ -14,8 +14,8 @@ import yarl
 from archive.access import Level
 from storage import accounts
 from storage.credentials import UNLIMITED, Limits
-from storage.database import connection
 from storage.vault import Vault
+from tests.roles import connection
 from tests.services import Service
 
 OWN = "a password of one's own"

@@ -17,9 +17,9 @@ from archive.recording import CallType
 from archive.token import Token
 from storage import credentials, recordings, removal, teams
 from storage.credentials import Limits
-from storage.database import connection
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
+from tests.roles import connection
 from tests.services import Service, open_service
 from tests.sounds import tone
 from tests.web import access_table as table

@@ -11,7 +11,7 @@ import yarl
 
 from archive.errors import UnavailableError
 from storage import credentials, early, playback
-from storage.database import connection
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
 from tests.web.test_listen import upload

@@ -12,7 +12,7 @@ import pytest
 
 from archive.listening import Rules
 from storage import overview, tree
-from storage.database import connection
+from tests.roles import connection
 from tests.services import Service, _door, open_service
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem

@@ -10,8 +10,8 @@ import pytest
 from archive.bounds import Bounds
 from jobs import schedule
 from storage import cdrs, credentials
-from storage.database import connection
 from tests.jobs.test_expiry import a_year_ago, when_over
+from tests.roles import connection
 from tests.services import Service
 from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem

@@ -18,8 +18,8 @@ import aiohttp
 import pytest
 
 from storage import removal
-from storage.database import connection
 from storage.objects import ObjectStore
+from tests.roles import connection
 from tests.services import MAX_BYTES, Faulty, Service, open_service, open_vault
 from tests.sounds import tone
 from tests.stores.relay import Answer, Cut, Fault, Hang, Hold, Relay

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from archive.access import Level
 from storage import credentials
-from storage.database import connection
 from storage.vault import Vault
+from tests.roles import connection
 from tests.sounds import tone
 from tests.web.test_upload import query
 from web import doors, ingest

@@ -9,7 +9,7 @@ import pytest
 
 from archive.errors import MalformedError
 from storage import credentials, glass, ledger, overview, tree
-from storage.database import connection
+from tests.roles import connection
 from tests.services import Service, stop_clock
 from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem

@@ -14,7 +14,7 @@ import pytest
 from archive.bounds import Bounds, until_midnight
 from archive.token import Token
 from storage import credentials
-from storage.database import connection
+from tests.roles import acting, connection
 from tests.services import Service, _door, ways_in
 from tests.sounds import tone
 from tests.web.test_faults import EXPECTING, Sender, head
@@ -129,7 +129,9 @@ async def test_the_bounds_are_held_before_the_body_is_sent(service: Service, wha
 async def second(service: Service) -> AsyncIterator[Service]:
     """An ingest door of another service over the same database."""
     async with AsyncExitStack() as stack:
-        yield replace(service, ingest=await _door(stack, service.vault, "", ways_in()))
+        yield replace(
+            service, ingest=await _door(stack, acting(service.vault, "ingest"), "", ways_in())
+        )
 
 
 async def handed_over(service: Service) -> int:

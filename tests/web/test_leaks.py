@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from storage import recordings
-from storage.database import connection
 from storage.objects import ObjectStore
 from tests.jobs.test_expiry import a_year_ago
 from tests.needles import CALL_ID, NEEDLES, SPOKEN, errors, files, found, no_http, talking, use
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
 from tests.stores.servers import Server, running_rclone

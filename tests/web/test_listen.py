@@ -13,7 +13,7 @@ import pytest
 import yarl
 
 from storage import ledger
-from storage.database import connection
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
 from tests.storage import soundfiles

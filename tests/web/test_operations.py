@@ -14,13 +14,13 @@ from archive.access import Level
 from archive.errors import UnavailableError
 from archive.lifecycle import State
 from storage import clocks, overview, tree
-from storage.database import connection
 from storage.overview import Standing
 from storage.signer import SignerError
 from storage.upkeep import verify
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.rewriting import unguarded
+from tests.roles import connection
 from tests.services import Faulty, Service, open_service, set_clock
 from tests.storage.upkeep.test_verify import fetch, later, put, remove
 from tests.web.test_listen import upload

@@ -15,8 +15,8 @@ import pytest
 
 from archive.listening import Rules
 from storage import ledger
-from storage.database import connection
 from storage.vault import Vault
+from tests.roles import connection
 from tests.services import Service, open_service
 from tests.sounds import tone
 from tests.web.browsing import Browser, signed_in

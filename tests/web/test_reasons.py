@@ -11,7 +11,7 @@ import pytest
 
 from archive.listening import LONGEST, Rules
 from storage import ledger, tree
-from storage.database import connection
+from tests.roles import connection
 from tests.services import Service, open_service
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem

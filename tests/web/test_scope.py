@@ -12,12 +12,12 @@ from archive.access import EVERYTHING, Level
 from archive.errors import NotFoundError
 from storage import credentials, ledger, reading, recordings, scopes, teams, tree
 from storage.credentials import KeyRefusedError, Limits
-from storage.database import connection
 from storage.reading import Act
 from storage.scopes import Members
 from storage.sealing import DamagedError, Seal
 from storage.teams import TeamRefusedError
 from tests.jobs.test_expiry import a_year_ago
+from tests.roles import connection
 from tests.services import Service
 from tests.web.test_listen import ago, found, upload
 from tests.web.test_upload import problem

@@ -11,7 +11,7 @@ from aiohttp import web
 from archive.access import Level
 from storage import accounts, sessions
 from storage.credentials import Limits
-from storage.database import connection
+from tests.roles import connection
 from tests.services import Service, _door
 from tests.sounds import tone
 from tests.web.browsing import OWN, Browser, code_of, signed_in

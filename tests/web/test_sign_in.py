@@ -13,8 +13,8 @@ import pytest
 from archive.access import Level
 from archive.sign_in import OF_A_NAME, OF_AN_ADDRESS
 from storage import accounts, passwords, tree
-from storage.database import connection
 from tests.archive.test_sign_in import ELSEWHERE
+from tests.roles import connection
 from tests.services import Service
 from tests.web.browsing import OWN, Browser, account, code_of, hidden, signed_in
 from tests.web.test_leaks import dump

@@ -14,9 +14,9 @@ from joserfc.jwk import RSAKey
 
 from archive.grants import Grant
 from storage import accounts, provider
-from storage.database import connection
 from storage.provider import Provider, Terms
 from storage.sessions import Limits
+from tests.roles import connection
 from tests.services import Service
 from tests.web.browsing import Browser
 from tests.web.rogue_provider import (

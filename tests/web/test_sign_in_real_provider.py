@@ -14,9 +14,9 @@ import pytest
 import yarl
 
 from storage import accounts
-from storage.database import connection
 from storage.provider import Provider
 from storage.sessions import Limits
+from tests.roles import connection
 from tests.services import Service
 from tests.web.browsing import Browser
 from tests.web.test_sign_in_provider import door, terms

@@ -20,8 +20,8 @@ from urllib.parse import quote
 import pytest
 
 from archive.bounds import Bounds
-from storage.database import connection
 from tests.archive.test_siprec import RFC
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
 from web import limits

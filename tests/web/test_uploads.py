@@ -20,9 +20,9 @@ from archive.bounds import Bounds
 from archive.errors import NotFoundError, UnavailableError
 from jobs import schedule
 from storage import growing, uploads
-from storage.database import connection
 from storage.shelf import Shelf
 from tests.jobs.test_expiry import when_over
+from tests.roles import connection
 from tests.services import Faulty, Service, _door, ways_in
 from tests.sounds import tone
 from tests.web.test_upload import problem, query

@@ -30,7 +30,7 @@ from storage import (
     steps,
     tree,
 )
-from storage.database import connection, migrate
+from storage.database import migrate
 from storage.holdings import Holding
 from storage.release import release
 from storage.signer import RewrittenError
@@ -39,6 +39,7 @@ from storage.upkeep.replay import Replayed
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.postgres import BIN, Postgres
+from tests.roles import connection, owned
 from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
 from tests.storage.upkeep.test_reconcile import put, stored
@@ -153,7 +154,7 @@ async def test_a_database_of_yesterday_becomes_that_of_today(
         await tree.sequence(vault)
     assert (await reconcile.run(vault, repair=True)).stopped
 
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     done = report.replayed
     assert (done.erased, done.revoked, done.locked, done.unfinished) == (1, 2, 1, 1)
     assert (report.objects, report.rebuilt, report.over, report.strange.count) == (3, 2, 0, 0)
@@ -206,7 +207,7 @@ async def test_a_database_that_was_lost_is_made_anew(service: Service, backups: 
     vault = await backups.put_back(None, service.vault)
     with pytest.raises(RewrittenError):
         await tree.agree_wholly(vault)
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert (report.rebuilt, report.over, report.strange.count) == (1, 1, 0)
     assert report.replayed.entries == len(await service.acts())
     again = await backups.serve(vault, service)
@@ -216,7 +217,7 @@ async def test_a_database_that_was_lost_is_made_anew(service: Service, backups: 
     assert (await reconcile.run(vault, repair=True)).removed == 1
     await agrees(again)
     # Done again, nothing is left to do.
-    done = await rebuild.run(vault)
+    done = await rebuild.run(owned(vault))
     assert (done.rebuilt, done.replayed) == (0, Replayed())
     await agrees(again)
 
@@ -232,7 +233,7 @@ async def test_a_day_that_was_closed_since_stays_closed(
     await service.night()
     assert day in service.vault.ring.destroyed()
     vault = await backups.put_back(dumped, service.vault)
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert (report.replayed.erased, report.replayed.closed) == (1, 1)
     async with connection(vault.pool) as lent:
         assert await lent.fetchval("SELECT closed_at FROM day WHERE expires_on = $1", day)
@@ -265,7 +266,7 @@ async def test_what_does_not_open_is_named_and_left_alone(
     day = names[0].split("/")[0]
     odd = await put(service, f"{day}/not-one-of-ours")
     vault = await backups.put_back(None, service.vault)
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert (report.objects, report.rebuilt) == (6, 1)
     assert sorted(report.strange.named) == sorted([*names[:4], odd])
     assert len(await service.holdings()) == 6
@@ -296,7 +297,7 @@ async def test_of_two_objects_of_one_call_the_one_that_was_acknowledged_becomes_
     await tree.checkpoint(service.vault)
     assert str(UUID(late.key.split("/")[1])) < identifier, "the late one is looked at first"
     vault = await backups.put_back(None, service.vault)
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert (report.objects, report.rebuilt, report.strange.named) == (3, 2, [late.key])
     again = await backups.serve(vault, service)
     await heard(again, identifier)
@@ -311,7 +312,7 @@ async def test_a_recording_that_the_ledger_never_came_to_tell_of_is_rebuilt(
     await tree.checkpoint(service.vault)
     last = await upload(service, "last", tone(1))
     vault = await backups.put_back(None, service.vault)
-    assert (await rebuild.run(vault)).rebuilt == 2
+    assert (await rebuild.run(owned(vault))).rebuilt == 2
     assert await heard(await backups.serve(vault, service), last) == tone(1)
 
 
@@ -324,7 +325,7 @@ async def test_without_the_published_ledger_nothing_is_done(
     await service.vault.objects.remove(held)
     vault = await backups.put_back(None, service.vault)
     with pytest.raises(RewrittenError, match="up to 0 only"):
-        await rebuild.run(vault)
+        await rebuild.run(owned(vault))
     async with connection(vault.pool) as lent:
         assert await lent.fetchval("SELECT count(*) FROM ledger") == 0
         assert not await lent.fetchval("SELECT rebuilding FROM archive")
@@ -342,7 +343,7 @@ async def test_a_published_ledger_that_is_not_the_signed_one_is_refused(
     await published._put(service.vault, 0, texts)
     vault = await backups.put_back(None, service.vault)
     with pytest.raises(RewrittenError, match="not those that were signed"):
-        await rebuild.run(vault)
+        await rebuild.run(owned(vault))
 
 
 async def everything(service: Service) -> AsyncIterator[Any]:
@@ -374,7 +375,7 @@ async def test_what_was_published_and_not_signed_shows_that_a_database_was_put_b
     await tree.agree(vault)
     with pytest.raises(RewrittenError, match="published last"):
         await tree.agree_wholly(vault)
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert (report.replayed.entries > 0, report.rebuilt) == (True, 1)
     await heard(await backups.serve(vault, service), last)
 
@@ -393,10 +394,10 @@ async def test_a_rebuilding_that_was_broken_off_is_gone_on_with(
 
     with monkeypatch.context() as patched, pytest.raises(ConnectionError):
         patched.setattr(steps, "reached", reached)
-        await rebuild.run(vault)
+        await rebuild.run(owned(vault))
     with pytest.raises(RewrittenError, match="run `archive rebuild` to its end"):
         await tree.agree(vault)
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert report.rebuilt == (1 if step == "replayed" else 0)
     await tree.agree_wholly(vault)
     await heard(await backups.serve(vault, service), identifier)
@@ -409,14 +410,14 @@ async def test_what_came_due_is_barred_erased_and_told_of_like_any_other(
     await tree.checkpoint(service.vault)
     vault = await backups.put_back(None, service.vault)
     await set_clock(vault, timedelta(seconds=51))
-    assert (await rebuild.run(vault)).rebuilt == 1
+    assert (await rebuild.run(owned(vault))).rebuilt == 1
     again = await backups.serve(vault, service)
     await problem(await again.get(f"/v1/recordings/{gone}"), 410, "gone")
     # Its bytes wait until a person has looked at what was rebuilt.
     held = await again.erase()
     assert (held.erased, "nobody has looked" in held.stopped) == (0, True)
     today = vault.policy.day_of(await database.now(vault.pool))
-    assert (await release(vault, today, again.tokens["admin"])).done
+    assert (await release(owned(vault), today, again.tokens["admin"])).done
     assert (await again.erase()).erased == 1
     assert ("erased", gone) in await again.acts()
     assert await again.holdings() == []
@@ -432,7 +433,7 @@ async def test_an_erasing_that_was_never_told_is_told(service: Service, backups:
     assert (await service.erase()).erased == 1
     vault = await backups.put_back(None, service.vault)
     await set_clock(vault, timedelta(seconds=51))
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert (report.told, report.lost.count, report.failed) == (1, 0, False)
     again = await backups.serve(vault, service)
     assert ("erased", gone) in await again.acts()
@@ -446,7 +447,7 @@ async def test_an_acknowledged_recording_of_which_nothing_is_left_is_named(
     await tree.checkpoint(service.vault)
     await service.vault.objects.remove(await service.holdings())
     vault = await backups.put_back(None, service.vault)
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert (report.lost.named, report.told, report.failed) == ([lost], 0, True)
     assert lost in caplog.text
 
@@ -460,7 +461,7 @@ async def test_of_two_objects_of_a_call_of_which_the_ledger_knows_neither_none_i
         assert (await slowly.put("call", tone(2), query())).status == 503
     acknowledged = await upload(service, "call", tone(1))
     vault = await backups.put_back(None, service.vault)
-    report = await rebuild.run(vault)
+    report = await rebuild.run(owned(vault))
     assert (report.rebuilt, report.strange.count) == (2, 0)
     again = await backups.serve(vault, service)
     assert await heard(again, acknowledged) == tone(1)

@@ -11,11 +11,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from storage import recordings, tree
-from storage.database import connection
 from storage.holdings import Holding
 from storage.upkeep import comparison, mark, reconcile
 from storage.upkeep.strays import Why
 from tests.jobs.test_expiry import a_year_ago, when_over
+from tests.roles import connection
 from tests.services import Faulty, Service
 from tests.web.test_listen import ago, upload
 

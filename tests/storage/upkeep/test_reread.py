@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from storage import nights, published, tree
-from storage.database import connection
 from storage.signer import SignerError
 from storage.upkeep import reread
 from storage.vault import Vault
 from tests.rewriting import unguarded
+from tests.roles import connection
 from tests.services import Service
 from tests.storage.test_published import bundles, plant
 from tests.storage.test_tree import write

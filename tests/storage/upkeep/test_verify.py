@@ -15,13 +15,13 @@ import pytest
 
 from archive.errors import UnavailableError
 from storage import recordings, tree
-from storage.database import connection
 from storage.keyring import KeyRingError, NoDayKeyError
 from storage.objects import StoreError
 from storage.sealing import CHUNK, HEADER, TAG, Identity, Seal, sealed_length
 from storage.upkeep import verify
 from storage.upkeep.verify import Found, Report
 from tests.jobs.test_expiry import a_year_ago
+from tests.roles import connection
 from tests.services import Faulty, Service
 from tests.sounds import tone
 from tests.web.test_listen import upload

@@ -1,0 +1,56 @@
+"""The database as each part of the service sees it: by a login of its own, or as the owner.
+
+A login of its own is more than one that may become a role: who gets hold of a part's connection has
+nothing to go back to.
+"""
+
+import logging
+from contextlib import AsyncExitStack
+
+from app.config import Config, ConfigError
+from app.embedded import Embedded
+from storage import database
+from storage.database import Pool
+
+log = logging.getLogger("archive")
+
+SIZES = {"ingest": 20, "retrieval": 20, "operations": 5, "jobs": 10, "sequencer": 5}
+"""Connections that a role holds at the most."""
+
+
+def owner(config: Config, servers: Embedded) -> str:
+    """Where the owner of the tables logs in. Raises ConfigError when that is not known here."""
+    if found := servers.database_url or config.database.url:
+        return found
+    raise ConfigError(
+        str(config.path), "database", "url", "is needed for this: it is the owner's login"
+    )
+
+
+class Pools:
+    """The pools of the roles, opened as they are asked for; the stack closes them."""
+
+    def __init__(self, config: Config, servers: Embedded, stack: AsyncExitStack) -> None:
+        self._config = config
+        self._servers = servers
+        self._stack = stack
+        self._opened: dict[str, Pool] = {}
+
+    async def of(self, role: str) -> Pool:
+        """The role's pool. Those that have no login share the owner's."""
+        url, size = (
+            self._servers.logins.get(role) or self._config.database.logins[role],
+            SIZES[role],
+        )
+        if not url:
+            url, size = owner(self._config, self._servers), 20
+            log.warning(
+                "%s works as the owner of the database's tables: [database] %s_login gives it fewer"
+                " rights",
+                role,
+                role,
+            )
+        if url not in self._opened:
+            self._opened[url] = pool = await database.open_pool(url, size)
+            self._stack.push_async_callback(pool.close)
+        return self._opened[url]
