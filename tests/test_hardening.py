@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from app.config import load
+from app.serve import PARTS
+
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "deploy/systemd/call-archive.service"
 DROP_IN = ROOT / "deploy/systemd/servers.conf"
@@ -107,6 +110,49 @@ def test_secrets_reach_the_service_as_credentials_alone() -> None:
     given = set(re.findall(r"^Environment=ARCHIVE_\w+_FILE=%d/(\w+)$", text, re.MULTILINE))
     assert loaded == given == {"database_url", "access_key", "secret_key"}
     assert not re.search(r"(SECRET_KEY|ACCESS_KEY|DATABASE_URL)=", text)
+
+
+PART = ROOT / "deploy/systemd/part.conf"
+SEQUENCER = ROOT / "deploy/systemd/sequencer.conf"
+
+
+def test_a_part_as_a_unit_has_its_own_login_alone() -> None:
+    found = directives(PART)
+    assert found["ExecStart"] == ["", directives(UNIT)["ExecStart"][0] + " --only %i"]
+    text = PART.read_text() + SEQUENCER.read_text()
+    loaded = set(re.findall(r"^LoadCredential=(\w+):", text, re.MULTILINE))
+    given = dict(re.findall(r"^Environment=ARCHIVE_([\w%]+)_FILE=%d/(\w+)$", text, re.MULTILINE))
+    assert loaded == set(given.values())
+    assert {name: file for name, file in given.items() if name.startswith("DATABASE")} == {
+        "DATABASE_%i_LOGIN": "login",
+        "DATABASE_SEQUENCER_LOGIN": "sequencer",
+    }
+    assert "ARCHIVE_DATABASE_URL=" in found["Environment"]
+    for part in PARTS:
+        files = {f"ARCHIVE_{name.replace('%i', part)}": "postgresql://r@db/c" for name in given}
+        files["ARCHIVE_OBJECTS_ENDPOINT"] = "https://s3.example.fi"
+        logins = load(None, files | {"ARCHIVE_DATABASE_URL": ""}).database.logins
+        assert {role for role, url in logins.items() if url} >= {"sequencer"}
+
+
+def test_a_part_as_a_container_has_its_own_logins_alone() -> None:
+    page = yaml.safe_load((ROOT / "deploy/compose.parts.yaml").read_text())
+    assert set(page["services"]) == set(PARTS)
+    for name, service in page["services"].items():
+        assert service["command"] == ["serve", "--only", name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        own = {f"{name}_login"} | (set() if name == "ingest" else {"sequencer_login"})
+        assert set(service["secrets"]) == own | {"access_key", "secret_key"}
+        given = {
+            value.removeprefix("/run/secrets/"): key
+            for key, value in service["environment"].items()
+            if key.endswith("_FILE")
+        }
+        assert set(given) == set(service["secrets"])
+        assert given[f"{name}_login"] == f"ARCHIVE_DATABASE_{name.upper()}_LOGIN_FILE"
+        assert service["environment"]["ARCHIVE_DATABASE_URL"] == ""
 
 
 def test_systemd_finds_little_exposed(tmp_path: Path) -> None:
