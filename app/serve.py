@@ -29,7 +29,7 @@ from storage.audio.pool import AudioPool
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
-from storage.policy import begin, standing
+from storage.policy import standing
 from storage.provider import Provider
 from storage.shelf import Shelf
 from storage.signer import RewrittenError, Signer
@@ -80,7 +80,6 @@ async def opened(
         stack.push_async_callback(pool.close)
         async with connection(pool) as lent:
             await database.migrate(lent)
-            await begin(lent, config.retention.policy)
         vault = await _vault(config, servers, stack, pool, pool)
         if whole:
             await published.own(vault)
@@ -113,7 +112,7 @@ async def opened_parts(config: Config, parts: Sequence[str]) -> AsyncIterator[Ma
 
 
 async def prepare(config: Config, servers: Embedded) -> list[str]:
-    """Do what only the owner may: the schema, the roles' rights, and the mark of a new ring.
+    """Do what only the owner may: schema, rights, and the policy and the ring of a new archive.
 
     Returns the statements that make the roles which are not there.
     """
@@ -121,7 +120,7 @@ async def prepare(config: Config, servers: Embedded) -> list[str]:
     try:
         async with connection(pool) as lent:
             missing = await database.migrate(lent)
-            await begin(lent, config.retention.policy)
+            await standing(lent, config.retention.policy)
         await open_ring(config, pool, config.retention.policy)
     finally:
         await pool.close()

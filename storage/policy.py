@@ -28,16 +28,14 @@ class Standing:
     waits: bool
 
 
-async def begin(lent: Connection, wanted: Policy) -> None:
-    """At the first start, put in force what is wanted."""
-    await lent.execute(
-        "INSERT INTO policy (periods) VALUES ($1) ON CONFLICT DO NOTHING", as_facts(wanted)
-    )
-
-
 async def standing(lent: Connection, wanted: Policy) -> Standing:
-    """The policy in force, once there was a first start."""
+    """The policy in force; at the first start that is the one that is wanted."""
     row = await lent.fetchval("SELECT periods FROM policy")
+    if row is None:  # only the owner of the tables comes here, before the first start
+        await lent.execute(
+            "INSERT INTO policy (periods) VALUES ($1) ON CONFLICT DO NOTHING", as_facts(wanted)
+        )
+        row = await lent.fetchval("SELECT periods FROM policy")
     return Standing(_policy(row), row != as_facts(wanted))
 
 

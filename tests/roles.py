@@ -7,7 +7,7 @@ A verb that a test calls with a vault of `open_vault(roles=True)` is the jobs'; 
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from storage import database, roles
 from storage.database import Connection, Pool
@@ -18,6 +18,7 @@ from storage.vault import Vault
 class _Pools:
     owner: Pool
     of: dict[str, Pool]
+    doors: list[Vault] = field(default_factory=list)
 
 
 _KNOWN: dict[Pool, _Pools] = {}
@@ -48,8 +49,17 @@ async def opened(url: str) -> AsyncIterator[dict[str, Pool]]:
 
 def acting(vault: Vault, role: str) -> Vault:
     """The same vault in the hands of another part of the service."""
+    if (known := _KNOWN.get(vault.pool)) is None:
+        return vault
+    known.doors.append(replace(vault, pool=known.of[role]))
+    return known.doors[-1]
+
+
+def change(vault: Vault, name: str, value: object) -> None:
+    """Put another part into a vault and into what the doors have of it."""
     known = _KNOWN.get(vault.pool)
-    return replace(vault, pool=known.of[role]) if known else vault
+    for each in (vault, *(known.doors if known else ())):
+        object.__setattr__(each, name, value)
 
 
 def owned(vault: Vault) -> Vault:

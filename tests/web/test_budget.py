@@ -12,7 +12,7 @@ import pytest
 
 from archive.listening import Rules
 from storage import overview, tree
-from tests.roles import connection
+from tests.roles import acting, connection
 from tests.services import Service, _door, open_service
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem
@@ -96,7 +96,7 @@ async def test_two_services_share_a_budget_even_at_once(scarce: Service) -> None
 async def second(service: Service) -> AsyncIterator[Service]:
     """A second service over the same archive, for the same keys."""
     async with AsyncExitStack() as stack:
-        url = await _door(stack, service.vault, "", retrieval.routes())
+        url = await _door(stack, acting(service.vault, "retrieval"), "", retrieval.routes())
         yield replace(service, retrieval=url)
 
 

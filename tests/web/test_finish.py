@@ -11,7 +11,7 @@ from aiohttp import web
 from archive.access import Level
 from storage import credentials
 from storage.vault import Vault
-from tests.roles import connection
+from tests.roles import acting, connection
 from tests.sounds import tone
 from tests.web.test_upload import query
 from web import doors, ingest
@@ -22,7 +22,7 @@ AUDIO = tone(5)
 @asynccontextmanager
 async def open_door(vault: Vault) -> AsyncIterator[tuple[web.AppRunner, str, dict[str, str]]]:
     """An ingest door that a test ends itself: its address, and the login of an uploader."""
-    runner = doors.runner(doors.build(vault, "", ingest.routes()), 0.2)
+    runner = doors.runner(doors.build(acting(vault, "ingest"), "", ingest.routes()), 0.2)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with connection(vault.pool) as lent:

@@ -11,7 +11,7 @@ from aiohttp import web
 from archive.access import Level
 from storage import accounts, sessions
 from storage.credentials import Limits
-from tests.roles import connection
+from tests.roles import acting, connection
 from tests.services import Service, _door
 from tests.sounds import tone
 from tests.web.browsing import OWN, Browser, code_of, signed_in
@@ -157,7 +157,7 @@ async def changing(service: Service) -> AsyncIterator[tuple[str, list[str]]]:
     supervisors = frozenset({Level.SUPERVISOR})
     routes = [Route(method, "/thing", supervisors, act) for method in ("POST", "DELETE")]
     async with AsyncExitStack() as stack:
-        yield await _door(stack, service.vault, "", routes), done
+        yield await _door(stack, acting(service.vault, "retrieval"), "", routes), done
 
 
 async def test_no_other_site_changes_anything(

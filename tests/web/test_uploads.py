@@ -22,7 +22,7 @@ from jobs import schedule
 from storage import growing, uploads
 from storage.shelf import Shelf
 from tests.jobs.test_expiry import when_over
-from tests.roles import connection
+from tests.roles import acting, change, connection
 from tests.services import Faulty, Service, _door, ways_in
 from tests.sounds import tone
 from tests.web.test_upload import problem, query
@@ -398,12 +398,12 @@ async def test_no_offset_is_the_whole_length_before_the_recording_exists(
     await client.create()
     vault = service.vault
     real = vault.objects
-    object.__setattr__(vault, "objects", Faulty(real, put=away))
+    change(vault, "objects", Faulty(real, put=away))
     await problem(await client.patch(0, AUDIO), 503, "unavailable")
     assert (await client.send("HEAD", {})).status == 503
     await problem(await client.patch(len(AUDIO), b""), 503, "unavailable")
     assert not [row for row in await service.rows() if row["state"] == "stored"]
-    object.__setattr__(vault, "objects", real)
+    change(vault, "objects", real)
     answer = await client.send("HEAD", {})
     assert answer.headers["Upload-Offset"] == str(len(AUDIO))
     await heard(service, answer)
@@ -548,7 +548,9 @@ async def another(service: Service, folder: Path) -> AsyncIterator[Service]:
     """The ingest door of another service on the same database, with a disk of its own."""
     vault = replace(service.vault, shelf=Shelf(folder))
     async with AsyncExitStack() as stack:
-        yield replace(service, vault=vault, ingest=await _door(stack, vault, "", ways_in()))
+        yield replace(
+            service, vault=vault, ingest=await _door(stack, acting(vault, "ingest"), "", ways_in())
+        )
 
 
 async def test_an_upload_belongs_to_the_service_that_has_its_bytes(
