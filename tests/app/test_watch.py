@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,19 @@ from tests.sounds import tone
 TELEPHONY = Path(__file__).parents[2] / "docs/telephony"
 
 NOW = int((datetime.now(UTC) - timedelta(hours=1)).timestamp())
+
+
+CHILDREN: "list[subprocess.Popen[bytes]]" = []
+
+
+@pytest.fixture(autouse=True)
+def no_child_outlives_its_test() -> Iterator[None]:
+    """Also of a test that failed."""
+    yield
+    while CHILDREN:
+        child = CHILDREN.pop()
+        child.kill()
+        child.wait()
 
 
 @pytest.fixture
@@ -134,9 +147,11 @@ def start(drop: Path, state: Path, *more: str, lockless: bool = False) -> "subpr
     code = "import sys; from app import cli, folder\n"
     code += "folder.Folder.lock = lambda self: True\n" if lockless else ""
     code += f"sys.argv = ['archive', *{words!r}]\ncli.main()\n"
-    return subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    CHILDREN.append(child)
+    return child
 
 
 async def until(true: Callable[[], bool]) -> None:
