@@ -81,7 +81,8 @@ async def prefer(request: web.Request) -> web.Response:
         "theme": THEMES,
         "shortcuts": ("on", "off"),
     }
-    if any(value not in allowed[name] for name, value in chosen.items()):
+    wrong = any(value not in allowed[name] for name, value in chosen.items())
+    if wrong or not form.keys() & {*allowed, "columns"}:
         raise MalformedError("There is no such choice.")
     if "columns" in form:
         asked = form.getall("columns")

@@ -82,6 +82,12 @@ LINES = [
     _line("retrieval", "POST /v1/glass", READ, "a form"),
     _line("retrieval", "POST /v1/glass/{id}/grant", {"privacy"}, "none yet"),
     _line("retrieval", "DELETE /v1/glass/{id}", READ, "none yet"),
+    _line("retrieval", "GET /", READ, "search"),
+    _line("retrieval", "POST /search", READ, "a form"),
+    _line("retrieval", "GET /recordings/{id}", READ, "details"),
+    _line("retrieval", "POST /recordings/{id}/reasons", READ, "a form"),
+    _line("retrieval", "GET /static/{name}", set(), "none yet"),
+    _line("retrieval", "POST /preferences", set(), "a form"),
     _line("retrieval", "GET /openapi.json", set(), "open"),
     _line("operations", "GET /healthz", set(), "open"),
     _line("operations", "GET /readyz", set(), "open"),
@@ -95,6 +101,9 @@ LINES = [
     _line("operations", "GET /v1/certificates/night/{day}", OPERATE, "none yet"),
     _line("operations", "POST /v1/glass/{id}/grant", {"admin"}, "none yet"),
     _line("operations", "DELETE /v1/glass/{id}", {"admin"}, "none yet"),
+    _line("operations", "GET /", OPERATE, "workings"),
+    _line("operations", "GET /static/{name}", set(), "none yet"),
+    _line("operations", "POST /preferences", set(), "a form"),
     _line("operations", "GET /openapi.json", set(), "open"),
 ]
 """Every route of every door."""
