@@ -20,7 +20,7 @@ def test_a_breath_is_talk_and_a_pause_is_not() -> None:
     words = [100, 1, 100] + [1] * 20 + [100]
     talk = measure([words], 24 * 0.4)
     assert talk.shares == (4 / 24,)
-    assert talk.silences == pytest.approx([(1.2, 9.2)])
+    assert [pytest.approx(span) for span in talk.silences] == [(1.2, 9.2)]
 
 
 def test_the_noise_of_a_line_is_silence() -> None:

@@ -253,7 +253,8 @@ async def test_only_who_may_read_gets_a_page(service: Service) -> None:
             answer, text = await look(service, path, token)
             assert answer.status == status
             assert answer.content_type == "text/html"
-            assert identifier not in text.replace(f'value="{path}"', "")
+            # It may say where one was, to lead back there, and nothing else of it.
+            assert identifier not in text.replace(f'value="{path}"', "").replace(f"to={path}", "")
     for token, status in (("supervisor", 403), ("nobody", 401), ("admin", 200)):
         answer, _ = await look(service, "/", token, "operations")
         assert answer.status == status
