@@ -15,7 +15,7 @@ def test_every_mutant_of_the_pure_access_rules_is_caught() -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     tried = int(done.stdout.split()[0])
-    assert tried >= 26
+    assert tried >= 25
     assert f"{tried} caught, 0 survived" in done.stdout
 
 
