@@ -3,11 +3,13 @@
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import pytest
 
-from archive.errors import MalformedError
+from archive.access import Caller, Level
+from archive.errors import ForbiddenError, MalformedError, NotFoundError
 from storage import credentials, glass, ledger, overview, tree
 from tests.roles import connection
 from tests.services import Service, stop_clock
@@ -192,3 +194,19 @@ async def test_it_lasts_an_hour_at_the_most(
     else:
         with pytest.raises(MalformedError):
             await glass.ask(service.vault, login.caller, "test-privacy", lasts, WHY)
+
+
+@pytest.mark.parametrize("level", Level)
+async def test_the_verbs_themselves_know_who_may(service: Service, level: Level) -> None:
+    """Whatever a route may say."""
+    caller, one = Caller("k", level), uuid4()
+    minute = timedelta(minutes=1)
+    asks = (
+        (glass.ask(service.vault, caller, "nobody", minute, WHY), {"supervisor", "privacy"}),
+        (glass.grant(service.vault, caller, one), {"privacy", "admin"}),
+        (glass.end(service.vault, caller, one), {"supervisor", "privacy", "admin"}),
+    )
+    for verb, may in asks:
+        refused = (MalformedError, NotFoundError) if level in may else ForbiddenError
+        with pytest.raises(refused):
+            await verb
