@@ -54,6 +54,7 @@ class Offer:
     content_type: str | None = None
     sha256: bytes | None = None
     md5: bytes | None = None
+    sha512: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ async def keep(
     vault: Vault, caller: Caller, admitted: Admitted, offer: Offer, spool: Spool, now: datetime
 ) -> Taken:
     """Keep a body that was received for this call: steps 3 to 6."""
-    _check_digests(offer, spool)
+    await _check_digests(offer, spool)
     if admitted.known:
         return await _again(vault, admitted, spool, now)
     await _check_quota(vault, caller, spool, now)
@@ -212,11 +213,15 @@ async def _probe(vault: Vault, offer: Offer, spool: Spool) -> Audio:
     )
 
 
-def _check_digests(offer: Offer, spool: Spool) -> None:
+async def _check_digests(offer: Offer, spool: Spool) -> None:
     if offer.sha256 is not None and not hmac.compare_digest(offer.sha256, spool.sha256):
         raise DigestMismatchError("The SHA-256 of the body is another; send it again.")
     if offer.md5 is not None and not hmac.compare_digest(offer.md5, spool.plain_md5):
         raise DigestMismatchError("The MD5 of the body is another; send it again.")
+    if offer.sha512 is None:
+        return
+    if not hmac.compare_digest(offer.sha512, await asyncio.to_thread(spool.digest, "sha512")):
+        raise DigestMismatchError("The SHA-512 of the audio is another; send it again.")
 
 
 async def _known(vault: Vault, source: str, call: Call) -> asyncpg.Record | None:

@@ -6,17 +6,15 @@ Whatever can be refused without the body is refused before it is read.
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, hdrs, web
 from aiohttp.http import HttpProcessingError
 
-from archive import siprec
 from archive.access import Level
 from archive.errors import (
-    InvalidError,
     MalformedError,
     NotAudioError,
     TooLargeError,
@@ -26,13 +24,11 @@ from storage import intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.spool import Spool
 from storage.vault import Vault
-from web import cdrs, openapi, render
+from web import cdrs, metadata, openapi, render
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
+from web.metadata import Metadata
 
 UPLOADERS = frozenset({Level.UPLOADER})
-
-METADATA_BYTES = 65536
-"""The most that a form's metadata may be; far more than all fields together."""
 
 _PIECE = 2**18
 
@@ -86,16 +82,17 @@ def _call_of_query(request: web.Request, visit: Visit) -> Call:
 
 
 async def post(request: web.Request, visit: Visit) -> web.Response:
-    """`POST /v1/recordings`: a form with a part `metadata` (JSON) and a part `audio`."""
+    """`POST /v1/recordings`: a form with a part `metadata` and a part `audio`."""
     reader = await form(request)
     admitted: Admitted | None = None
     held: tuple[Spool, Offer] | None = None
+    told = Metadata({})
     with intake.slot(visit.vault, visit.caller):
         try:
             while (part := await next_part(reader)) is not None:
                 if part.name == "metadata" and admitted is None:
-                    fields = await _metadata(request, part)
-                    call = Call.from_fields(fields, visit.vault.policy, visit.now)
+                    told = await metadata.read(request, part)
+                    call = Call.from_fields(told.fields, visit.vault.policy, visit.now)
                     admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
                 elif part.name == "audio" and held is None:
                     held = await _receive(visit, admitted, part), offer_of(part.headers)
@@ -106,7 +103,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
                 raise MalformedError(f"The form has no part `{missing}`.")
             spool, offer = held
             spool = await intake.sealed_for(visit.vault, spool, admitted.call, visit.now)
-            held = spool, offer
+            held = spool, (offer := replace(offer, sha512=told.sha512))
             taken = await intake.keep(visit.vault, visit.caller, admitted, offer, spool, visit.now)
         finally:
             if held:
@@ -143,33 +140,6 @@ async def next_part(reader: MultipartReader) -> BodyPartReader | None:
     return part
 
 
-async def _metadata(request: web.Request, part: BodyPartReader) -> Mapping[str, object]:
-    """The fields of a part `metadata`: JSON, or what a SIPREC recorder writes; the query says what
-    that does not know.
-    """
-    text = bytearray()
-    while piece := await part.read_chunk():
-        text += piece
-        if len(text) > METADATA_BYTES:
-            raise InvalidError({"metadata": f"is longer than {METADATA_BYTES} bytes"})
-    if part.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip() == siprec.MEDIA_TYPE:
-        return {**request.query, **_siprec(bytes(text))}
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidError({"metadata": "is not JSON"}) from None
-    if not isinstance(fields, dict):
-        raise InvalidError({"metadata": "must be a JSON object"})
-    return fields
-
-
-def _siprec(document: bytes) -> Mapping[str, object]:
-    try:
-        return siprec.fields(document)
-    except ValueError as error:
-        raise InvalidError({"metadata": str(error)}) from None
-
-
 async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader) -> Spool:
     check_encoding(part.headers)
     offer = offer_of(part.headers)
@@ -195,7 +165,7 @@ def check_headers(request: web.Request, vault: Vault) -> None:
     """Refuse a body by what its headers say of it."""
     check_encoding(request.headers)
     most = vault.limits.max_bytes
-    around = METADATA_BYTES if request.content_type.startswith("multipart/") else 0
+    around = metadata.BYTES if request.content_type.startswith("multipart/") else 0
     if (request.content_length or 0) > most + around:
         raise TooLargeError(f"A recording may have {most} bytes at the most.", max_bytes=most)
 

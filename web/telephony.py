@@ -19,9 +19,9 @@ from archive.recording import Call
 from storage import intake, ledger, numbers
 from storage.database import connection
 from storage.intake import Admitted, Offer, Taken
-from web import ingest
+from web import ingest, metadata
 from web.doors import Route, Visit
-from web.ingest import METADATA_BYTES, UPLOADERS
+from web.ingest import UPLOADERS
 
 _ADMITTED = web.RequestKey("admitted", Admitted)
 
@@ -216,6 +216,6 @@ async def _text(part: BodyPartReader, before: int) -> str:
     text = bytearray()
     async for piece in ingest.pieces_of(part):
         text += piece
-        if before + len(text) > METADATA_BYTES:
-            raise InvalidError({"metadata": f"is longer than {METADATA_BYTES} bytes"})
+        if before + len(text) > metadata.BYTES:
+            raise InvalidError({"metadata": f"is longer than {metadata.BYTES} bytes"})
     return text.decode("utf-8", "replace")

@@ -21,6 +21,7 @@ import pytest
 
 from archive.bounds import Bounds
 from tests.archive.test_siprec import RFC
+from tests.archive.test_vcon import document as vcon_document
 from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
@@ -564,3 +565,24 @@ async def test_siprec_metadata_without_audio_is_refused(service: Service) -> Non
     answer = await wire(service, *siprec_form(service, part('name="metadata"', RFC, kind)))
     assert answer.status in (400, 422)
     await nothing_kept(service)
+
+
+async def test_a_vcon_may_stand_beside_the_audio(service: Service) -> None:
+    def sent(digest: bytes) -> bytes:
+        document = json.loads(vcon_document(start=started().isoformat()))
+        content_hash = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        document["dialog"][1]["content_hash"] = f"sha512-{content_hash}"
+        return part(
+            'name="metadata"', json.dumps(document).encode(), "Content-Type: application/vcon"
+        )
+
+    audio = part('name="audio"; filename="x.wav"', AUDIO, "Content-Type: audio/wav")
+    wrong, right = sent(hashlib.sha512(b"other").digest()), sent(hashlib.sha512(AUDIO).digest())
+    for parts in ((wrong, audio), (audio, wrong)):
+        refused = await wire(service, *siprec_form(service, *parts))
+        assert (refused.status, refused.json()["type"]) == (
+            400, "urn:call-archive:problem:digest-mismatch",
+        )  # fmt: skip
+    await nothing_kept(service)
+    found = await heard(service, await wire(service, *siprec_form(service, right, audio)))
+    assert (found["caller"], found["agent"]) == ("+358407654321", "Anna")

@@ -1,0 +1,103 @@
+"""vCons: what is read of one, in both spellings, and what is refused."""
+
+import base64
+import hashlib
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archive import vcon
+
+AUDIO = b"audio"
+DIGEST = base64.urlsafe_b64encode(hashlib.sha512(AUDIO).digest()).decode().rstrip("=")
+
+
+def document(**dialog: Any) -> bytes:
+    recording = {
+        "type": "recording",
+        "start": "2026-11-25T09:30:00.000+00:00",
+        "duration": 61.2,
+        "parties": [1, 0],
+        "originator": 1,
+        "mediatype": "audio/x-wav",
+        "url": "https://pbx.example/call.wav",
+        "content_hash": f"sha512-{DIGEST}",
+        **dialog,
+    }
+    whole = {
+        "vcon": "0.4.0",
+        "uuid": "0183878b-dacf-8e27-973a-91e26eb8001b",
+        "created_at": "2026-11-25T09:32:00Z",
+        "parties": [
+            {"tel": "+358401234567", "name": "Anna", "role": "agent"},
+            {"mailto": "x@example", "tel": "+358407654321"},
+        ],
+        "dialog": [{"type": "text", "body": "hello"}, recording],
+    }
+    return json.dumps(whole).encode()
+
+
+def test_a_recording_of_a_vcon_is_read() -> None:
+    found = vcon.read(document())
+    assert found.fields == {
+        "call_id": "0183878b-dacf-8e27-973a-91e26eb8001b",
+        "started_at": "2026-11-25T09:30:00.000+00:00",
+        "caller": "+358407654321",
+        "callee": "+358401234567",
+        "agent": "Anna",
+    }
+    assert found.sha512 == hashlib.sha512(AUDIO).digest()
+
+
+def test_what_was_renamed_is_read_by_both_names() -> None:
+    old = vcon.read(document(content_hash=None, alg="SHA-512", signature=DIGEST))
+    assert old.sha512 == hashlib.sha512(AUDIO).digest()
+    several = vcon.read(document(content_hash=["sha256-x", f"SHA512-{DIGEST}"]))
+    assert several.sha512 == old.sha512
+    assert vcon.read(document(content_hash=None)).sha512 is None
+
+
+def test_a_contact_centre_tells_more() -> None:
+    found = vcon.read(document(interaction_id="i-1", skill="faults", parties=[[0, 1]])).fields
+    assert (found["call_id"], found["queue"], found["callee"]) == ("i-1", "faults", "+358401234567")
+
+
+def test_parties_that_are_not_there_are_left_out() -> None:
+    found = vcon.read(document(parties=[7, -1, "x", True], originator=9)).fields
+    assert not {"caller", "callee"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("given_document", "why"),
+    [
+        (b"", "is not JSON"),
+        (b"[1]", "is no vCon"),
+        (b'{"payload": "signed"}', "is no vCon"),
+        (b'{"dialog": []}', "must have one dialog"),
+        (document(type="text"), "must have one dialog"),
+        (document(body="UklGRg"), "holds the audio itself"),
+        (document(content_hash="sha512-short"), "has a content_hash that is none"),
+        (document(content_hash="sha512-\u00e4"), "has a content_hash that is none"),
+    ],
+)
+def test_anything_else_is_refused(given_document: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        vcon.read(given_document)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+)
+
+
+@given(_JSON, _JSON, _JSON, _JSON)
+def test_any_json_is_read_or_refused(a: Any, b: Any, c: Any, d: Any) -> None:
+    for whole in (a, {"dialog": a}, {"parties": b, "dialog": [
+        {"type": "recording", "parties": a, "originator": c, "content_hash": d}]}):  # fmt: skip
+        with suppress(ValueError):
+            vcon.read(json.dumps(whole).encode())

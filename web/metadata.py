@@ -1,0 +1,53 @@
+"""The part `metadata` of a form: JSON, what a SIPREC recorder writes, or a vCon.
+
+The last two know nothing of call types: what they do not say stands in the query.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import BodyPartReader, hdrs, web
+
+from archive import siprec, vcon
+from archive.errors import InvalidError
+
+BYTES = 65536
+"""The most that a form's metadata may be; far more than all fields together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The raw fields of a call, and the SHA-512 that its audio has to have, if that is told."""
+
+    fields: Mapping[str, object]
+    sha512: bytes | None = None
+
+
+async def read(request: web.Request, part: BodyPartReader) -> Metadata:
+    """Read the part. Raises InvalidError."""
+    text = bytearray()
+    while piece := await part.read_chunk():
+        text += piece
+        if len(text) > BYTES:
+            raise InvalidError({"metadata": f"is longer than {BYTES} bytes"})
+    kind = part.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    try:
+        return _read(kind, bytes(text), request.query)
+    except ValueError as error:
+        raise InvalidError({"metadata": str(error)}) from None
+
+
+def _read(kind: str, document: bytes, query: Mapping[str, str]) -> Metadata:
+    if kind == siprec.MEDIA_TYPE:
+        return Metadata({**query, **siprec.fields(document)})
+    if kind in vcon.MEDIA_TYPES:
+        found = vcon.read(document)
+        return Metadata({**query, **found.fields}, found.sha512)
+    try:
+        fields = json.loads(document)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if not isinstance(fields, dict):
+        raise ValueError("must be a JSON object")  # noqa: TRY004 - a wrong value of the sender's
+    return Metadata(fields)
