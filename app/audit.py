@@ -128,7 +128,7 @@ def verifier(text: str) -> Verifier:
 
 
 async def _print_key(arguments: argparse.Namespace) -> int:
-    from app.serve import opened
+    from app.vault import opened
 
     loaded = config.load(arguments.config, os.environ)
     async with opened(loaded, join=True, whole=False) as vault:
@@ -138,7 +138,7 @@ async def _print_key(arguments: argparse.Namespace) -> int:
 
 
 async def _export(arguments: argparse.Namespace) -> int:
-    from app.serve import opened
+    from app.vault import opened
     from storage import tree
     from storage.database import connection
 

@@ -11,7 +11,7 @@ from hashlib import md5
 from app import listening, pools
 from app.config import Config, ConfigError
 from app.embedded import AlreadyRunningError, Embedded, EmbeddedError
-from app.serve import check_residency, open_ring, open_store
+from app.vault import check_residency, open_ring, open_store
 from archive.errors import ArchiveError
 from archive.retention import Policy
 from storage import clocks, database, fuse, release

@@ -14,18 +14,16 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from app import mappings, values
+from app.doors import Door, Doors
 from app.logins import Database
 from app.settings import ConfigError, Settings
 from app.sign_in_settings import SigningIn
-from app.values import Address
-from archive.bounds import read_networks
 from archive.listening import Rules
 from archive.mapping import Reading
 from archive.recording import CallType
 from archive.residency import EEA
 from archive.retention import Period, Policy
 from storage.audio.formats import NAMES
-from web.limits import Limits
 
 __all__ = ["Config", "ConfigError", "Door", "Doors", "find", "load"]
 
@@ -50,8 +48,6 @@ SECTIONS = (
     *map(mappings.section, mappings.WAYS),
 )
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
-
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -63,73 +59,6 @@ class Server:
     def from_toml(cls, settings: Settings) -> "Server":
         """Read `[server]`."""
         return cls(settings.path("data_dir"))
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """One listener; with `tls_cert` it speaks TLS."""
-
-    address: Address
-    tls_cert: Path | None
-    tls_key: Path | None
-    tls_client_ca: Path | None
-
-    @property
-    def url(self) -> str:
-        """Its address as a URL, as far as it is known before it listens."""
-        return f"{'https' if self.tls_cert else 'http'}://{self.address}"
-
-    @classmethod
-    def from_toml(cls, settings: Settings, name: str) -> "Door":
-        """Read the keys of one door out of `[doors]`."""
-        address = settings.parsed(name, lambda text: values.address(text, settings.folder))
-        cert = settings.optional_path(f"{name}_tls_cert")
-        key = settings.optional_path(f"{name}_tls_key")
-        client_ca = settings.optional_path(f"{name}_tls_client_ca")
-        if key and not cert:
-            settings.fail(f"{name}_tls_cert", "is needed with the key")
-        if cert and not key:
-            settings.fail(f"{name}_tls_key", "is needed with the certificate")
-        if client_ca and not cert:
-            settings.fail(f"{name}_tls_cert", "is needed before clients can show certificates")
-        return cls(address, cert, key, client_ca)
-
-
-@dataclass(frozen=True, slots=True)
-class Doors:
-    """The three listeners. `retrieval_url` is how people reach the retrieval door.
-
-    "" means: at the address that it listens on. `bears` is what each of them bears.
-    """
-
-    ingest: Door
-    retrieval: Door
-    operations: Door
-    retrieval_url: str
-    bears: Limits
-
-    @property
-    def named(self) -> dict[str, Door]:
-        """Each by its name."""
-        return {name: getattr(self, name) for name in ("ingest", "retrieval", "operations")}
-
-    @classmethod
-    def from_toml(cls, settings: Settings) -> "Doors":
-        """Read `[doors]`."""
-        names = ("ingest", "retrieval", "operations")
-        ingest, retrieval, operations = (Door.from_toml(settings, name) for name in names)
-        taken: set[Address] = set()
-        for name, door in zip(names, (ingest, retrieval, operations), strict=True):
-            if (door.address.port or door.address.socket) and door.address in taken:
-                settings.fail(name, "is the address of another door; each has its own")
-            taken.add(door.address)
-        url = settings.parsed("retrieval_url", values.optional_web_address)
-        if not url and (retrieval.address.socket or retrieval.address.host in _EVERYWHERE):
-            settings.fail(
-                "retrieval_url",
-                "say how people reach the retrieval door: its own address does not tell",
-            )
-        return cls(ingest, retrieval, operations, url, _bears(settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,14 +261,6 @@ def _sections(
         own = {key: left.pop(key) for key in list(left) if key.startswith(prefix)}
         sections[name] = Settings(path, name, table, own)
     return sections
-
-
-def _bears(settings: Settings) -> Limits:
-    return Limits(
-        settings.whole("connections", 1, 100_000),
-        settings.whole("connections_per_address", 1, 100_000),
-        settings.parsed("proxies", lambda text: read_networks(text) if text else ()),
-    )
 
 
 def _flat(document: Mapping[str, object]) -> dict[str, object]:

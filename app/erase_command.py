@@ -37,7 +37,7 @@ def _id(text: str) -> UUID:
 
 
 async def _erase(arguments: argparse.Namespace) -> int:
-    from app.serve import opened
+    from app.vault import opened
     from archive import listening
     from archive.errors import MalformedError
     from storage import early

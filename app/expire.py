@@ -6,7 +6,7 @@ from datetime import date, datetime, time, timedelta
 
 from app.config import Config
 from app.erase_command import own_token
-from app.serve import opened
+from app.vault import opened
 from archive.retention import Policy
 from jobs import expiry
 from storage import database, removal

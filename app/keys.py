@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from app import pools
 from app.config import Config
 from app.embedded import Embedded
-from app.serve import open_ring
+from app.vault import open_ring
 from archive.access import Level
 from archive.bounds import Bounds
 from storage import credentials, database

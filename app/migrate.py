@@ -39,7 +39,7 @@ async def _migrate(arguments: argparse.Namespace) -> int:
 async def run(loaded: Config) -> list[str]:
     """Do it; returns the statements that make the roles which are not there."""
     from app.embedded import Embedded
-    from app.serve import prepare
+    from app.vault import prepare
 
     data_dir, embedded = loaded.server.data_dir, loaded.database.embedded
     async with Embedded(data_dir, want_postgres=embedded, want_s3=False, join=True) as servers:

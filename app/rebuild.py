@@ -3,7 +3,7 @@
 import json
 
 from app.config import Config
-from app.serve import opened
+from app.vault import opened
 from storage import database, published
 from storage.upkeep import rebuild
 from storage.upkeep.rebuild import Report

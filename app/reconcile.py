@@ -4,7 +4,7 @@ import json
 import sys
 
 from app.config import Config
-from app.serve import opened
+from app.vault import opened
 from storage.upkeep import reconcile
 from storage.upkeep.reconcile import Report
 

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 
-from app import serve
+from app.vault import opened
 from bench import fill
 from bench.erasure import COUNT as DELETED
 from bench.erasure import deleted, year_before
@@ -45,7 +45,7 @@ async def measure(stack: Stack) -> list[Figure]:
         terms=False,
     )
     print(f"  {COUNT} recordings filled in {time.perf_counter() - began:.0f} s", flush=True)
-    async with serve.opened(config) as vault:
+    async with opened(config) as vault:
         row = await _row(vault, today)
         recordings.from_row(vault.ring, row)
         # The holder's clock is two weeks on: to repeat it, further days have to be over.

@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import asyncpg
 
-from app import serve
 from app.embedded import Embedded
 from app.embedded_rclone import find_program
+from app.vault import opened
 from bench import fill
 from bench.report import Figure
 from bench.stack import BUCKET, Stack, connect, keys
@@ -45,7 +45,7 @@ async def measure(stack: Stack) -> list[Figure]:
         named = await _make_due(stack, database)
         async with (
             _holding(stack, named) as (servers, _),
-            serve.opened(stack.config(NAME, database, servers)) as vault,
+            opened(stack.config(NAME, database, servers)) as vault,
         ):
             began = time.perf_counter()
             with meter.during("archive", COUNT):

@@ -20,7 +20,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from app import config, serve
+from app import config
+from app.vault import open_ring, opened
 from archive.recording import Audio, Call, CallType, Direction, Recording
 from archive.retention import Policy
 from bench.stack import ROOT, Stack
@@ -214,7 +215,7 @@ async def fill(
     Its ring is made if it is not there, so the service need not run, but may. A night is written
     down as done: a service that starts would make it up, and find all these objects lost.
     """
-    async with serve.opened(stack.config(name, database)) as vault:
+    async with opened(stack.config(name, database)) as vault:
         await asyncio.to_thread(nightly.make_keys, vault, await now(vault.pool))
     edges = [count * number // _PROCESSES for number in range(_PROCESSES + 1)]
     span = begin.isoformat(), end.isoformat()
@@ -254,7 +255,7 @@ async def tell(stack: Stack, name: str, database: str) -> None:
         " FROM recording r WHERE state = 'stored'"
         " AND NOT EXISTS (SELECT FROM told WHERE told.recording = r.id AND act = 'stored')"
     )
-    async with serve.opened(stack.config(name, database)) as vault:
+    async with opened(stack.config(name, database)) as vault:
         await tree.sequence(vault)
         await _turn(lent, "clock_timestamp() - interval '2 days'")
         await frozen.freeze(vault)
@@ -274,7 +275,7 @@ async def _main(part: Part) -> None:
     loaded = config.load(ROOT / "config.toml", os.environ)
     policy = Policy(loaded.retention.timezone, loaded.retention.periods)
     pool = await open_pool(loaded.database.url, size=1)
-    ring = await serve.open_ring(loaded, pool, policy)
+    ring = await open_ring(loaded, pool, policy)
     await pool.close()
     # The same keys and hashes come back again and again; the ring looks at its file each time.
     for name in ("day_key", "index_key", "lookup_key"):

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import uvloop
 
-from app import serve
+from app.vault import opened
 from bench.report import Figure
 from bench.stack import ROOT, Stack
 from bench.uploads import alternate
@@ -49,7 +49,7 @@ async def measure(stack: Stack) -> list[Figure]:
     """Entries a second that are committed and have their place."""
     database = await stack.database(NAME)
     meter = stack.client.meter
-    async with serve.opened(stack.config(NAME, database)) as vault:
+    async with opened(stack.config(NAME, database)) as vault:
         async with connection(vault.pool) as lent:
             await lent.execute("CREATE TABLE plain (LIKE ledger_waiting INCLUDING ALL)")
 

@@ -21,8 +21,9 @@ from pathlib import Path
 import asyncpg
 import uvloop
 
-from app import config, serve
+from app import config
 from app.embedded import Embedded
+from app.vault import opened
 from bench import fill
 from bench.report import Figure
 from bench.stack import BUCKET, ROOT, Stack, peak
@@ -139,7 +140,7 @@ def _lay(folder: Path, laid: list[Row]) -> None:
 
 async def _main(what: str) -> None:
     loaded = config.load(ROOT / "config.toml", os.environ)
-    async with serve.opened(loaded) as vault:
+    async with opened(loaded) as vault:
         began = time.perf_counter()
         count = await (_walk(vault) if what == "walk" else _run(vault))
         took = time.perf_counter() - began

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 
 from archive.errors import UnavailableError
 from jobs import expiry
-from storage import cdrs, days, frozen, fuse, ledger, nights, removal, tree
+from storage import cdrs, days, frozen, fuse, ledger, nights, sweep, tree
 from storage.database import connection, now
 from storage.days import Closing
 from storage.upkeep import reconcile, reread, verify
@@ -64,7 +64,7 @@ async def run(vault: Vault) -> Night:
     ran_at = await now(vault.pool)
     today = vault.policy.day_of(ran_at)
     make_keys(vault, ran_at)
-    collected = await removal.sweep(vault)
+    collected = await sweep.run(vault)
     await tree.sequence(vault)
     await frozen.freeze(vault)
     report = await expiry.run(vault)

@@ -17,7 +17,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from archive.errors import UnavailableError
 from jobs import expiry, nightly
-from storage import cdrs, database, early, nights, removal, tree, uploads
+from storage import cdrs, database, early, nights, sweep, tree, uploads
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import RewrittenError, SignerError
@@ -165,7 +165,7 @@ async def tidy(vault: Vault) -> bool:
     signed. A key store that is full stops only the last three.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
-    await removal.sweep(vault)
+    await sweep.run(vault)
     await uploads.collect(vault)
     await expiry.run(vault)
     await cdrs.forget(vault)

@@ -16,7 +16,7 @@ The store's word is an observation and not a proof; what makes every other copy 
 the expiry day's key (`storage.days`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -40,9 +40,6 @@ LEASE = timedelta(minutes=10)
 
 BATCH = 5000
 """Recordings that are claimed at once."""
-
-AGAIN = timedelta(hours=24)
-"""How long after its first sweep an abandoned attempt is looked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +190,7 @@ async def erase(vault: Vault, claims: Sequence[Claim]) -> Outcome:
 async def _erase_day(vault: Vault, claims: list[Claim], outcome: Outcome) -> None:
     keys = [object_key(claim.expires_on, claim.id, claim.attempt) for claim in claims]
     try:
-        left = await _emptied(vault, [claim.prefix for claim in claims], keys)
+        left = await emptied(vault, [claim.prefix for claim in claims], keys)
     except UnavailableError:
         outcome.unknown += claims
         await _let_go(vault, claims)
@@ -219,7 +216,7 @@ async def _let_go(vault: Vault, claims: Sequence[Claim]) -> None:
             )
 
 
-async def _emptied(vault: Vault, prefixes: Sequence[str], keys: Sequence[str] = ()) -> set[str]:
+async def emptied(vault: Vault, prefixes: Sequence[str], keys: Sequence[str] = ()) -> set[str]:
     """Remove all that the store holds under these prefixes, which are sorted and of one day.
 
     Returns those under which it shows something all the same. `keys` are the objects that are known
@@ -309,54 +306,3 @@ def _evidence(claim: Claim, *, versions: bool) -> dict[str, object]:
 def absent(*, versions: bool) -> list[str]:
     """What the store was asked for, and did not have."""
     return ["objects", "uploads", *(["versions", "markers"] if versions else [])]
-
-
-async def sweep(vault: Vault, limit: int = BATCH) -> int:
-    """Collect what unfinished uploads left; returns how many attempts are wholly gone.
-
-    An upload whose lease is over is fenced first. Its object is removed once the time of its put is
-    over, and looked for a second time a day later, since a write that timed out can land late.
-    """
-    async with connection(vault.pool) as lent:
-        await lent.execute(
-            "UPDATE recording SET state = 'abandoned'"
-            " WHERE state = 'receiving' AND lease_until < (SELECT archive_now())"
-        )
-        rows = await lent.fetch(
-            "WITH held AS (SELECT id FROM recording WHERE state = 'abandoned'"
-            " AND lease_until < (SELECT archive_now())"
-            " ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED)"
-            " UPDATE recording r SET lease_until = archive_now() + $2 FROM held"
-            " WHERE r.id = held.id RETURNING r.id, r.expires_on, r.epoch",
-            limit,
-            LEASE,
-        )
-    swept = sorted((prefix(row["expires_on"], row["id"]), row["id"], row["epoch"]) for row in rows)
-    collected = 0
-    for _, group in groupby(swept, key=lambda row: row[0].split("/", 1)[0]):
-        collected += await _collect(vault, list(group))
-    return collected
-
-
-async def _collect(vault: Vault, attempts: list[tuple[str, UUID, int]]) -> int:
-    prefixes = [attempt[0] for attempt in attempts]
-    try:
-        left = await _emptied(vault, prefixes)
-    except UnavailableError:
-        return 0
-    gone = [(identifier, epoch) for name, identifier, epoch in attempts if name not in left]
-    async with connection(vault.pool) as lent, lent.transaction():
-        await lent.execute(
-            "UPDATE recording SET epoch = 1, lease_until = archive_now() + $2"
-            " WHERE id = ANY($1) AND state = 'abandoned'",
-            _ids(gone, 0),
-            AGAIN,
-        )
-        await lent.execute(
-            "DELETE FROM recording WHERE id = ANY($1) AND state = 'abandoned'", _ids(gone, 1)
-        )
-    return len(_ids(gone, 1))
-
-
-def _ids(attempts: Iterable[tuple[UUID, int]], epoch: int) -> list[UUID]:
-    return [identifier for identifier, seen in attempts if seen == epoch]

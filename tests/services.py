@@ -22,7 +22,7 @@ from archive.bounds import FREE, Bounds
 from archive.recording import CallType
 from archive.retention import Period, Policy
 from jobs import expiry, nightly
-from storage import clocks, credentials, database, published, removal, teams, tree
+from storage import clocks, credentials, database, published, sweep, teams, tree
 from storage.audio.pool import AudioPool
 from storage.credentials import Limits as KeyLimits
 from storage.holdings import Holding
@@ -203,7 +203,7 @@ class Service:
         """Sweep as if all leases were over, twice."""
         for _ in range(2):
             await self.end_leases()
-            await removal.sweep(self.vault)
+            await sweep.run(self.vault)
 
 
 class Faulty:

@@ -19,7 +19,7 @@ from typing import Any
 
 from archive.errors import UnavailableError
 from jobs import expiry
-from storage import removal, tree
+from storage import sweep, tree
 from tests.services import Faulty, open_service, open_vault
 from tests.stores.relay import Answer, Cut, Delay, Fault, Hang, Hold, Relay
 from tests.web import database_relay
@@ -174,5 +174,5 @@ async def _erase(load: Load) -> None:
 async def _land_late(relay: Relay, load: Load) -> None:
     """The first look after what was given up, then what was held lands, then the second look."""
     await load.service.end_leases()
-    await removal.sweep(load.service.vault)
+    await sweep.run(load.service.vault)
     await relay.release()

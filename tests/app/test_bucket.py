@@ -5,8 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from app import config, rebuild, serve
+from app import config, rebuild
 from app.config import Config
+from app.vault import opened
 from storage import database
 from storage.keyring import KeyRingError
 from tests.postgres import Postgres
@@ -35,12 +36,12 @@ async def test_no_archive_starts_on_the_bucket_of_another(
 
     ours, other = await archive("ours"), await archive("other")
     for _ in range(2):
-        async with serve.opened(ours):
+        async with opened(ours):
             pass
     with pytest.raises(KeyRingError, match="belongs to another archive"):
-        async with serve.opened(other):
+        async with opened(other):
             pass
     with pytest.raises(KeyRingError, match="belongs to another archive"):
         await rebuild.run(other, as_json=True)
-    async with serve.opened(ours):
+    async with opened(ours):
         pass

@@ -176,7 +176,7 @@ async def test_what_was_granted_is_erased_by_whoever_comes_next(
         raise UnavailableError("The store is away; try again.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(removal, "_emptied", away)
+        patch.setattr(removal, "emptied", away)
         came = await ask(service, gone, "admin")
         assert (came.granted, came.outcome.erased, came.outcome.failed) == (True, [], 1)
         await problem(await service.get(f"/v1/recordings/{gone}"), 410, "gone")

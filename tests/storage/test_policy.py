@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app import serve
+from app import vault as opening
 from archive.retention import Period, Policy
 from storage import policy, tree
 from storage.four_eyes import RefusedError
@@ -78,7 +78,7 @@ async def test_a_service_starts_under_the_earlier_periods(
     def config(wanted: Policy) -> Any:
         return SimpleNamespace(retention=SimpleNamespace(policy=wanted))
 
-    assert await serve._in_force(config(earlier), service.vault.pool) == earlier
+    assert await opening._in_force(config(earlier), service.vault.pool) == earlier
     assert caplog.text == ""
-    assert await serve._in_force(config(longer(earlier)), service.vault.pool) == earlier
+    assert await opening._in_force(config(longer(earlier)), service.vault.pool) == earlier
     assert "until two people have run" in caplog.text

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import aiohttp
 import pytest
 
-from storage import removal
+from storage import sweep
 from storage.objects import ObjectStore
 from tests.roles import connection
 from tests.services import MAX_BYTES, Faulty, Service, open_service, open_vault
@@ -134,7 +134,7 @@ async def test_a_put_that_lands_after_the_first_sweep(relayed: Service, relay: R
     relay.next(Hold(), method="PUT")
     await unavailable(await relayed.put("c", audio, params))
     await relayed.end_leases()
-    await removal.sweep(relayed.vault)
+    await sweep.run(relayed.vault)
     assert await relayed.holdings() == []
     answer = await relayed.put("c", audio, params)
     assert answer.status == 201
