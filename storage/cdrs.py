@@ -135,7 +135,7 @@ async def _insert(lent: Connection, caller: Caller, rows: Sequence[_Row], now: d
         " hashes = ARRAY(SELECT DISTINCT unnest(c.hashes || excluded.hashes)),"
         " ended_at = greatest(c.ended_at, excluded.ended_at)"
         " WHERE NOT c.hashes @> excluded.hashes OR c.ended_at < excluded.ended_at"
-        " RETURNING xmax = 0 AS new",
+        " RETURNING c.received_at = $2 AS new",
         caller.source,
         now,
         caller.id,

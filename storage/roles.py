@@ -53,8 +53,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "filed": "INSERT",
         "upload": "SELECT, INSERT, UPDATE (length, received, stored, recording, digest, header,"
         " details), DELETE",
-        "cdr": "SELECT (source, call_hash, hashes, ended_at), INSERT (source, call_hash, hashes,"
-        " started_at, ended_at, expires_at, expires_on, received_at, actor, details), UPDATE"
+        "cdr": "SELECT (source, call_hash, hashes, ended_at, received_at), INSERT (source, call_hash,"
+        " hashes, started_at, ended_at, expires_at, expires_on, received_at, actor, details), UPDATE"
         " (hashes, ended_at)",
         "ledger_waiting": _ENTRY,
     },
@@ -67,7 +67,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "holder": "SELECT",
         "glass": "SELECT, INSERT (id, reader, approver, lasts), UPDATE (granted_at, until,"
         " ended_at)",
-        "reason": "SELECT, INSERT, DELETE",
+        "reason": "SELECT, INSERT, UPDATE (until), DELETE",
         "listener": "SELECT, INSERT, UPDATE",
         "told": "SELECT",
         "term": "SELECT",

@@ -278,6 +278,8 @@ def test_what_the_roles_are_for() -> None:
         assert can("UPDATE", "recording", column) == set()
     assert can("INSERT", "account", "password") | can("INSERT", "team") == set()
     assert can("SELECT", "account") == can("SELECT", "session") == {"retrieval", "operations"}
+    assert can("UPDATE", "glass", "reader") | can("UPDATE", "glass", "lasts") == set()
+    assert can("UPDATE", "policy") | can("INSERT", "policy") == set()
     assert can("SELECT", "term") == {"retrieval", "jobs"}
     assert can("UPDATE", "recording", "state") == {"ingest", "jobs"}
     for column in ("expires_at", "expires_on", "rule", "started_at", "attempt", "call_type"):
