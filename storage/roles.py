@@ -53,9 +53,9 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "filed": "INSERT",
         "upload": "SELECT, INSERT, UPDATE (length, received, stored, recording, digest, header,"
         " details), DELETE",
-        "cdr": "SELECT (source, call_hash, hashes, ended_at, received_at), INSERT (source, call_hash,"
-        " hashes, started_at, ended_at, expires_at, expires_on, received_at, actor, details), UPDATE"
-        " (hashes, ended_at)",
+        "cdr": "SELECT (source, call_hash, hashes, ended_at, received_at), INSERT (source,"
+        " call_hash, hashes, started_at, ended_at, expires_at, expires_on, received_at, actor,"
+        " details), UPDATE (hashes, ended_at)",
         "ledger_waiting": _ENTRY,
     },
     "retrieval": {
