@@ -1,6 +1,7 @@
 """Breaking the glass: asked with a reason, granted by whom the reader named, over in an hour."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -199,14 +200,13 @@ async def test_it_lasts_an_hour_at_the_most(
 @pytest.mark.parametrize("level", Level)
 async def test_the_verbs_themselves_know_who_may(service: Service, level: Level) -> None:
     """Whatever a route may say."""
-    caller, one = Caller("k", level), uuid4()
-    minute = timedelta(minutes=1)
-    asks = (
-        (glass.ask(service.vault, caller, "nobody", minute, WHY), {"supervisor", "privacy"}),
-        (glass.grant(service.vault, caller, one), {"privacy", "admin"}),
-        (glass.end(service.vault, caller, one), {"supervisor", "privacy", "admin"}),
-    )
-    for verb, may in asks:
-        refused = (MalformedError, NotFoundError) if level in may else ForbiddenError
-        with pytest.raises(refused):
-            await verb
+    vault, caller, one = service.vault, Caller("k", level), uuid4()
+
+    async def refused(may: set[str], verb: Callable[..., Awaitable[Any]], *words: Any) -> None:
+        expected = (MalformedError, NotFoundError) if level in may else ForbiddenError
+        with pytest.raises(expected):
+            await verb(vault, caller, *words)
+
+    await refused({"supervisor", "privacy"}, glass.ask, "nobody", timedelta(minutes=1), WHY)
+    await refused({"privacy", "admin"}, glass.grant, one)
+    await refused({"supervisor", "privacy", "admin"}, glass.end, one)
