@@ -120,3 +120,13 @@ async def test_what_is_being_sent_is_asked_after_by_its_state(service: Service) 
         )
         assert not await reading.stands(lent, one)
         assert await reading.stands(lent, other)
+
+
+async def test_what_is_heard_again_costs_nothing(service: Service) -> None:
+    vault = replace(service.vault, listening=Rules(recordings_per_hour=3))
+    ids = [UUID(await upload(service, f"c{number}")) for number in range(4)]
+    at = await now(vault.pool)
+    for number in (0, 1, 0, 1, 0, 2):
+        await reading.get(vault, ANNA, ids[number], at, HEAR)
+    with pytest.raises(TooManyError):
+        await reading.get(vault, ANNA, ids[3], at, HEAR)
