@@ -162,8 +162,10 @@ async def _scope_terms(
     if scope.among is None:
         return None
     today = vault.policy.day_of(now)
-    day = await lent.fetchval("SELECT expires_on FROM recording WHERE id = $1", identifier)
-    keys = vault.ring.index_keys([today, day or today])
+    day = await lent.fetchval(
+        "SELECT coalesce((SELECT expires_on FROM recording WHERE id = $1), $2)", identifier, today
+    )
+    keys = vault.ring.index_keys({today, day})
     key = keys.get(day, keys.get(today))
     return scope_terms(key, scope.among) if key else []
 
