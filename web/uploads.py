@@ -332,10 +332,10 @@ def _created(
     """The answer to a creation: Location is the upload's own address, as the protocol wants it."""
     headers = {**tus.state(upload), **_receipt(request, recording)}
     headers[hdrs.LOCATION] = f"/v1/uploads/{upload.id}"
-    if recording is None:
-        return web.Response(status=201, headers=headers)
-    receipt = render.receipt(recording, visit.vault.policy)
-    return web.json_response(receipt, status=201, headers={**headers, **render.NO_STORE})
+    told: dict[str, object] = {"upload": str(upload.id)}
+    if recording is not None:
+        told = render.receipt(recording, visit.vault.policy)
+    return web.json_response(told, status=201, headers={**headers, **render.NO_STORE})
 
 
 def _receipt(request: web.Request, recording: Recording | None) -> dict[str, str]:
