@@ -9,11 +9,12 @@ destroys the key that wrapped it, for every copy of either.
 An upload belongs to the service whose disk has its bytes, and to the access key that began it.
 """
 
+import hmac
 import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -195,16 +196,19 @@ async def keep(vault: Vault, upload: UUID, file: GrowingFile) -> Mark:
 
 def _sealed(ring: Ring, upload: UUID, recording: Recording) -> bytes:
     """The recording's digest for the receipt: what is sealed of a recording, who takes in may not
-    read, not even its own.
+    read, not even its own. It ends with the recording's day, in every copy.
     """
     nonce = secrets.token_bytes(_NONCE)
     digest = bytes.fromhex(recording.audio.sha256)
-    return nonce + AESGCM(ring.lookup_key("upload")).encrypt(nonce, digest, upload.bytes)
+    return nonce + _cipher(ring, recording.call.expiry.on).encrypt(nonce, digest, upload.bytes)
 
 
-def _unsealed(ring: Ring, upload: UUID, sealed: bytes) -> str:
-    key = AESGCM(ring.lookup_key("upload"))
-    return key.decrypt(sealed[:_NONCE], sealed[_NONCE:], upload.bytes).hex()
+def _unsealed(ring: Ring, upload: UUID, day: date, sealed: bytes) -> str:
+    return _cipher(ring, day).decrypt(sealed[:_NONCE], sealed[_NONCE:], upload.bytes).hex()
+
+
+def _cipher(ring: Ring, day: date) -> AESGCM:
+    return AESGCM(hmac.digest(ring.day_key(day), b"upload digest", "sha256"))
 
 
 async def become(vault: Vault, upload: UUID, recording: Recording) -> None:
@@ -245,7 +249,9 @@ async def receipt(vault: Vault, caller: Caller, upload: Upload) -> Recording:
         raise NotFoundError(_GONE)
     expiry = Expiry(row["expires_at"], row["expires_on"], row["rule"])
     call = Call("", CallType(row["call_type"]), row["started_at"], expiry)
-    return recordings.from_plain(row, call, _unsealed(vault.ring, upload.id, row["sealed"]))
+    return recordings.from_plain(
+        row, call, _unsealed(vault.ring, upload.id, row["expires_on"], row["sealed"])
+    )
 
 
 async def collect(vault: Vault) -> int:
