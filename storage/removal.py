@@ -162,7 +162,7 @@ async def _claimed(lent: Connection, ids: Sequence[UUID], limit: int) -> list[Cl
         f"WITH due AS (SELECT id FROM recording r WHERE id = ANY($1) AND {_DUE}"  # noqa: S608
         f" AND {BORNE_OUT} ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
         " UPDATE recording r SET state = 'erasing', epoch = epoch + 1,"
-        " lease_until = archive_now() + $3 FROM due WHERE r.id = due.id"
+        " lease_until = archive_now() + $3, call_hash = NULL FROM due WHERE r.id = due.id"
         " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch,"
         " archive_now() AS now",
         ids,

@@ -408,11 +408,8 @@ BEGIN
         NEW.lease_until := NULL;
         RETURN NEW;
     END IF;
-    -- A call that is erased before its year stays known, so that it cannot come again.
-    IF NEW.state = 'abandoned' OR OLD.expires_at <= archive_now() THEN
-        NEW.call_hash := NULL;
-    END IF;
     IF NEW.state = 'abandoned' THEN
+        NEW.call_hash := NULL;
         NEW.digest := NULL;
         NEW.header := NULL;
         NEW.details := NULL;

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app import serve
+from app import vault as opening
 from app.erase_command import _erase
 from archive import certificate, story
 from archive.certificate import Certificate, CertificateError
@@ -19,7 +19,7 @@ from archive.errors import UnavailableError
 from storage import early, four_eyes, ledger, removal, signer, tree
 from storage.four_eyes import RefusedError
 from storage.vault import Vault
-from tests.roles import connection
+from tests.roles import connection, owned
 from tests.services import Service
 from tests.sounds import tone
 from tests.storage.test_certificates import stand_alone
@@ -30,7 +30,9 @@ WHY = "Pyyntö 4711"
 
 
 async def ask(service: Service, identifier: str, who: str) -> early.Asked:
-    return await early.ask(service.vault, UUID(identifier), WHY, service.tokens.get(who, who))
+    return await early.ask(
+        owned(service.vault), UUID(identifier), WHY, service.tokens.get(who, who)
+    )
 
 
 async def told(service: Service) -> list[Any]:
@@ -200,9 +202,9 @@ async def test_the_command_asks_and_then_erases(
 ) -> None:
     @asynccontextmanager
     async def opened(config: object, *, join: bool) -> AsyncIterator[Vault]:
-        yield service.vault
+        yield owned(service.vault)
 
-    monkeypatch.setattr(serve, "opened", opened)
+    monkeypatch.setattr(opening, "opened", opened)
     gone = await upload(service, "gone")
 
     async def command(token: str, reason: str = WHY) -> tuple[int, str, str]:

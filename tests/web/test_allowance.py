@@ -11,7 +11,7 @@ import yarl
 
 from archive.errors import UnavailableError
 from storage import credentials, early, playback
-from tests.roles import connection
+from tests.roles import connection, owned
 from tests.services import Service
 from tests.sounds import tone
 from tests.web.test_listen import upload
@@ -78,7 +78,7 @@ async def _erase(service: Service) -> None:
     """Two people have it erased before its time."""
     (row,) = await service.rows()
     for who in ("privacy", "admin"):
-        await early.ask(service.vault, row["id"], "request", service.tokens[who])
+        await early.ask(owned(service.vault), row["id"], "request", service.tokens[who])
 
 
 async def _narrow(service: Service, agent: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from archive.access import Caller, Level
 from archive.errors import ForbiddenError, MalformedError, NotFoundError
 from storage import credentials, glass, ledger, overview, tree
-from tests.roles import connection
+from tests.roles import acting, connection
 from tests.services import Service, stop_clock
 from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem
@@ -193,16 +193,20 @@ async def test_it_lasts_an_hour_at_the_most(
         login = await credentials.authenticate(lent, service.vault.ring, credentials.read(reader))
     lasts = timedelta(minutes=minutes)
     if status == 201:
-        await glass.ask(service.vault, login.caller, "test-privacy", lasts, WHY)
+        await glass.ask(
+            acting(service.vault, "retrieval"), login.caller, "test-privacy", lasts, WHY
+        )
     else:
         with pytest.raises(MalformedError):
-            await glass.ask(service.vault, login.caller, "test-privacy", lasts, WHY)
+            await glass.ask(
+                acting(service.vault, "retrieval"), login.caller, "test-privacy", lasts, WHY
+            )
 
 
 @pytest.mark.parametrize("level", Level)
 async def test_the_verbs_themselves_know_who_may(service: Service, level: Level) -> None:
     """Whatever a route may say."""
-    vault, caller, one = service.vault, Caller("k", level), uuid4()
+    vault, caller, one = acting(service.vault, "retrieval"), Caller("k", level), uuid4()
 
     async def refused(may: set[str], verb: Callable[..., Awaitable[Any]], *words: Any) -> None:
         expected = (MalformedError, NotFoundError) if level in may else ForbiddenError
