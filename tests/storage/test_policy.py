@@ -78,6 +78,7 @@ async def test_a_service_starts_under_the_earlier_periods(
     def config(wanted: Policy) -> Any:
         return SimpleNamespace(retention=SimpleNamespace(policy=wanted))
 
+    await in_force(service, earlier)  # as the owner does at the first start
     assert await opening._in_force(config(earlier), service.vault.pool) == earlier
     assert caplog.text == ""
     assert await opening._in_force(config(longer(earlier)), service.vault.pool) == earlier

@@ -32,6 +32,12 @@ ANSWERS: dict[str, dict[str, int]] = {
     "workings": dict.fromkeys(STATES, 200),
     "none yet": dict.fromkeys(STATES, 404),
     "a form": dict.fromkeys(STATES, 400),
+    "its fields": dict.fromkeys(STATES, 422),
+    "no audio": dict.fromkeys(STATES, 415),
+    "tus": dict.fromkeys(STATES, 412),
+    "what tus": dict.fromkeys(STATES, 204),
+    "its own page": dict.fromkeys(STATES, 403),
+    "elsewhere": dict.fromkeys(STATES, 303),
     "search": dict.fromkeys(STATES, 200),
     "details": {
         "receiving": 404, "abandoned": 404, "stored": 200, "due": 410, "erasing": 410,
@@ -70,6 +76,17 @@ def _line(door: str, label: str, levels: set[str], kind: str) -> Line:
 LINES = [
     _line("ingest", "PUT /v1/recordings/{call_id}", UPLOAD, "upload"),
     _line("ingest", "POST /v1/recordings", UPLOAD, "a form"),
+    _line("ingest", "PUT /v1/freeswitch/{path}", UPLOAD, "no audio"),
+    _line("ingest", "POST /v1/freeswitch/{path}", UPLOAD, "a form"),
+    _line("ingest", "PUT /v1/kazoo/{path}", UPLOAD, "no audio"),
+    _line("ingest", "POST /v1/rtpengine", UPLOAD, "its fields"),
+    _line("ingest", "OPTIONS /v1/uploads", set(), "what tus"),
+    _line("ingest", "POST /v1/uploads", UPLOAD, "tus"),
+    _line("ingest", "HEAD /v1/uploads/{id}", UPLOAD, "tus"),
+    _line("ingest", "PATCH /v1/uploads/{id}", UPLOAD, "tus"),
+    _line("ingest", "DELETE /v1/uploads/{id}", UPLOAD, "tus"),
+    _line("ingest", "POST /v1/uploads/{id}", UPLOAD, "tus"),
+    _line("ingest", "POST /v1/cdr", UPLOAD, "its fields"),
     _line("ingest", "GET /openapi.json", set(), "open"),
     _line("retrieval", "GET /v1/recordings", READ, "search"),
     _line("retrieval", "GET /v1/recordings/{id}", READ, "details"),
@@ -93,6 +110,7 @@ LINES = [
     _line("operations", "GET /readyz", set(), "open"),
     _line("operations", "GET /metrics", OPERATE, "workings"),
     _line("operations", "GET /v1/expiry", OPERATE, "workings"),
+    _line("operations", "GET /v1/gaps", OPERATE, "workings"),
     _line("operations", "GET /v1/ledger", OPERATE, "workings"),
     _line("operations", "GET /v1/ledger/checkpoint", OPERATE, "workings"),
     _line("operations", "GET /v1/ledger/tile/{name}", OPERATE, "none yet"),
@@ -105,6 +123,21 @@ LINES = [
     _line("operations", "GET /static/{name}", set(), "none yet"),
     _line("operations", "POST /preferences", set(), "a form"),
     _line("operations", "GET /openapi.json", set(), "open"),
+]
+_SIGN_IN = {
+    "GET /sign-in": "open",
+    "POST /sign-in": "its own page",
+    "GET /sign-in/setup": "elsewhere",
+    "POST /sign-in/setup": "its own page",
+    "GET /sign-in/provider": "none yet",
+    "GET /sign-in/back": "none yet",
+    "POST /sign-out": "its own page",
+    "GET /sign-in/style.css": "open",
+}
+LINES += [
+    _line(door, label, set(), kind)
+    for door in ("retrieval", "operations")
+    for label, kind in _SIGN_IN.items()
 ]
 """Every route of every door."""
 
