@@ -145,7 +145,7 @@ async def grant(lent: "Connection") -> list[str]:
                 continue
             await lent.execute(
                 f"REVOKE ALL ON {own} FROM {name};"
-                f"REVOKE ALL ON FUNCTION may_erase(), may_unmake() FROM {name};"
+                f"REVOKE ALL ON FUNCTION may_erase(), may_unmake(), may_decide() FROM {name};"
                 f"GRANT USAGE ON SCHEMA public TO {name};"
                 + "".join(
                     f"GRANT {rights} ON {table} TO {name};" for table, rights in tables.items()

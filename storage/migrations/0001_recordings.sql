@@ -452,3 +452,17 @@ BEGIN
 END $$;
 CREATE TRIGGER recording_unmade BEFORE DELETE ON recording FOR EACH ROW
     WHEN (OLD.state <> 'abandoned') EXECUTE FUNCTION unmake();
+
+-- What people decide is written down by their commands alone, which the owner runs: an entry lets a
+-- recording be erased before its year, and no part of the service may put one there.
+CREATE FUNCTION may_decide() RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+REVOKE EXECUTE ON FUNCTION may_decide() FROM PUBLIC;
+CREATE FUNCTION decide() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM may_decide();
+    RETURN NEW;
+END $$;
+CREATE TRIGGER ledger_waiting_decided BEFORE INSERT ON ledger_waiting FOR EACH ROW
+    WHEN (NEW.act IN ('erasure.asked', 'erasure.granted', 'fuse.release_asked', 'fuse.released',
+        'fuse.let_go', 'retention.asked', 'retention.changed'))
+    EXECUTE FUNCTION decide();

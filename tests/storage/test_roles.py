@@ -192,6 +192,34 @@ async def test_who_erases_removes_no_row_that_stands_for_a_recording(
     assert gone == ({State.ABANDONED} if role == ERASES else set())
 
 
+DECISIONS = (
+    *("erasure.asked", "erasure.granted", "retention.asked", "retention.changed"),
+    *("fuse.release_asked", "fuse.released", "fuse.let_go"),
+)
+
+
+@pytest.mark.parametrize("act", DECISIONS)
+async def test_no_part_of_the_service_writes_down_what_people_decide(
+    owner: Link, link: Link, role: str, act: str
+) -> None:
+    """An entry `erasure.granted` is all that it takes to have a recording erased."""
+    entry = "INSERT INTO ledger_waiting (actor, act) VALUES ('key-0', $1)"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await link.execute(entry, act)
+    if can("INSERT", "ledger_waiting") >= {role}:
+        await link.execute(entry, "searched")
+    await owner.execute(entry, act)
+
+
+def test_these_are_all_decisions() -> None:
+    """As the sources write them: an act that is asked for, granted or let go."""
+    found = set[str]()
+    for name in ("early", "policy", "release", "borne"):
+        text = (Path(__file__).parents[2] / f"storage/{name}.py").read_text()
+        found |= set(re.findall(r"[\"'](erasure\.\w+|retention\.\w+|fuse\.\w+)[\"']", text))
+    assert found == set(DECISIONS)
+
+
 async def test_what_a_step_takes_with_it_is_the_schemas_to_do(owner: Link) -> None:
     row = full(State.RECEIVING)
     await insert(owner, row)
@@ -253,10 +281,12 @@ async def test_a_right_that_was_given_besides_is_taken_at_the_next_start(
 ) -> None:
     await owner.execute("GRANT SELECT ON recording TO archive_ingest")
     await owner.execute("GRANT EXECUTE ON FUNCTION may_erase() TO archive_ingest")
+    await owner.execute("GRANT EXECUTE ON FUNCTION may_decide() TO archive_ingest")
     await database.migrate(owner)
     link = await asyncpg.connect(login(database_url, "ingest"))
     assert not await may(link, "SELECT header FROM recording")
     assert not await may(link, "SELECT may_erase()")
+    assert not await may(link, "SELECT may_decide()")
     await link.close()
 
 
