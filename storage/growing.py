@@ -70,15 +70,11 @@ class GrowingFile:
     def add(self, piece: bytes) -> None:
         """Add to the end. Raises UnavailableError when the disk is full."""
         self._held += piece
-        while len(self._held) >= FRAME:
-            self._write(bytes(self._held[:FRAME]))
-            del self._held[:FRAME]
+        self._write_held(FRAME)
 
     async def keep(self) -> Mark:
         """Put what was added on the disk; from then on it outlives a crash of the machine."""
-        if self._held:
-            self._write(bytes(self._held))
-            self._held.clear()
+        self._write_held(1)
         await asyncio.to_thread(self._sync)
         self.mark = Mark(self.size, self._stored)
         return self.mark
@@ -94,6 +90,14 @@ class GrowingFile:
     def close(self) -> None:
         """Let go of the file, which stays."""
         os.close(self._fd)
+
+    def _write_held(self, least: int) -> None:
+        """Write what is held, in frames, while there is at least so much: a full disk may have left
+        more of it than a frame may have.
+        """
+        while len(self._held) >= least:
+            self._write(bytes(self._held[:FRAME]))
+            del self._held[:FRAME]
 
     def _write(self, plain: bytes) -> None:
         nonce = secrets.token_bytes(NONCE)

@@ -1,6 +1,7 @@
 """The file of an upload in parts: whatever a crash leaves, what was kept reads back, no more."""
 
 import asyncio
+import errno
 import os
 import random
 import secrets
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from archive.errors import UnavailableError
 from storage.growing import FRAME, GrowingFile, Mark
 from storage.sealing import NONCE, DamagedError
 
@@ -65,6 +67,26 @@ async def test_a_crash_at_any_byte_leaves_what_was_kept(tmp_path: Path) -> None:
             assert path.stat().st_size == mark.stored
             after = await write(path, mark, then)
             assert await read(path, after) == kept + then
+
+
+async def test_what_a_full_disk_left_over_is_kept_in_frames_that_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room again when what is here is kept: a longer frame could never be read."""
+    body = random.randbytes(2 * FRAME + 5)
+    file, written = GrowingFile(tmp_path / "file", KEY, Mark()), os.pwrite
+
+    def full(*_: object) -> int:
+        monkeypatch.setattr(os, "pwrite", written)
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UnavailableError):
+        file.add(body)
+    mark = await file.keep()
+    file.close()
+    assert mark.size == len(body)
+    assert await read(tmp_path / "file", mark) == body
 
 
 async def test_no_nonce_is_used_twice_where_a_crash_was(tmp_path: Path) -> None:
