@@ -28,7 +28,7 @@ from storage import growing, quota, recordings, steps
 from storage.database import Connection, connection
 from storage.growing import GrowingFile, Mark
 from storage.keyring import NoDayKeyError, Ring
-from storage.sealing import Identity, Seal, parse_identity
+from storage.sealing import DamagedError, Identity, Seal, parse_identity
 from storage.vault import Vault
 
 LIFE = timedelta(days=1)
@@ -151,14 +151,19 @@ def _from_row(vault: Vault, row: asyncpg.Record) -> Upload:
     return Upload(*facts, mark, row["recording"], seal, said)
 
 
-def opened(vault: Vault, upload: Upload) -> GrowingFile:
-    """The file of an unfinished upload, at what is kept of it. Raises NotFoundError without it."""
+async def opened(vault: Vault, upload: Upload) -> GrowingFile:
+    """The file of an unfinished upload, at what is kept of it.
+
+    Raises NotFoundError without it, and when something of it is gone: the upload is ended then, so
+    that its sender begins anew.
+    """
     if upload.seal is None:
         raise NotFoundError(_GONE)
     key = upload.seal.reader_keys()[:32]
     try:
         return GrowingFile(vault.shelf.file(upload.id), key, upload.mark)
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedError):
+        await end(vault, upload.id)
         raise NotFoundError(_GONE) from None
 
 

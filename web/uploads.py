@@ -230,7 +230,7 @@ async def _take_part(
         _check_room(request, offset, upload.length)
         if upload.recording is not None:
             return upload, await uploads.receipt(visit.vault, visit.caller, upload)
-        file = uploads.opened(visit.vault, upload)
+        file = await uploads.opened(visit.vault, upload)
         try:
             hold.break_off = lambda: _abort(request)
             await _receive(request, visit, upload, file)
@@ -312,7 +312,7 @@ async def _finish(visit: Visit, upload: Upload) -> tuple[Upload, Recording]:
 async def _taken(visit: Visit, upload: Upload) -> Recording:
     vault, caller, now = visit.vault, visit.caller, visit.now
     admitted = await intake.admit(vault, caller, _call(dict(upload.said), visit), now)
-    file = uploads.opened(vault, upload)
+    file = await uploads.opened(vault, upload)
     try:
         offer = _offer(upload.said)
         taken = await intake.take_in(vault, caller, admitted, offer, file.pieces(), now)

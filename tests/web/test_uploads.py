@@ -487,6 +487,21 @@ async def test_what_was_changed_on_the_disk_is_noticed(service: Service, client:
     await nothing_left(service)
 
 
+async def test_who_goes_on_with_what_is_gone_from_the_disk_begins_anew(
+    service: Service, client: Client
+) -> None:
+    for gone in ("shorter", "removed"):
+        await client.create()
+        assert (await client.patch(0, AUDIO[:5000])).status == 204
+        if gone == "removed":
+            client.file().unlink()
+        else:
+            os.truncate(client.file(), 100)
+        await problem(await client.patch(5000, AUDIO[5000:]), 404, "not-found")
+        assert (await client.send("HEAD", {})).status == 404
+        await nothing_left(service)
+
+
 @pytest.mark.parametrize("what", ["pwrite", "fsync"])
 async def test_a_full_disk_keeps_what_was_told(
     service: Service, client: Client, monkeypatch: pytest.MonkeyPatch, what: str
