@@ -83,6 +83,7 @@ _FLIGHT = web.AppKey("flight", _Flight)
 _KEYS = web.AppKey("keys", Keys)
 _CROWD = web.AppKey("crowd", Crowd)
 _WRONG_KEYS = web.AppKey("wrong_keys", WrongKeys)
+WRONG_SESSIONS = web.AppKey("wrong_sessions", WrongKeys)
 
 Act = Callable[[web.Request, Visit], Awaitable[web.StreamResponse]]
 Plain = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -132,6 +133,7 @@ def build(
     app[_KEYS] = keys = Keys()
     app[_CROWD] = crowd = Crowd(bears)
     app[_WRONG_KEYS] = WrongKeys(bears)
+    app[WRONG_SESSIONS] = WrongKeys(bears, rate=limits.WRONG_SESSIONS)
     app.cleanup_ctx.append(lambda _: connections.watched(crowd))
     app.on_cleanup.append(lambda _: keys.end())
     app.on_response_prepare.append(headers.on_prepare)
@@ -264,10 +266,9 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
     seen = asyncio.get_running_loop().time()
     basic = Level.UPLOADER in route.levels
     secret = None if basic else browser.session_of(request)
-    wrong_keys = request.app[_WRONG_KEYS]
-    if not secret:
-        wrong_keys.check(request.remote)
-    elif request.method not in browser.SAFE:
+    wrong = request.app[WRONG_SESSIONS if secret else _WRONG_KEYS]
+    wrong.check(request.remote)
+    if secret and request.method not in browser.SAFE:
         browser.require_same_site(request)
         await browser.require_token(request, vault.ring, secret)
     try:
@@ -284,8 +285,7 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
         trace.note(decision="refused")
         if isinstance(error, ForbiddenError):
             raise
-        if not secret:  # one that is over is nobody's guess
-            wrong_keys.count(request.remote)
+        wrong.count(request.remote)
         error.schemes = ("Bearer", "Basic") if basic else ("Bearer",)
         raise
     trace.note(decision="allowed")

@@ -45,6 +45,11 @@ WHOLE = 24 * 3600.0
 WRONG_KEYS = Rate.from_text("60/min")
 """Requests of an address without a valid key."""
 
+WRONG_SESSIONS = Rate.from_text("600/min")
+"""Requests of an address with a session that there is not, and ways back from a provider that it
+did not vouch for. Many people behind one address come with sessions that are over, each morning:
+that is nobody's guess, so it may be more than keys."""
+
 FLOODS = Rate.from_text("30/min")
 """Connections of an address that had to be ended. Beyond them it gets none for a while, since each
 costs the door more than it costs the sender."""
@@ -133,11 +138,13 @@ class Tally:
 
 
 class WrongKeys(Tally):
-    """How often each address came without a valid key. Beyond the rate no key of it is looked at,
-    so that a flood costs no question to the database."""
+    """How often each address came without a valid key, or session. Beyond the rate none of it is
+    looked at, so that a flood costs no question to the database."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(limits, WRONG_KEYS, clock)
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float] = time.monotonic, rate: Rate = WRONG_KEYS
+    ) -> None:
+        super().__init__(limits, rate, clock)
 
     def check(self, address: str | None) -> None:
         """Raises TooManyError for an address that came too often."""

@@ -21,7 +21,7 @@ from storage.signing_in import refuse
 from storage.vouching import Flow
 from web import browser
 from web import sign_in_pages as pages
-from web.doors import VAULT
+from web.doors import VAULT, WRONG_SESSIONS
 from web.sign_in_pages import HOME, SIGN_IN
 
 COOKIE = "__Host-flow"
@@ -60,6 +60,8 @@ async def leave_for(request: web.Request) -> web.Response:
 async def come_back(request: web.Request) -> web.Response:
     """`GET /sign-in/back?code=…&state=…`: come back from the provider."""
     vault, provider = request.app[VAULT], _provider(request)
+    # Each is a question to the provider, and an entry in the database when it is refused.
+    request.app[WRONG_SESSIONS].check(request.remote)
     code, state = (_one(request, name) for name in ("code", "state"))
     try:
         flow = Flow.from_text(request.cookies.get(COOKIE, ""))
@@ -86,6 +88,7 @@ async def _refused(
     request: web.Request, error: UnauthenticatedError | ForbiddenError
 ) -> web.Response:
     if isinstance(error, UnauthenticatedError):
+        request.app[WRONG_SESSIONS].count(request.remote)
         vault = request.app[VAULT]
         async with connection(vault.pool) as lent:
             await refuse(lent, vault.ring, None)

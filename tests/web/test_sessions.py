@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from archive.access import Level
+from archive.bounds import Rate
 from storage import accounts, sessions
 from storage.credentials import Limits
 from tests.roles import acting, connection
@@ -19,7 +20,7 @@ from tests.web.test_allowance import LONG, listening, rest
 from tests.web.test_listen import upload
 from tests.web.test_sign_in import entries, locked, stop_clock
 from tests.web.test_upload import problem, query
-from web import allowance
+from web import allowance, limits
 from web.doors import Route, Visit
 
 
@@ -234,3 +235,35 @@ async def test_a_stream_stops_when_its_session_ends(
         while "an answer was cut off: the key" not in caplog.text:
             await asyncio.sleep(0.01)
         assert await rest(reader) < len(audio) / 2
+
+
+async def test_made_up_sessions_cost_the_database_no_more_than_wrong_keys(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the rate of an address none of it is looked at."""
+    monkeypatch.setattr(limits, "WRONG_SESSIONS", Rate.from_text("3/h"))
+    anna = await signed_in(service)
+    looked = []
+
+    async def act(request: web.Request, visit: Visit) -> web.Response:
+        return web.Response(status=204)
+
+    async def look(*shown: object) -> object:
+        looked.append(shown)
+        return await authenticate(*shown)  # type: ignore[arg-type]
+
+    authenticate = sessions.authenticate
+    monkeypatch.setattr(sessions, "authenticate", look)
+    routes = [Route("GET", "/thing", frozenset({Level.SUPERVISOR}), act)]
+    async with AsyncExitStack() as stack:
+        door = await _door(stack, acting(service.vault, "retrieval"), "", routes)
+        anna.door = door
+        for _ in range(5):
+            assert (await anna.get("/thing")).status == 204
+        nobody = Browser(service, door, {"__Host-session": "x" * 43})
+        answers = [(await nobody.get("/thing")).status for _ in range(6)]
+        assert answers == [401] * 3 + [429] * 3
+        assert len(looked) == 5 + 3
+        # Keys are counted apart.
+        shown = f"Bearer {service.tokens['supervisor']}"
+        assert (await nobody.get("/thing", Authorization=shown)).status == 204

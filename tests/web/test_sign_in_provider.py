@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from joserfc.jwk import RSAKey
 
+from archive.bounds import Rate
 from archive.grants import Grant
 from storage import accounts, provider
 from storage.provider import Provider, Terms
@@ -34,7 +35,7 @@ from tests.web.rogue_provider import (
 )
 from tests.web.test_sign_in import entries, locked, stop_clock
 from tests.web.test_upload import problem
-from web import doors, operations, retrieval
+from web import doors, limits, operations, retrieval
 from web.sign_in_pages import SIGN_IN, SignIn
 
 GRANTS = tuple(
@@ -333,6 +334,18 @@ async def test_the_provider_may_refuse(site: Site) -> None:
     assert answer.status == 403
     answer = await site.browser().get("/sign-in/back?code=a&code=b&state=c")
     await problem(answer, 400, "malformed")
+
+
+async def test_refused_ways_back_run_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is an entry in the database, and may be a question to the provider."""
+    monkeypatch.setattr(limits, "WRONG_SESSIONS", Rate.from_text("3/h"))
+    asked = Provider(terms(site.rogue.address))
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(asked.close)
+        ways = SignIn(Limits(), local=False, provider=asked)
+        browser = Browser(site.service, await door(stack, site.service, retrieval.routes(), ways))
+        answers = [(await browser.get("/sign-in/back?code=a&state=b")).status for _ in range(5)]
+    assert answers == [403] * 3 + [429] * 2
 
 
 async def test_keys_that_the_provider_changes_are_fetched_and_not_too_often(
