@@ -17,7 +17,7 @@ from archive.grants import Grant
 from storage import accounts, provider
 from storage.provider import Provider, Terms
 from storage.sessions import Limits
-from tests.roles import connection
+from tests.roles import acting, connection
 from tests.services import Service
 from tests.web.browsing import Browser
 from tests.web.rogue_provider import (
@@ -90,8 +90,9 @@ def terms(issuer: str, **changed: Any) -> Terms:
     return Terms(**(usual | changed))
 
 
-async def door(stack: AsyncExitStack, service: Service, routes: Any, ways: SignIn) -> str:
-    app = doors.build(service.vault, "", routes)
+async def door(stack: AsyncExitStack, service: Service, part: Any, ways: SignIn) -> str:
+    role = part.__name__.rpartition(".")[2]
+    app = doors.build(acting(service.vault, role), "", part.routes())
     app[SIGN_IN] = ways
     runner = doors.runner(app, 5)
     await runner.setup()
@@ -110,8 +111,8 @@ async def site(service: Service) -> AsyncIterator[Site]:
         yield Site(
             service,
             rogue,
-            await door(stack, service, retrieval.routes(), ways),
-            await door(stack, service, operations.routes(), ways),
+            await door(stack, service, retrieval, ways),
+            await door(stack, service, operations, ways),
         )
 
 
@@ -343,7 +344,7 @@ async def test_refused_ways_back_run_out(site: Site, monkeypatch: pytest.MonkeyP
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asked.close)
         ways = SignIn(Limits(), local=False, provider=asked)
-        browser = Browser(site.service, await door(stack, site.service, retrieval.routes(), ways))
+        browser = Browser(site.service, await door(stack, site.service, retrieval, ways))
         answers = [(await browser.get("/sign-in/back?code=a&state=b")).status for _ in range(5)]
     assert answers == [403] * 3 + [429] * 2
 
