@@ -258,3 +258,20 @@ async def test_a_statement_takes_no_longer_than_the_pool_has_patience(database_u
         async with connection(pool) as lent:
             await lent.execute("SELECT pg_sleep(30)")
     pool.terminate()
+
+
+async def test_of_two_that_wait_for_each_other_one_is_told_to_come_again(vault: Vault) -> None:
+    halves = [asyncio.Event(), asyncio.Event()]
+
+    async def crosswise(mine: int) -> None:
+        names = ("pbx-0", "pbx-1")
+        async with connection(vault.pool) as lent, lent.transaction():
+            await lent.execute("INSERT INTO deadlock VALUES ($1)", names[mine])
+            halves[mine].set()
+            await halves[1 - mine].wait()
+            await lent.execute("INSERT INTO deadlock VALUES ($1)", names[1 - mine])
+
+    async with connection(vault.pool) as lent:
+        await lent.execute("CREATE TABLE deadlock (name text PRIMARY KEY)")
+    ended = await asyncio.gather(crosswise(0), crosswise(1), return_exceptions=True)
+    assert sorted(map(type, ended), key=str) == sorted([UnavailableError, type(None)], key=str)
