@@ -72,7 +72,8 @@ async def grant(vault: Vault, caller: Caller, identifier: UUID) -> datetime:
     access.require(caller, APPROVERS)
     async with connection(vault.pool) as lent, lent.transaction():
         row = await lent.fetchrow(
-            "UPDATE glass SET granted_at = archive_now(), until = archive_now() + lasts"
+            "WITH n AS MATERIALIZED (SELECT archive_now() AS now)"
+            " UPDATE glass SET granted_at = n.now, until = n.now + lasts FROM n"
             " WHERE id = $1 AND approver = $2 AND granted_at IS NULL AND ended_at IS NULL"
             " AND asked_at > archive_now() - $3::interval RETURNING reader, until",
             identifier,
