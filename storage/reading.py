@@ -174,17 +174,17 @@ async def _used_up(vault: Vault, caller: Caller, now: datetime) -> TooManyError:
     """What a caller is told whose budget stops them; on the ledger it is once an hour."""
     most = vault.listening.recordings_per_hour
     async with connection(vault.pool) as lent, lent.transaction():
-        row = await lent.fetchrow(
+        [row] = await lent.fetch(
             "WITH was AS (SELECT since, coalesce(stopped_at >= since, false) AS told FROM listener"
             " WHERE actor = $1 FOR UPDATE), noted AS (UPDATE listener SET stopped_at = $2"
             " WHERE actor = $1) SELECT since, told FROM was",
             caller.id,
             now,
         )
-        if row and not row["told"]:
+        if not row["told"]:
             await ledger.record(lent, caller.id, "listening.stopped", facts={"most": most})
     log.warning("%s has heard as many recordings as one may in an hour", caller.id)
-    left = (row["since"] + HOUR - now).total_seconds() if row else 1.0
+    left = (row["since"] + HOUR - now).total_seconds()
     return TooManyError(
         f"You may hear {most} recordings in an hour, and have; go on after Retry-After seconds."
         " Those that you have heard in it stay open.",
