@@ -111,7 +111,8 @@ class Service:
 
     async def ask(self, method: str, url: str, token: str | None) -> aiohttp.ClientResponse:
         """Any method to any address."""
-        return await self.session.request(method, url, headers=self._login(token))
+        headers = self._login(token)
+        return await self.session.request(method, url, headers=headers, allow_redirects=False)
 
     def _login(self, token: str | None) -> dict[str, str]:
         if token is None:

@@ -62,7 +62,7 @@ TARGETS = (
     ),
     Target(
         "storage/credentials.py",
-        ("authenticate", "_living", "_shows", "holds", "_check_limits", "_check_teams", "revoke"),
+        ("authenticate", "_living", "_shows", "holds", "check_limits", "_check_teams", "revoke"),
         KEYS,
     ),
     Target("storage/recordings.py", ("scope_terms", "in_scope", "from_row"), DOORS),

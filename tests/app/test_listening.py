@@ -21,6 +21,7 @@ from archive.bounds import Bounds
 from storage.objects import ObjectStore
 from storage.vault import Vault
 from tests.app.child_service import Child, House
+from tests.roles import acting
 from tests.services import Service, open_service
 from tests.sounds import tone
 from tests.stores.servers import Server
@@ -109,8 +110,8 @@ async def test_both_doors_work_over_sockets_and_networks_bind_a_key_there(
     other = path.with_name("retrieval.sock")
     bound = await service.key("uploader", "bound", bounds=Bounds.from_texts("127.0.0.0/8,::/0"))
     async with AsyncExitStack() as stack:
-        await door(stack, service.vault, path, ingest.routes())
-        await door(stack, service.vault, other, retrieval.routes())
+        await door(stack, acting(service.vault, "ingest"), path, ingest.routes())
+        await door(stack, acting(service.vault, "retrieval"), other, retrieval.routes())
         sent = tone(30)
         for token, status in ((bound, 403), (service.tokens["uploader"], 201)):
             async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:

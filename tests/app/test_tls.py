@@ -310,7 +310,7 @@ def test_a_key_that_wants_a_password_does_not_ask_for_it(folder: Folder) -> None
 def page(*shown: tls.Shown) -> str:
     from tests.web.test_operations import NOTHING
 
-    return gauges.page(NOTHING, {}, 0, shown)
+    return gauges.page(NOTHING, {}, 0, {}, shown)
 
 
 def test_how_long_it_is_valid_is_told_by_the_one_that_ends_first(folder: Folder) -> None:

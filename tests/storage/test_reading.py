@@ -14,7 +14,7 @@ from storage import reading, tree
 from storage.database import now
 from storage.reading import Act
 from storage.vault import Vault
-from tests.roles import connection
+from tests.roles import acting, connection
 from tests.services import Service
 from tests.web.test_listen import upload
 
@@ -31,7 +31,7 @@ async def told(vault: Vault, act: str) -> int:
 
 async def test_at_its_instant_and_not_before_it_is_gone(service: Service) -> None:
     identifier = UUID(await upload(service, "c"))
-    vault = service.vault
+    vault = acting(service.vault, "retrieval")
     (row,) = await service.rows()
     end: datetime = row["expires_at"]
     for act in (None, VIEW, HEAR):
@@ -50,7 +50,9 @@ async def test_what_is_no_level_of_a_reader_asks_nothing(service: Service) -> No
 
 
 async def test_a_reason_holds_to_its_instant(service: Service) -> None:
-    vault = replace(service.vault, listening=Rules(frozenset({"fault_report"})))
+    vault = replace(
+        acting(service.vault, "retrieval"), listening=Rules(frozenset({"fault_report"}))
+    )
     one, other = UUID(await upload(service, "a")), UUID(await upload(service, "b"))
     at = await now(vault.pool)
     assert await reading.give_reason(vault, ANNA, one, at, "why") == at + REASON_HOLDS
@@ -87,7 +89,7 @@ async def test_a_reason_holds_to_its_instant(service: Service) -> None:
 
 
 async def test_a_budget_is_of_an_hour_to_its_instant(service: Service) -> None:
-    vault = replace(service.vault, listening=Rules(recordings_per_hour=2))
+    vault = replace(acting(service.vault, "retrieval"), listening=Rules(recordings_per_hour=2))
     ids = [UUID(await upload(service, f"c{number}")) for number in range(4)]
     at = await now(vault.pool)
 
@@ -123,7 +125,7 @@ async def test_what_is_being_sent_is_asked_after_by_its_state(service: Service) 
 
 
 async def test_what_is_heard_again_costs_nothing(service: Service) -> None:
-    vault = replace(service.vault, listening=Rules(recordings_per_hour=3))
+    vault = replace(acting(service.vault, "retrieval"), listening=Rules(recordings_per_hour=3))
     ids = [UUID(await upload(service, f"c{number}")) for number in range(4)]
     at = await now(vault.pool)
     for number in (0, 1, 0, 1, 0, 2):

@@ -28,9 +28,16 @@ def dressed(answer: Any) -> None:
     """Hold the headers of one answer against what each has to say."""
     said = answer.headers
     policy = said["Content-Security-Policy"]
-    assert policy == headers.DATA
+    page = answer.content_type == "text/html"
+    if page:
+        assert policy.startswith("default-src 'none'; ")
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+    else:
+        assert policy == headers.DATA
     assert said["X-Content-Type-Options"] == "nosniff"
-    assert said["Referrer-Policy"] == "no-referrer"
+    # A form of a page has to tell its own door where it comes from.
+    assert said["Referrer-Policy"] in ("no-referrer", *(["same-origin"] if page else []))
     assert said["Cross-Origin-Opener-Policy"] == "same-origin"
     assert said["Cross-Origin-Embedder-Policy"] == "require-corp"
     assert said["Cross-Origin-Resource-Policy"] == "same-origin"

@@ -20,7 +20,7 @@ from storage.upkeep import verify
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.rewriting import unguarded
-from tests.roles import connection
+from tests.roles import connection, owned
 from tests.services import Faulty, Service, open_service, set_clock
 from tests.storage.upkeep.test_verify import fetch, later, put, remove
 from tests.web.test_listen import upload
@@ -101,7 +101,7 @@ async def test_no_other_door_tells_of_the_workings(service: Service) -> None:
     for door in (service.ingest, service.retrieval):
         for path in (*CLOSED, "/readyz", "/healthz"):
             await problem(await service.ask("GET", door + path, "admin"), 404, "not-found")
-    for path in ("/v1/recordings", "/"):
+    for path in ("/v1/recordings", "/search"):
         await problem(await service.operate(path, token="admin"), 404, "not-found")
 
 
@@ -370,6 +370,7 @@ async def lonely(vault: Vault) -> AsyncIterator[tuple[Service, set[str]]]:
             raise UnavailableError("The object store is away.")
         return await vault.objects.clock()
 
+    vault = owned(vault)
     pool: Any = Faulty(vault.pool, acquire=acquire)
     objects: Any = Faulty(vault.objects, clock=clock)
     async with open_service(replace(vault, pool=pool, objects=objects)) as opened:

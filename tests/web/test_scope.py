@@ -17,7 +17,7 @@ from storage.scopes import Members
 from storage.sealing import DamagedError, Seal
 from storage.teams import TeamRefusedError
 from tests.jobs.test_expiry import a_year_ago
-from tests.roles import connection
+from tests.roles import acting, connection
 from tests.services import Service
 from tests.web.test_listen import ago, found, upload
 from tests.web.test_upload import problem
@@ -132,7 +132,7 @@ async def test_what_a_scope_hides_costs_the_work_of_what_never_was(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await kept(service)
-    vault = service.vault
+    vault = acting(service.vault, "retrieval")
     token = await limited(service, Limits(teams=["north"]))
     async with connection(vault.pool) as lent:
         login = await credentials.authenticate(lent, vault.ring, credentials.read(token))

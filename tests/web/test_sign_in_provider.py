@@ -91,6 +91,7 @@ def terms(issuer: str, **changed: Any) -> Terms:
 
 
 async def door(stack: AsyncExitStack, service: Service, part: Any, ways: SignIn) -> str:
+    """One of the doors for people: `part` is its module."""
     role = part.__name__.rpartition(".")[2]
     app = doors.build(acting(service.vault, role), "", part.routes())
     app[SIGN_IN] = ways

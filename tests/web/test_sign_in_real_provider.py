@@ -85,9 +85,7 @@ async def real(service: Service, modules: None) -> AsyncIterator[Real]:
         asked = Provider(terms(""))
         stack.push_async_callback(asked.close)
         ways = SignIn(Limits(), local=False, provider=asked)
-        doors = [
-            await door(stack, service, part.routes(), ways) for part in (retrieval, operations)
-        ]
+        doors = [await door(stack, service, part, ways) for part in (retrieval, operations)]
         process = await asyncio.create_subprocess_exec(
             NODE / "bin" / "node",
             "server.mjs",

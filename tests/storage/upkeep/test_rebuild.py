@@ -340,7 +340,7 @@ async def test_a_published_ledger_that_is_not_the_signed_one_is_refused(
     await service.vault.objects.remove(held)
     entries = [entry async for entry in everything(service)]
     texts = [replace(entry, actor="somebody").text for entry in entries]
-    await published._put(service.vault, 0, texts)
+    await published.put(service.vault, 0, texts)
     vault = await backups.put_back(None, service.vault)
     with pytest.raises(RewrittenError, match="not those that were signed"):
         await rebuild.run(owned(vault))
@@ -359,7 +359,7 @@ async def test_a_database_that_was_rewritten_is_not_made_whole(service: Service)
         await lent.execute("UPDATE ledger_tile SET hashes = overlay(hashes PLACING '\\x00' FROM 1)")
         await lent.execute("UPDATE ledger_tile SET hashes = overlay(hashes PLACING '\\x01' FROM 2)")
     with pytest.raises(RewrittenError, match="not those that were signed"):
-        await rebuild.run(service.vault)
+        await rebuild.run(owned(service.vault))
 
 
 async def test_what_was_published_and_not_signed_shows_that_a_database_was_put_back(
