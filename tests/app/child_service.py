@@ -139,6 +139,7 @@ class House:
             "ARCHIVE_DOORS_INGEST": "127.0.0.1:0",
             "ARCHIVE_DOORS_RETRIEVAL": "127.0.0.1:0",
             "ARCHIVE_DOORS_OPERATIONS": "127.0.0.1:0",
+            "ARCHIVE_ACCESS_RECORDINGS_PER_HOUR": "10000",
             "ARCHIVE_DATABASE_URL": self.database_url,
             **{
                 f"ARCHIVE_DATABASE_{role.upper()}_LOGIN": login(self.database_url, role)
