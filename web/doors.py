@@ -39,7 +39,7 @@ RETRIEVAL_URL: web.AppKey[str] = web.AppKey("retrieval_url", str)
 ANYBODY: frozenset[Level] = frozenset()
 """For the few routes that need no key."""
 
-_READ_BUFFER = 2**18
+_READ_BUFFER = 2**17
 """Bytes that a connection may hold unread before its sender is told to wait; twice this at most."""
 
 
