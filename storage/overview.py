@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
+import asyncpg
+
 from archive.lifecycle import State
 from archive.retention import Policy
 from storage.database import Connection
@@ -95,7 +97,10 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
     )
     if row is None:
         raise RuntimeError("the table `ledger_head` has lost its row")
+    return _standing(row, day_end)
 
+
+def _standing(row: asyncpg.Record, day_end: datetime | None) -> Standing:
     def age(moment: datetime | None) -> float:
         return max((row["now"] - moment).total_seconds(), 0.0) if moment else 0.0
 
