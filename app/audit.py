@@ -9,25 +9,19 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from app import config, hashing
+from app.command import Commands, Run, command
 from archive import certificate, story
 from archive.certificate import Certificate, Erasure
 from archive.note import Checkpoint, Note, Verifier
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-Run = Callable[[argparse.Namespace], Awaitable[int]]
-
 _KEY = "the ledger's public key, as `archive ledger key` prints it, or a file that holds it"
 
 
-def add_parsers(commands: "Commands") -> None:
+def add_parsers(commands: Commands) -> None:
     """Add the commands; each sets `run`."""
     ledger = commands.add_parser("ledger", help="Export the ledger, and verify it without it.")
     acts = ledger.add_subparsers(required=True, metavar="ACT")
@@ -72,7 +66,7 @@ def add_parsers(commands: "Commands") -> None:
     _witness_parser(commands)
 
 
-def _witness_parser(commands: "Commands") -> None:
+def _witness_parser(commands: Commands) -> None:
     parser = _parser(
         commands,
         "witness",
@@ -91,16 +85,9 @@ def _witness_parser(commands: "Commands") -> None:
 
 
 def _parser(
-    commands: "Commands", name: str, text: str, examples: str, run: Run
+    commands: Commands, name: str, text: str, examples: str, run: Run
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=text,
-        epilog="examples:\n" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+    parser = command(commands, name, text, examples, run)
     parser.add_argument("--json", action="store_true", help="print facts as JSON")
     return parser
 
