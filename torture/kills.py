@@ -3,8 +3,9 @@ their work and at any moment.
 
 Some of the calls fall due while the load runs, so that erasing is killed as well. From time to time
 everybody's lease is ended, as if its ten minutes were over: what a dead service held goes on, and a
-living one is overtaken. At the end everything is swept, rows and objects are held against each
-other, and what was acknowledged has to be there to the byte, or erased exactly once.
+living one is overtaken. The night's work is done before, or each service would begin with it:
+`closes` and `once` are about nights. At the end everything is swept, rows and objects are held
+against each other, and what was acknowledged has to be there to the byte, or erased exactly once.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from archive.errors import UnavailableError
+from jobs import nightly
 from storage import steps
 from tests.app.child_service import Child, House
 from torture import truth
@@ -28,7 +30,7 @@ from torture.room import Room
 GOAL = 10_000
 ACKNOWLEDGED = 400_000
 STEPS = steps.INTAKE + steps.ERASURE + steps.LEDGER
-_CALLS = 110
+_CALLS = 87
 """Calls that are acknowledged while a service lives, by it and the other, at the most."""
 
 _LIFE = 8.0
@@ -107,6 +109,7 @@ async def measure(
                 service, lambda: [(each.ingest, each.retrieval) for each in up.values()], soon
             )
             kills = Kills(house, nursery, limit, load, up)
+            await nightly.run(service.vault)
             upkeep = asyncio.create_task(_upkeep(load))
             began = time.monotonic()
             async with load.running(senders):

@@ -209,6 +209,7 @@ def _decode(descriptor: int, parent: int) -> NoReturn:
     """Be a process that decodes, and has nothing else open."""
     from storage.audio import worker
 
+    worker._warm_up = lambda: None  # whoever forked this one has done it
     _begin(os.open(os.devnull, os.O_WRONLY))
     os.dup2(descriptor, worker._CONTROL)
     os.closerange(worker._CONTROL + 1, 1024)
@@ -237,6 +238,10 @@ def _die_with_parent() -> None:
 
 if __name__ == "__main__":
     # All that is imported and loaded when they run, so that none has to do it again.
+    import gc
+
+    import uvloop  # noqa: F401
+
     from app import check, serve  # noqa: F401
     from archive import frozen
     from storage.audio.worker import _warm_up
@@ -245,4 +250,5 @@ if __name__ == "__main__":
     frozen.FEW = ANY_NUMBER
 
     _warm_up()
+    gc.freeze()  # and that none looks through it
     main()
