@@ -66,7 +66,7 @@ class Schedule:
         pulse, second = IntervalTrigger(seconds=PULSE), IntervalTrigger(seconds=1)
         minute = IntervalTrigger(minutes=1)
         self._add("expiry", self._pulse, pulse)
-        self._add("ledger", self._sequence, second)
+        self._add("ledger", self._sequence, second, next_run_time=datetime.now(UTC))
         self._add("tidy", self._tidy, minute)
         self._add("verify", self._verify, minute)
         self._add("nightly", self._run_night, self._nightly)
@@ -83,9 +83,13 @@ class Schedule:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _add(
-        self, name: str, act: Callable[[], Awaitable[None]], trigger: CronTrigger | IntervalTrigger
+        self,
+        name: str,
+        act: Callable[[], Awaitable[None]],
+        trigger: CronTrigger | IntervalTrigger,
+        **more: datetime,
     ) -> None:
-        self._scheduler.add_job(act, trigger, id=name, name=name)
+        self._scheduler.add_job(act, trigger, id=name, name=name, **more)
 
     async def _pulse(self) -> None:
         now = asyncio.get_running_loop().time()
