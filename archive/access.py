@@ -25,6 +25,9 @@ class Level(StrEnum):
 READERS = frozenset({Level.SUPERVISOR, Level.PRIVACY})
 """Who may find and hear recordings."""
 
+ORIGINALS = frozenset({Level.PRIVACY})
+"""Who may hear what was made silent for everybody else, and have it heard again."""
+
 OPERATORS = frozenset({Level.AUDITOR, Level.ADMIN})
 """Who may look at the archive's workings, and never at a call."""
 

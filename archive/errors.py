@@ -62,6 +62,12 @@ class ConflictError(ArchiveError):
     title = "This call is here already, and it is not the same"
 
 
+class ChangedError(ArchiveError):
+    """The recording is no more as it was when this was begun, or has too little time left."""
+
+    title = "The recording is not as it was"
+
+
 class GoneError(ArchiveError):
     """The recording's year is over, or it was erased before."""
 

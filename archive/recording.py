@@ -99,13 +99,14 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The audio of a call and all that is known of it."""
+    """The audio of a call and all that is known of it; `redacted`: parts of it are silent."""
 
     id: UUID
     source: str
     received_at: datetime
     call: Call
     audio: Audio
+    redacted: bool = False
 
 
 _INSTANT = re.compile(

@@ -93,7 +93,7 @@ async def store(vault: Vault, caller: Caller, attempt: Attempt, spool: Spool) ->
         steps.reached("intended")
         if not named:
             return False
-        await _put(vault, attempt, spool)
+        await put(vault, spool, attempt.header + attempt.details, attempt.timeout)
     except BaseException:
         # Also after an intent whose reply was lost: it would hold the call until its lease ends.
         await asyncio.shield(_give_up(vault, attempt.recording.id, attempt.attempt))
@@ -138,16 +138,15 @@ async def intend(lent: Connection, attempt: Attempt) -> bool:
     return named is not None
 
 
-async def _put(vault: Vault, attempt: Attempt, spool: Spool) -> None:
+async def put(vault: Vault, spool: Spool, head: bytes, timeout: float) -> None:
     """Send the sealed object, once. Raises UnavailableError on any doubt that it arrived whole."""
     identity = spool.seal.identity
-    head = attempt.header + attempt.details
     await vault.objects.put(
         recordings.object_key(identity.expires_on, identity.recording, identity.attempt),
         spool.pieces(head),
         len(head) + sealed_length(spool.size),
         await asyncio.to_thread(spool.md5, head),
-        attempt.timeout,
+        timeout,
     )
     steps.reached("put")
 

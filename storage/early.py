@@ -68,10 +68,11 @@ async def _claim(vault: Vault) -> list[Claim]:
             " (SELECT recording FROM told WHERE act = 'erasure.granted'"
             " AND facts->'keys'->>0 <> facts->'keys'->>1)"
             " AND (r.state = 'stored' OR r.state = 'erasing' AND r.lease_until < archive_now())"
+            " AND (r.redacting_until IS NULL OR r.redacting_until <= archive_now())"
             " LIMIT $1 FOR UPDATE SKIP LOCKED)"
             " UPDATE recording r SET state = 'erasing', epoch = epoch + 1,"
             " lease_until = archive_now() + $2 FROM granted WHERE r.id = granted.id"
-            " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch",
+            " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch, r.redacted",
             BATCH,
             LEASE,
         )

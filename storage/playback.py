@@ -5,11 +5,13 @@ verified. A copy in another format, or the peaks of a waveform, are made from th
 an unnamed file, in a process of their own, and kept nowhere.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from archive import redaction
 from archive.recording import Audio
+from archive.redaction import Span
 from storage.audio.pool import SealedSource
 from storage.recordings import Opened
 from storage.sealing import CHUNK, Seal, chunk_span, sealed_length
@@ -82,17 +84,23 @@ def _samples(audio: Audio) -> int:
 
 @asynccontextmanager
 async def copied(
-    vault: Vault, opened: Opened, to: Format, part: tuple[int, int] | None = None
+    vault: Vault,
+    opened: Opened,
+    to: Format,
+    part: tuple[int, int] | None = None,
+    silent: Sequence[Span] = (),
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """A copy in a format that plays anywhere, streamed while it is made; or a part of a WAV.
 
-    A part costs the decoding of what lies before it, and not its sending.
+    A part costs the decoding of what lies before it, and not its sending. A WAV can be made silent
+    in places.
     """
     audio = opened.recording.audio
     samples = _samples(audio) if wav_size(audio) else None
+    cuts = redaction.cuts(silent, audio.sample_rate)
     async with (
         _at_hand(vault, opened) as source,
-        vault.players.transcode(source, to, samples, part) as pieces,
+        vault.players.transcode(source, to, samples, part, cuts) as pieces,
     ):
         yield pieces
 

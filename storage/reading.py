@@ -21,7 +21,7 @@ from archive.lifecycle import State
 from archive.listening import HOUR, REASON_HOLDS
 from storage import ledger
 from storage.database import Connection, connection
-from storage.recordings import COLUMNS, Opened, from_row, in_scope, scope_terms
+from storage.recordings import COLUMNS, Opened, as_heard, from_row, in_scope, scope_terms
 from storage.vault import Vault
 
 log = logging.getLogger("archive.reading")
@@ -41,9 +41,30 @@ class Act:
 
 
 async def get(
-    vault: Vault, caller: Caller, identifier: UUID, now: datetime, act: Act | None = None
+    vault: Vault,
+    caller: Caller,
+    identifier: UUID,
+    now: datetime,
+    act: Act | None = None,
+    *,
+    original: bool = False,
 ) -> Opened:
-    """The recording of this id; with an `act`, the ledger tells of it before this returns.
+    """The recording of this id as it may be heard and handed out: where a redacted copy stands,
+    that copy in its place, for everybody.
+
+    With an `act`, the ledger tells of it before this returns. `original`: what was sent, all the
+    same; ForbiddenError for who may not hear that. Raises what `let_in` raises.
+    """
+    access.require(caller, access.ORIGINALS if original else access.READERS)
+    row = await let_in(vault, caller, identifier, now, act)
+    opened = from_row if original else as_heard
+    return opened(vault.ring, row, caller.scope)
+
+
+async def let_in(
+    vault: Vault, caller: Caller, identifier: UUID, now: datetime, act: Act | None = None
+) -> asyncpg.Record:
+    """The row of a recording that the caller may know of, once the ledger tells of the act.
 
     Raises NotFoundError for one that never was or that the caller may not know of, GoneError from
     the instant of its expiry, and for who hears it ReasonNeededError and TooManyError. None of
@@ -62,14 +83,18 @@ async def get(
         raise _reason_needed(identifier)
     if act is not None and not row["done"]:
         raise await _used_up(vault, caller, now)
-    return from_row(vault.ring, row, caller.scope)
+    return row
 
 
-async def stands(lent: Connection, identifier: UUID) -> bool:
-    """Whether a recording that is being sent is not being erased meanwhile."""
+async def stands(lent: Connection, caller: Caller, opened: Opened) -> bool:
+    """Whether what is being sent is not being erased meanwhile, and is still what may be heard."""
     return bool(
         await lent.fetchval(
-            "SELECT true FROM recording WHERE id = $1 AND state = 'stored'", identifier
+            "SELECT true FROM recording WHERE id = $1 AND state = 'stored'"
+            " AND (coalesce(redacted, attempt) = $2 OR attempt = $2 AND $3)",
+            opened.recording.id,
+            opened.seal.identity.attempt,
+            caller.level in access.ORIGINALS,
         )
     )
 

@@ -20,6 +20,7 @@ import asyncpg
 from archive import access
 from archive.access import Scope
 from archive.recording import TEXT_FIELDS, Audio, Call, CallType, Direction, Recording
+from archive.redaction import Redaction, Span
 from archive.retention import Expiry
 from storage import numbers
 from storage.keyring import Ring
@@ -27,7 +28,7 @@ from storage.sealing import DamagedError, Identity, Seal
 
 COLUMNS = (
     "r.id, r.source, r.call_type, r.state, r.expires_on, r.expires_at, r.received_at, r.rule,"
-    " r.attempt, r.header, r.details, r.added"
+    " r.attempt, r.header, r.details, r.added, r.redacted, r.redacted_header, r.redacted_details"
 )
 
 
@@ -43,13 +44,15 @@ PLAIN = (
 class Opened:
     """A recording that may be read, with the keys that open its object.
 
-    `offset` is where the sealed chunks begin in the object, in bytes.
+    `offset` is where the sealed chunks begin in the object, in bytes. `redaction`: the object is
+    the redacted copy, and the recording's audio that of the copy.
     """
 
     recording: Recording
     seal: Seal
     object_key: str
     offset: int
+    redaction: Redaction | None = None
 
 
 def object_key(expires_on: date, recording: UUID, attempt: UUID) -> str:
@@ -206,3 +209,60 @@ def from_row(ring: Ring, row: asyncpg.Record, scope: Scope = access.EVERYTHING) 
         raise DamagedError("the row has terms that are not of what was sealed")
     key = object_key(row["expires_on"], row["id"], row["attempt"])
     return Opened(recording, seal, key, len(row["header"]) + len(details))
+
+
+REDACTED = b"redacted"
+"""The kind of the details of a redacted copy, by which its object is told from an original."""
+
+
+def to_redacted(redaction: Redaction, audio: Audio) -> bytes:
+    """All that is known of a redacted copy, as it is sealed into the row and the object's head."""
+    known = {
+        "v": 1,
+        "made_at": redaction.made_at.isoformat(),
+        "reason": redaction.reason,
+        "spans": [[each.start, each.stop, each.channel] for each in redaction.spans],
+        "bytes": audio.bytes,
+        "sha256": audio.sha256,
+    }
+    return json.dumps(known, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def from_redacted(plain: bytes, original: Audio) -> tuple[Redaction, Audio]:
+    """Read what `to_redacted` wrote: a copy is a WAV as long as the original."""
+    known = json.loads(plain)
+    spans = tuple(Span(*each) for each in known["spans"])
+    redaction = Redaction(datetime.fromisoformat(known["made_at"]), spans, known["reason"])
+    return redaction, replace(
+        original,
+        bytes=known["bytes"],
+        sha256=known["sha256"],
+        codec="pcm_s16le",
+        container="wav",
+        flaws=(),
+    )
+
+
+def as_heard(ring: Ring, row: asyncpg.Record, scope: Scope = access.EVERYTHING) -> Opened:
+    """What is heard of a stored row by whoever may hear it: the redacted copy, where one stands.
+
+    Raises DamagedError when it was tampered with.
+    """
+    whole = from_row(ring, row, scope)
+    return whole if row["redacted"] is None else copy_of(ring, row, whole)
+
+
+def copy_of(ring: Ring, row: asyncpg.Record, whole: Opened) -> Opened:
+    """The redacted copy that stands for a recording. One that is lost is not there to be heard."""
+    identity = Identity(row["expires_on"], row["id"], row["redacted"])
+    key = object_key(row["expires_on"], row["id"], row["redacted"])
+    header, details = row["redacted_header"], row["redacted_details"]
+    recording = replace(whole.recording, redacted=True)
+    if header is None:
+        return Opened(recording, Seal.new(identity), key, 0)
+    seal = Seal.unwrap(header, ring.day_key(row["expires_on"]))
+    if seal.identity != identity:
+        raise DamagedError("the row holds the header of another copy")
+    redaction, audio = from_redacted(seal.open_details(details, REDACTED), whole.recording.audio)
+    recording = replace(recording, audio=audio)
+    return Opened(recording, seal, key, len(header) + len(details), redaction)

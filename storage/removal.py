@@ -52,6 +52,7 @@ class Claim:
     expires_at: datetime
     rule: str
     epoch: int
+    redacted: UUID | None = None
 
     @property
     def prefix(self) -> str:
@@ -139,6 +140,7 @@ _FIRST = datetime(1, 1, 2, tzinfo=UTC), UUID(int=0)
 _DUE = (
     "expires_at <= (SELECT archive_now()) AND state IN ('stored', 'erasing')"
     " AND (state = 'stored' OR lease_until < (SELECT archive_now()))"
+    " AND (redacting_until IS NULL OR redacting_until <= (SELECT archive_now()))"
 )
 
 
@@ -163,7 +165,7 @@ async def _claimed(lent: Connection, ids: Sequence[UUID], limit: int) -> list[Cl
         f" AND {BORNE_OUT} ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
         " UPDATE recording r SET state = 'erasing', epoch = epoch + 1,"
         " lease_until = archive_now() + $3, call_hash = NULL FROM due WHERE r.id = due.id"
-        " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch,"
+        " RETURNING r.id, r.attempt, r.expires_on, r.expires_at, r.rule, r.epoch, r.redacted,"
         " archive_now() AS now",
         ids,
         limit,
@@ -188,7 +190,12 @@ async def erase(vault: Vault, claims: Sequence[Claim]) -> Outcome:
 
 
 async def _erase_day(vault: Vault, claims: list[Claim], outcome: Outcome) -> None:
-    keys = [object_key(claim.expires_on, claim.id, claim.attempt) for claim in claims]
+    keys = [
+        object_key(claim.expires_on, claim.id, attempt)
+        for claim in claims
+        for attempt in (claim.attempt, claim.redacted)
+        if attempt
+    ]
     try:
         left = await emptied(vault, [claim.prefix for claim in claims], keys)
     except UnavailableError:
@@ -296,11 +303,14 @@ def _evidence(claim: Claim, *, versions: bool) -> dict[str, object]:
     """What the ledger tells of an erasure: when it was due, which key went, how it was looked.
 
     `attempt` is the id of the recording's own key, of which the row had the only copy outside the
-    object. `listed` is what the store was asked for under its prefix, and did not have.
+    object, and `redacted` that of its redacted copy's, if it had one.
+    `listed` is what the store was asked for under its prefix, and did not have.
     """
     expiry = Expiry(claim.expires_at, claim.expires_on, claim.rule)
-    attempt = str(claim.attempt)
-    return {**ledger.due(expiry), "attempt": attempt, "absent": absent(versions=versions)}
+    keys = {"attempt": str(claim.attempt)}
+    if claim.redacted:
+        keys["redacted"] = str(claim.redacted)
+    return {**ledger.due(expiry), **keys, "absent": absent(versions=versions)}
 
 
 def absent(*, versions: bool) -> list[str]:

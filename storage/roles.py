@@ -63,7 +63,9 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         **_PEOPLE,
         "access_key": _KEYS,
         "team": "SELECT",
-        "recording": "SELECT",
+        "recording": "SELECT, UPDATE (redacted, redacted_at, redacted_bytes, redacted_header,"
+        " redacted_details, redacting_until)",
+        "redaction_attempt": "SELECT, INSERT, DELETE",
         "holder": "SELECT",
         "glass": "SELECT, INSERT (id, reader, approver, lasts), UPDATE (granted_at, until,"
         " ended_at)",
@@ -95,6 +97,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "archive": "SELECT, UPDATE (clock_mark, released_through, hold)",
         "recording": "SELECT, UPDATE (state, epoch, lease_until, call_hash, direction, added,"
         " verified_at, damaged_at), DELETE",
+        "redaction_attempt": "SELECT, UPDATE (lease_until, swept), DELETE",
         "term": "SELECT, INSERT, DELETE",
         "upload": "SELECT (id, place, expires_at, recording), DELETE",
         "cdr": "SELECT, UPDATE (recording, details), DELETE",

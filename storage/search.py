@@ -24,7 +24,7 @@ from archive.search import SEALED_FILTERS, Place, Query
 from storage import ledger, numbers
 from storage.database import Connection, connection
 from storage.keyring import Ring
-from storage.recordings import COLUMNS, from_row, in_scope, scope_terms, term
+from storage.recordings import COLUMNS, as_heard, in_scope, scope_terms, term
 from storage.vault import Vault
 
 _STRIDES = (4, 16, 64)
@@ -58,7 +58,7 @@ async def find(vault: Vault, caller: Caller, query: Query, now: datetime) -> Pag
         await lent.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         await ledger.record(lent, caller.id, "searched", sealed=asked)
         rows = await _rows(lent, vault.ring, narrowed, caller.scope, now)
-    items = [from_row(vault.ring, row, caller.scope).recording for row in rows[: query.limit]]
+    items = [as_heard(vault.ring, row, caller.scope).recording for row in rows[: query.limit]]
     more = len(rows) > query.limit
     last = items[-1] if items else None
     return Page(items, Place(last.call.started_at, last.id) if more and last else None)

@@ -8,6 +8,7 @@ import os
 import signal
 
 INTAKE = ("received", "intended", "put", "committed")
+REDACTION = ("named", "put", "redacted")
 UPLOAD = ("synced", "kept", "became")
 ERASURE = ("claimed", "removed", "absent", "erased")
 LEDGER = ("sequenced",)

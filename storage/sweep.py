@@ -6,6 +6,7 @@ from itertools import groupby
 from uuid import UUID
 
 from archive.errors import UnavailableError
+from storage import redactions
 from storage.database import connection
 from storage.recordings import prefix
 from storage.removal import BATCH, LEASE, emptied
@@ -39,6 +40,7 @@ async def run(vault: Vault, limit: int = BATCH) -> int:
     collected = 0
     for _, group in groupby(swept, key=lambda row: row[0].split("/", 1)[0]):
         collected += await _collect(vault, list(group))
+    await redactions.collect(vault, limit)
     return collected
 
 

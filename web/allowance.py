@@ -25,7 +25,7 @@ class Allowance:
     """The time in which an answer may be sent; its end is a TimeoutError where it was entered."""
 
     def __init__(self, visit: Visit, opened: Opened) -> None:
-        self._visit, self._recording = visit, opened.recording
+        self._visit, self._opened = visit, opened
         left = (opened.recording.call.expiry.at - visit.now).total_seconds()
         self._limit = asyncio.timeout_at(visit.seen + left)
         self._revoked = False
@@ -54,7 +54,7 @@ class Allowance:
             return UnauthenticatedError("The key was revoked just now, or cannot be looked up.")
         return GoneError(
             "Its period has just ended. It cannot be brought back.",
-            recording=str(self._recording.id),
+            recording=str(self._opened.recording.id),
         )
 
     async def _look(self) -> None:
@@ -70,10 +70,10 @@ class Allowance:
         vault = self._visit.vault
         try:
             async with asyncio.timeout(PATIENCE), connection(vault.pool) as lent:
-                login, recording = self._visit.login, self._recording
+                login, opened = self._visit.login, self._opened
                 holds = sessions.holds if login.session else credentials.holds
                 return await holds(
-                    lent, vault.ring, login, recording.call
-                ) and await reading.stands(lent, recording.id)
+                    lent, vault.ring, login, opened.recording.call
+                ) and await reading.stands(lent, login.caller, opened)
         except Exception:  # a question without an answer is no yes
             return False

@@ -31,6 +31,7 @@ STATUS: dict[type[errors.ArchiveError], tuple[int, str]] = {
     errors.NotFoundError: (404, "not-found"),
     errors.ConflictError: (409, "conflict"),
     errors.OffsetError: (409, "offset"),
+    errors.ChangedError: (409, "changed"),
     errors.GoneError: (410, "gone"),
     errors.VersionError: (412, "version"),
     errors.TooLargeError: (413, "too-large"),

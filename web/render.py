@@ -49,6 +49,7 @@ def recording(recording: Recording, policy: Policy) -> dict[str, object]:
         "codec": audio.codec,
         "container": audio.container,
         "flaws": list(audio.flaws),
+        "redacted": recording.redacted,
         "why": retention.explain(call.started_at, expiry.at, expiry.rule, policy.zone),
     }
 

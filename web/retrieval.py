@@ -6,11 +6,12 @@ being sent is cut off; so is one whose key was revoked.
 """
 
 import asyncio
+import hashlib
 import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import get_args
 
@@ -19,6 +20,7 @@ from aiohttp import hdrs, web
 from archive import talk
 from archive.access import READERS
 from archive.errors import MalformedError, RangeError
+from archive.redaction import Span
 from archive.search import Query
 from storage import numbers, playback, reading, search
 from storage.reading import Act
@@ -32,6 +34,7 @@ from web import (
     openapi,
     pages,
     reasons,
+    redactions,
     render,
     sign_in,
 )
@@ -69,6 +72,7 @@ def routes() -> list[Route | OpenRoute]:
         Route("HEAD", f"{one}/audio", READERS, audio_head),
         Route("GET", f"{one}/waveform", READERS, waveform),
         Route("POST", f"{one}/reasons", READERS, reasons.give),
+        *redactions.routes(),
         *glass.readers_routes(),
         *certificates.routes(READERS),
         *finding.routes(),
@@ -104,18 +108,21 @@ async def find(request: web.Request, visit: Visit) -> web.Response:
 
 async def show(request: web.Request, visit: Visit) -> web.Response:
     """`GET /v1/recordings/{id}`: all that is known of a recording."""
-    recording = (await _open(request, visit, Act("viewed", {}))).recording
+    recording = (await _open(request, visit, _act(request, "viewed", {}))).recording
     body = render.recording(recording, visit.vault.policy)
     return render.data(body, Sunset=render.sunset(recording))
 
 
 async def audio(request: web.Request, visit: Visit) -> web.StreamResponse:
-    """`GET /v1/recordings/{id}/audio`: the bytes as they were sent, or a copy."""
+    """`GET /v1/recordings/{id}/audio`: the bytes as they were sent, or a copy.
+
+    Where a redacted copy stands, that is what everybody hears.
+    """
     wanted = _format(request)
     span = request.headers.get(hdrs.RANGE, "").strip()
     # The ledger keeps for ever what it is given: never a header as it was sent.
     facts = {"format": wanted or "original", "range": span if _RANGE.fullmatch(span) else ""}
-    opened = await _open(request, visit, Act("listened", facts, True, reasons.of(request)))
+    opened = await _open(request, visit, _act(request, "listened", facts, hears=True))
     if wanted:
         return await _send_copy(request, visit, opened, wanted)
     return await _send_original(request, visit, opened)
@@ -128,7 +135,8 @@ async def audio_head(request: web.Request, visit: Visit) -> web.Response:
         await reading.require_reason(visit.vault, visit.caller, opened, visit.now)
     wanted = _format(request)
     size = _copy_size(opened, wanted) if wanted else opened.recording.audio.bytes
-    headers = _copy_headers(opened, wanted) if wanted else _original_headers(opened)
+    silent = redactions.silent(request, opened)
+    headers = _copy_headers(opened, wanted, silent) if wanted else _original_headers(opened)
     if size is not None:
         headers[hdrs.CONTENT_LENGTH] = str(size)
     return web.Response(headers=headers)
@@ -139,7 +147,7 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     text = request.query.get("points", str(_POINTS))
     if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST_POINTS):
         raise MalformedError(f"`points` is a whole number from 1 to {_MOST_POINTS}.")
-    opened = await _open(request, visit, Act("listened", {"format": "waveform"}))
+    opened = await _open(request, visit, _act(request, "listened", {"format": "waveform"}))
     allowance = Allowance(visit, opened)
     try:
         async with allowance:
@@ -160,13 +168,24 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     )
 
 
+def _act(
+    request: web.Request, name: str, facts: Mapping[str, object], *, hears: bool = False
+) -> Act:
+    told = {**facts, "version": "original"} if redactions.original(request) else facts
+    return Act(name, told, hears, reasons.of(request) if hears else None)
+
+
 async def _open(request: web.Request, visit: Visit, act: Act | None) -> Opened:
-    identifier = render.identifier(request)
-    return await reading.get(visit.vault, visit.caller, identifier, visit.now, act)
+    identifier, original = render.identifier(request), redactions.original(request)
+    return await reading.get(
+        visit.vault, visit.caller, identifier, visit.now, act, original=original
+    )
 
 
 def _format(request: web.Request) -> playback.Format | None:
     wanted = request.query.get("format")
+    if "silent" in request.query and wanted != "wav":
+        raise MalformedError("Parts that are `silent` in this answer alone come as `format=wav`.")
     for known in get_args(playback.Format):
         if wanted == known:
             return known  # type: ignore[no-any-return]
@@ -198,13 +217,14 @@ def _ranged(headers: dict[str, str], span: tuple[int, int] | None, size: int) ->
 async def _send_copy(
     request: web.Request, visit: Visit, opened: Opened, wanted: playback.Format
 ) -> web.StreamResponse:
-    headers, size = _copy_headers(opened, wanted), _copy_size(opened, wanted)
+    silent = redactions.silent(request, opened)
+    headers, size = _copy_headers(opened, wanted, silent), _copy_size(opened, wanted)
     if size is None:
         span, response = None, web.StreamResponse(headers=headers)
     else:
         span = _range(request, headers[hdrs.ETAG], size)
         response = _ranged(headers, span, size)
-    copy = playback.copied(visit.vault, opened, wanted, span)
+    copy = playback.copied(visit.vault, opened, wanted, span, silent)
     return await _stream(request, visit, opened, response, copy)
 
 
@@ -304,11 +324,14 @@ def _original_headers(opened: Opened) -> dict[str, str]:
     }
 
 
-def _copy_headers(opened: Opened, wanted: playback.Format) -> dict[str, str]:
+def _copy_headers(
+    opened: Opened, wanted: playback.Format, silent: Sequence[Span]
+) -> dict[str, str]:
     headers = _headers(opened, wanted)
     if _copy_size(opened, wanted) is not None:
+        parts = hashlib.sha256(repr(silent).encode()).hexdigest()[:32] if silent else wanted
         headers[hdrs.ACCEPT_RANGES] = "bytes"
-        headers[hdrs.ETAG] = f'"{opened.recording.audio.sha256}-{wanted}"'
+        headers[hdrs.ETAG] = f'"{opened.recording.audio.sha256}-{parts}"'
     return headers
 
 

@@ -19,12 +19,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from archive.errors import NotAudioError, TooLargeError, UnavailableError
+from archive.redaction import Cut
 from storage.audio.facts import AudioFacts, SealedSource
 from storage.audio.sandbox import Sandbox
 from storage.sealing import DamagedError
@@ -170,10 +171,12 @@ class AudioPool:
         to: Format,
         samples: int | None = None,
         part: tuple[int, int] | None = None,
+        cuts: Sequence[Cut] = (),
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A copy in another format, piece by piece, while it is made; see `render.transcode`.
 
-        A `part` of a WAV of so many samples is its bytes from the first to before the second.
+        A `part` of a WAV of so many samples is its bytes from the first to before the second. A WAV
+        is silent where a cut is.
 
         Leaving the context ends the work at once. Raises NotAudioError if there is nothing to
         decode, UnavailableError if the worker fails on the way.
@@ -187,6 +190,7 @@ class AudioPool:
             "samples": samples,
             "start": start,
             "stop": stop,
+            "cuts": list(cuts),
         }
         async with self._worker() as worker:
             yield _pieces(worker, _complete(job, source, 3600), source)

@@ -7,7 +7,7 @@ a minute. pydub sees only PCM that is already decoded; its own ways of opening a
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -19,6 +19,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
+from archive.redaction import Cut
 from storage.audio.decode import Track
 from storage.audio.wave import pcm_header
 
@@ -138,15 +139,22 @@ def waveform(track: Track, points: int) -> list[list[int]]:
     return peaks.points(points)
 
 
-def transcode(track: Track, to: Format, write: Write, samples: int | None = None) -> None:
+def transcode(
+    track: Track,
+    to: Format,
+    write: Write,
+    samples: int | None = None,
+    cuts: Sequence[Cut] = (),
+) -> None:
     """Send a copy in another format to `write`, piece by piece.
 
     A WAV keeps rate and channels, and its header says the exact length where the source's samples
     can be computed (PCM, G.711, GSM, G.729), or were counted before (`samples`, which it then has);
-    elsewhere it says 0xFFFFFFFF. MP3 and Ogg Opus have one channel or two.
+    elsewhere it says 0xFFFFFFFF. It is silent where a cut is. MP3 and Ogg Opus have one channel or
+    two.
     """
     if to == "wav":
-        _to_wav(track, write, track.samples if samples is None else samples)
+        _to_wav(track, write, track.samples if samples is None else samples, cuts)
     else:
         _encode(track, to, write)
 
@@ -155,7 +163,9 @@ class _EnoughError(Exception):
     """What was asked for is written."""
 
 
-def wav_part(track: Track, samples: int, start: int, stop: int, write: Write) -> None:
+def wav_part(
+    track: Track, samples: int, start: int, stop: int, write: Write, cuts: Sequence[Cut] = ()
+) -> None:
     """Send the bytes `start` to `stop` (exclusive) of the WAV of so many samples.
 
     What lies before is decoded and let go: no decoder begins in the middle and gives the same.
@@ -172,21 +182,22 @@ def wav_part(track: Track, samples: int, start: int, stop: int, write: Write) ->
             raise _EnoughError
 
     with suppress(_EnoughError):
-        _to_wav(track, within, samples)
+        _to_wav(track, within, samples, cuts)
 
 
-def _to_wav(track: Track, write: Write, samples: int | None) -> None:
+def _to_wav(track: Track, write: Write, samples: int | None, cuts: Sequence[Cut]) -> None:
     rate, layout = track.stream.rate, track.stream.layout
     block = 2 * layout.nb_channels
     left = None if samples is None else samples * block
-    batch = io.BytesIO()
+    at, batch = 0, io.BytesIO()
     batch.write(pcm_header(rate, layout.nb_channels, samples))
     for frame in _pcm(track, rate, layout.nb_channels, layout.name):
         piece = _bytes(frame)
         if left is not None:
             piece = piece[:left]
             left -= len(piece)
-        batch.write(piece)
+        batch.write(silenced(piece, at, rate, layout.nb_channels, cuts))
+        at += len(piece) // block
         if batch.tell() >= _BATCH:
             write(batch.getvalue())
             batch = io.BytesIO()
@@ -194,6 +205,28 @@ def _to_wav(track: Track, write: Write, samples: int | None) -> None:
     while left:  # damaged frames gave nothing; the header's promise is kept with silence
         write(bytes(min(left, _BATCH)))
         left -= min(left, _BATCH)
+
+
+def silenced(
+    pcm: memoryview, first: int, rate: int, channels: int, cuts: Sequence[Cut]
+) -> bytes | memoryview:
+    """Interleaved samples, of which the first is number `first`, silent where a cut is."""
+    count = len(pcm) // (2 * channels)
+    here = [cut for cut in cuts if cut[0] < first + count and cut[1] > first]
+    if not here:
+        return pcm
+    whole = AudioSegment(data=bytes(pcm), sample_width=2, frame_rate=rate, channels=channels)
+    lanes = whole.split_to_mono()
+    for start, stop, channel in here:
+        begin, end = max(start - first, 0), min(stop - first, count)
+        silence = AudioSegment(
+            data=bytes(2 * (end - begin)), sample_width=2, frame_rate=rate, channels=1
+        )
+        for number in range(channels) if channel is None else (channel,):
+            lane = lanes[number]
+            before, after = lane.get_sample_slice(0, begin), lane.get_sample_slice(end, count)
+            lanes[number] = before + silence + after
+    return bytes(AudioSegment.from_mono_audiosegments(*lanes).raw_data)
 
 
 class _Sink(io.RawIOBase):

@@ -90,7 +90,7 @@ def _warm_up() -> None:
     formats: tuple[Format, ...] = ("wav", "mp3", "ogg")
     for to in formats:
         with open_track(io.BytesIO(silence), len(silence), None, NAMES) as track:
-            transcode(track, to, io.BytesIO().write)
+            transcode(track, to, io.BytesIO().write, cuts=[(1, 2, None)])
     with open_track(io.BytesIO(silence), len(silence), None, NAMES) as track:
         waveform(track, 10)
     with open_track(io.BytesIO(silence), len(silence), None, NAMES) as track:
@@ -151,9 +151,9 @@ def _work(control: socket.socket, job: Mapping[str, Any], reader: BinaryIO) -> o
                 control.send(DATA + piece[start : start + PACKET])
 
         if job["do"] == "wav part":
-            wav_part(track, job["samples"], job["start"], job["stop"], send)
+            wav_part(track, job["samples"], job["start"], job["stop"], send, job["cuts"])
         else:
-            transcode(track, job["to"], send, job["samples"])
+            transcode(track, job["to"], send, job["samples"], job["cuts"])
         return None
 
 

@@ -437,6 +437,12 @@ BEGIN
         NEW.added := NULL;
         NEW.verified_at := NULL;
         NEW.damaged_at := NULL;
+        NEW.redacted := NULL;
+        NEW.redacted_at := NULL;
+        NEW.redacted_bytes := NULL;
+        NEW.redacted_header := NULL;
+        NEW.redacted_details := NULL;
+        NEW.redacting_until := NULL;
     END IF;
     RETURN NEW;
 END $$;
@@ -466,3 +472,34 @@ CREATE TRIGGER ledger_waiting_decided BEFORE INSERT ON ledger_waiting FOR EACH R
     WHEN (NEW.act IN ('erasure.asked', 'erasure.granted', 'fuse.release_asked', 'fuse.released',
         'fuse.let_go', 'retention.asked', 'retention.changed'))
     EXECUTE FUNCTION decide();
+
+-- The redacted copy that stands for a recording: its object's name, when it was made, how long its
+-- audio is, and its head. One that has a name and no head is lost: nobody hears the original instead.
+-- `redacting_until`: a copy is being stored until then, at the latest, and nothing is erased meanwhile.
+ALTER TABLE recording
+    ADD COLUMN redacted uuid,
+    ADD COLUMN redacted_at timestamptz,
+    ADD COLUMN redacted_bytes bigint,
+    ADD COLUMN redacted_header bytea,
+    ADD COLUMN redacted_details bytea,
+    ADD COLUMN redacting_until timestamptz,
+    ADD CHECK ((redacted IS NULL) = (redacted_at IS NULL)),
+    ADD CHECK (num_nulls(redacted_bytes, redacted_header, redacted_details) IN (0, 3)),
+    ADD CHECK (redacted IS NOT NULL OR redacted_header IS NULL),
+    ADD CHECK (redacting_until <= expires_at),
+    ADD CHECK (state <> 'erased' OR num_nonnulls(redacted, redacted_at, redacted_bytes,
+        redacted_header, redacted_details, redacting_until) = 0);
+CREATE INDEX recording_redacted ON recording (redacted_at)
+    WHERE state = 'stored' AND redacted IS NOT NULL;
+
+-- Objects of redacted copies that do not stand: one that is being stored (`swept` 0), and those that
+-- are to be removed, for the first time (1) or once more a day later (2).
+CREATE TABLE redaction_attempt (
+    id uuid PRIMARY KEY,
+    recording uuid NOT NULL,
+    expires_on date NOT NULL,
+    lease_until timestamptz NOT NULL,
+    swept smallint NOT NULL DEFAULT 0 CHECK (swept BETWEEN 0 AND 2)
+);
+CREATE INDEX redaction_attempt_due ON redaction_attempt (lease_until);
+CREATE INDEX redaction_attempt_recording ON redaction_attempt (recording);

@@ -5,18 +5,17 @@ does not grow with the archive. While uploads and erasures go on, the two are ne
 moment, so a difference is only a suspicion, and is looked at again before it is told.
 """
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from archive.lifecycle import State
-from storage import attempts, ledger, recordings
+from storage import attempts, ledger
 from storage.database import connection
 from storage.holdings import Holding
 from storage.objects import SKEW, MissingObjectError
-from storage.sealing import sealed_length
-from storage.upkeep import strays
+from storage.upkeep import listed, strays
+from storage.upkeep.listed import Row
 from storage.upkeep.strays import Stray, Why
 from storage.vault import Vault
 
@@ -29,7 +28,6 @@ HELD = 10_000
 OURS = ("ledger/", "check/")
 """What the archive itself keeps in the bucket besides recordings."""
 
-_PAGE = 1000
 _ASKED = 200
 
 
@@ -95,33 +93,13 @@ class Report:
         }
 
 
-@dataclass(slots=True)
-class _Row:
-    """What a row says of its object: where it is and, in bytes, how long.
-
-    `over`: its time has run out. `whole`: its object was seen.
-    """
-
-    id: UUID
-    state: str
-    key: str
-    length: int
-    over: bool
-    whole: bool = False
-
-    @property
-    def name(self) -> str:
-        """What follows the day in the names of all its objects."""
-        return f"{self.id}/"
-
-
 class Comparison:
     """One walk: what it saw so far, and what it still has to ask about."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._closed: set[date] = set()
-        self._missing: list[_Row] = []
+        self._missing: list[Row] = []
         self._nameless: list[tuple[UUID, Holding]] = []
         self.report = Report()
         self.doomed: list[Stray] = []
@@ -143,7 +121,7 @@ class Comparison:
 
     async def _side_by_side(self, day: date) -> None:
         folder = f"{day.isoformat()}/"
-        rows = _rows(self._vault, day)
+        rows = listed.rows(self._vault, day)
         row = await anext(rows, None)
         async for holding in self._vault.objects.walk(folder):
             self.report.objects += 1
@@ -152,14 +130,14 @@ class Comparison:
                 await self._passed(row)
                 row = await anext(rows, None)
             if row is not None and rest.startswith(row.name):
-                self._judge(day, holding, row)
+                await self._judge(day, holding, row)
             else:
                 await self._judge_alone(day, holding)
         while row is not None:
             await self._passed(row)
             row = await anext(rows, None)
 
-    def _judge(self, day: date, holding: Holding, row: _Row) -> None:
+    async def _judge(self, day: date, holding: Holding, row: Row) -> None:
         """Decide on an object under the name of a recording that has a row."""
         if day in self._closed:
             self._doom(Stray(holding, Why.DAY_CLOSED, row.id))
@@ -169,12 +147,15 @@ class Comparison:
             self._doom(Stray(holding, Why.ABANDONED, row.id))
         elif row.state != State.STORED:
             return
-        elif holding.key != row.key:
-            self.report.unknown.add(holding.key)
-        elif not holding.latest:
-            self.report.versions += 1
-        elif holding.kind != "marker":
-            row.whole = holding.size in (row.length, -1)
+        elif named := next(
+            (one for one in (row, row.copy) if one and holding.key == one.key), None
+        ):
+            if not holding.latest:
+                self.report.versions += 1
+            elif holding.kind != "marker":
+                named.whole = holding.size in (named.length, -1)
+        else:
+            await self._ask_copy(holding)
 
     async def _judge_alone(self, day: date, holding: Holding) -> None:
         """Decide on an object that no row seems to name."""
@@ -189,15 +170,16 @@ class Comparison:
             if len(self._nameless) >= _ASKED:
                 await self._ask_nameless()
 
-    async def _passed(self, row: _Row) -> None:
+    async def _passed(self, row: Row) -> None:
         """Take leave of a row: all objects under its name have been seen."""
         if row.state != State.STORED:
             return
         self.report.recordings += 1
-        if not row.whole:
-            self._missing.append(row)
-            if len(self._missing) >= _ASKED:
-                await self._ask_missing()
+        for each in (row, row.copy):
+            if each and not each.whole:
+                self._missing.append(each)
+        if len(self._missing) >= _ASKED:
+            await self._ask_missing()
 
     def _doom(self, stray: Stray) -> None:
         self.report.due[stray.why] += 1
@@ -210,6 +192,21 @@ class Comparison:
         for row in rows:
             if not await _is_whole(self._vault, row) and await _is_stored(self._vault, row):
                 self.report.lost.add(str(row.id))
+
+    async def _ask_copy(self, holding: Holding) -> None:
+        """Tell as unknown what is no redacted copy, neither one that stands now nor another that is
+        being stored or is to go.
+        """
+        parts = strays.parse(holding.key)
+        async with connection(self._vault.pool) as lent:
+            known = parts and await lent.fetchval(
+                "SELECT EXISTS (SELECT FROM redaction_attempt WHERE id = $2)"
+                " OR EXISTS (SELECT FROM recording WHERE id = $1 AND redacted = $2)",
+                parts[1],
+                parts[2],
+            )
+        if not known:
+            self.report.unknown.add(holding.key)
 
     async def _ask_nameless(self) -> None:
         """Tell as unknown what still has no row: it may have come in after its page was read.
@@ -275,31 +272,7 @@ async def _stored_days(vault: Vault) -> list[date]:
     return [row["expires_on"] for row in rows]
 
 
-async def _rows(vault: Vault, day: date) -> AsyncGenerator[_Row, None]:
-    """The rows of a day in the order of their ids, which is that of their objects' names."""
-    after = UUID(int=0)
-    while True:
-        async with connection(vault.pool) as lent:
-            page = await lent.fetch(
-                "SELECT id, attempt, state, bytes, length(header) + length(details) AS head,"
-                " coalesce(lease_until < (SELECT archive_now()), false) AS over FROM recording"
-                " WHERE expires_on = $1 AND id > $2 ORDER BY id LIMIT $3",
-                day,
-                after,
-                _PAGE,
-            )
-        for row in page:
-            key, length = "", 0
-            if row["state"] == State.STORED:
-                key = recordings.object_key(day, row["id"], row["attempt"])
-                length = row["head"] + sealed_length(row["bytes"])
-            yield _Row(row["id"], row["state"], key, length, row["over"])
-        if len(page) < _PAGE:
-            return
-        after = page[-1]["id"]
-
-
-async def _is_whole(vault: Vault, row: _Row) -> bool:
+async def _is_whole(vault: Vault, row: Row) -> bool:
     """Look at one object: can its last byte be had, and is it of the right length?"""
     try:
         async with vault.objects.get(row.key, row.length - 1, row.length) as pieces:
@@ -311,12 +284,13 @@ async def _is_whole(vault: Vault, row: _Row) -> bool:
     return all(one.size in (row.length, -1) for one in shown if one.kind != "marker")
 
 
-async def _is_stored(vault: Vault, row: _Row) -> bool:
+async def _is_stored(vault: Vault, row: Row) -> bool:
     async with connection(vault.pool) as lent:
         return bool(
             await lent.fetchval(
                 "SELECT EXISTS (SELECT FROM recording WHERE id = $1 AND state = 'stored'"
-                " AND expires_at > archive_now())",
+                " AND expires_at > archive_now() AND $2 IN (attempt::text, redacted::text))",
                 row.id,
+                row.key.rsplit("/", 1)[1],
             )
         )

@@ -13,7 +13,9 @@ since, and has rows of some that were erased since. In this order:
    and both become rows.
 3. What is told as stored and has neither row nor object is told as erased if it was due, for then
    only the telling was lost; and else it is lost. *The ledger leaves nothing out that came due.*
-4. The archive is free again, and erasing is held until people who have looked release it.
+4. The redacted copies of recordings stand again where the ledger says so (`storage.upkeep.copies`).
+   *What nobody was to hear is heard by nobody.*
+5. The archive is free again, and erasing is held until people who have looked release it.
 
 An object that does not open, or is not whole, is put on the list and left alone. What is in it
 besides its head the verifying job looks at.
@@ -27,30 +29,19 @@ from datetime import date
 from uuid import UUID
 
 from archive.certificate import BEGIN
-from archive.errors import UnavailableError
 from storage import attempts, clocks, frozen, ledger, recordings, removal, steps, tree
 from storage.attempts import Attempt
 from storage.database import Connection, connection
 from storage.holdings import Holding
 from storage.objects import MissingObjectError
-from storage.sealing import (
-    HEADER,
-    DamagedError,
-    Identity,
-    Seal,
-    details_length,
-    sealed_length,
-)
-from storage.upkeep import mark, replay
+from storage.sealing import DamagedError, Identity, Seal, sealed_length
+from storage.upkeep import copies, heads, mark, replay
 from storage.upkeep.comparison import Names
 from storage.upkeep.replay import Replayed
 from storage.upkeep.strays import parse
 from storage.vault import Vault
 
 log = logging.getLogger("archive.rebuild")
-
-HEAD = 4096
-"""Bytes in which the head of nearly every object lies whole."""
 
 _PAGE = 200
 _AT_ONCE = 16
@@ -61,8 +52,9 @@ class Report:
     """What one run did: the ledger's part, then how many objects were looked at and became rows.
 
     `over` are of recordings that were erased; `strange` do not open, are not whole, or are of a
-    call that another object stands for. `told` recordings are told as erased whose erasing was not
-    told. `lost` ones were acknowledged, are not due, and nothing is left of them.
+    call that another object stands for. `aside` are those that may be redacted copies. `told`
+    recordings are told as erased whose erasing was not told. `lost` ones were acknowledged, are not
+    due, and nothing is left of them, or of the redacted copy that stood for them.
     """
 
     replayed: Replayed
@@ -72,6 +64,7 @@ class Report:
     told: int = 0
     strange: Names = field(default_factory=Names)
     lost: Names = field(default_factory=Names)
+    aside: list[Holding] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -115,6 +108,7 @@ async def run(vault: Vault) -> Report:
             later += await _rebuild(vault, page, report, told=True)
     for start in range(0, len(later), _PAGE):
         await _rebuild(vault, later[start : start + _PAGE], report, told=False)
+    await copies.settle(vault, report.aside, report.strange, report.lost)
     await _tell(vault, report)
     steps.reached("rebuilt")
     async with connection(vault.pool) as lent, lent.transaction():
@@ -151,15 +145,16 @@ async def _rebuild(
             report.strange.add(holding.key)
     async with connection(vault.pool) as lent:
         ids = list(named.values())
-        rows = await lent.fetch("SELECT id FROM recording WHERE id = ANY($1)", ids)
+        rows = await lent.fetch("SELECT id, attempt FROM recording WHERE id = ANY($1)", ids)
         fates = await ledger.fates(lent, ids)
-    known = {row["id"] for row in rows}
+    known = {row["id"]: row["attempt"] for row in rows}
     wanted, later = [], []
     for holding, identifier in named.items():
         if fates.get(identifier) == "erased":
             report.over += 1
         elif identifier in known:
-            continue
+            if not holding.key.endswith(str(known[identifier])):
+                report.aside.append(holding)
         elif told and identifier not in fates:
             later.append(holding)
         else:
@@ -206,7 +201,9 @@ async def _store(vault: Vault, wanted: Sequence[Holding], report: Report) -> Non
     made: set[UUID] = set()
     async with connection(vault.pool) as lent, lent.transaction():
         for holding, attempt in zip(wanted, opened, strict=True):
-            if attempt is None or attempt.recording.id in made:
+            if attempt is None:
+                report.aside.append(holding)
+            elif attempt.recording.id in made:
                 report.strange.add(holding.key)
             elif await _named(vault, lent, attempt):
                 await attempts.make_stored(lent, ledger.SYSTEM, attempt, "rebuilt")
@@ -242,7 +239,7 @@ async def _read(vault: Vault, holding: Holding) -> Attempt | None:
     """What an object's head says of its recording; None if it is not to be believed."""
     day, recording, attempt = parse(holding.key) or (date.min, UUID(int=0), UUID(int=0))
     try:
-        header, details, size = await _head(vault, holding)
+        header, details, size = await heads.read(vault, holding)
         seal = Seal.unwrap(header, vault.ring.day_key(day))
         if seal.identity != Identity(day, recording, attempt):
             raise DamagedError("the object has the header of another")
@@ -252,23 +249,3 @@ async def _read(vault: Vault, holding: Holding) -> Attempt | None:
     except (MissingObjectError, ValueError, KeyError):  # it does not open, or says senseless things
         return None
     return attempts.describe(vault.ring, found, attempt, header, details)
-
-
-async def _head(vault: Vault, holding: Holding) -> tuple[bytes, bytes, int]:
-    """An object's header and sealed details, and its whole length in bytes."""
-    if holding.size < 0:
-        raise UnavailableError("The object store's list does not say how long the objects are.")
-    if holding.size < HEADER:
-        raise DamagedError("the object is shorter than a header")
-    stop = min(HEAD, holding.size)
-    head = await _get(vault, holding.key, 0, stop)
-    header = head[:HEADER]
-    end = HEADER + details_length(header)
-    if end > stop:
-        head += await _get(vault, holding.key, stop, min(end, holding.size))
-    return header, head[HEADER:end], holding.size
-
-
-async def _get(vault: Vault, key: str, start: int, stop: int) -> bytes:
-    async with vault.objects.get(key, start, stop) as pieces:
-        return b"".join([piece async for piece in pieces])

@@ -67,6 +67,10 @@ async def run(vault: Vault) -> Replayed:
         done.unfinished = _count(
             await lent.execute("DELETE FROM recording WHERE state IN ('receiving', 'abandoned')")
         )
+        await lent.execute("DELETE FROM redaction_attempt")
+        await lent.execute(
+            "UPDATE recording SET redacting_until = NULL WHERE redacting_until IS NOT NULL"
+        )
     return done
 
 

@@ -7,6 +7,7 @@ every chunk with its number and the mark of the last, the length, and the digest
 | due | when |
 |---|---|
 | never read back | an hour after it came in, the oldest first |
+| redacted since it was read back | an hour after that |
 | damaged or missing | a day after it was last seen so |
 | read back before | 29 days later |
 
@@ -66,6 +67,7 @@ class Found(StrEnum):
     WHOLE = "whole"
     ROW = "the row is not what was sealed"
     KEY = "there is no key of its day"
+    COPY = "the redacted copy is not there whole"
     MISSING = "the object is not there, or too short"
     LONGER = "the object is longer than what was stored"
     HEADER = "the object's header is not the row's"
@@ -137,7 +139,24 @@ async def look(vault: Vault, row: asyncpg.Record) -> Found:
         return Found.KEY
     except DamagedError:
         return Found.ROW
-    head = row["header"] + row["details"]
+    found = await _whole(vault, opened, row["header"] + row["details"])
+    if found is not Found.WHOLE or row["redacted"] is None:
+        return found
+    return await _look_at_copy(vault, row, opened)
+
+
+async def _look_at_copy(vault: Vault, row: asyncpg.Record, opened: Opened) -> Found:
+    if row["redacted_header"] is None:
+        return Found.COPY
+    try:
+        copy = recordings.copy_of(vault.ring, row, opened)
+    except DamagedError:
+        return Found.ROW
+    found = await _whole(vault, copy, row["redacted_header"] + row["redacted_details"])
+    return found if found is Found.WHOLE else Found.COPY
+
+
+async def _whole(vault: Vault, opened: Opened, head: bytes) -> Found:
     length = len(head) + sealed_length(opened.recording.audio.bytes)
     try:
         async with vault.objects.get(opened.object_key, 0, length) as pieces:
@@ -201,11 +220,15 @@ async def _next(lent: Connection) -> asyncpg.Record | None:
     """One of the next few to be read back; None when nothing is due."""
     return (
         await _one_of(lent, "verified_at IS NULL AND damaged_at IS NULL", "received_at", FRESH)
+        or await _one_of(lent, _REDACTED, "redacted_at", FRESH)
         or await _one_of(lent, "damaged_at IS NOT NULL", "damaged_at", DOUBT)
         or await _one_of(
             lent, "verified_at IS NOT NULL AND damaged_at IS NULL", "verified_at", AGAIN
         )
     )
+
+
+_REDACTED = "redacted IS NOT NULL AND verified_at < redacted_at AND damaged_at IS NULL"
 
 
 async def _one_of(
@@ -233,6 +256,7 @@ async def _note(vault: Vault, row: asyncpg.Record, found: Found) -> bool:
         noted = await lent.fetchval(
             "WITH was AS (SELECT id, damaged_at FROM recording WHERE id = $1 AND attempt = $2"
             " AND state = 'stored' AND expires_at > (SELECT archive_now())"
+            " AND redacted IS NOT DISTINCT FROM $9"
             " AND ($3 OR (verified_at IS NOT DISTINCT FROM $4 AND damaged_at IS NOT DISTINCT FROM"
             " $5)) FOR UPDATE),"
             " noted AS (UPDATE recording r SET damaged_at = CASE WHEN $3 THEN archive_now() END,"
@@ -249,5 +273,6 @@ async def _note(vault: Vault, row: asyncpg.Record, found: Found) -> bool:
             ledger.SYSTEM,
             "object.damaged" if damaged else "object.mended",
             {"attempt": str(row["attempt"]), "found": found},
+            row["redacted"],
         )
     return noted is not None

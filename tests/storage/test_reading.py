@@ -115,13 +115,16 @@ async def test_a_budget_is_of_an_hour_to_its_instant(service: Service) -> None:
 
 async def test_what_is_being_sent_is_asked_after_by_its_state(service: Service) -> None:
     one, other = UUID(await upload(service, "a")), UUID(await upload(service, "b"))
+    vault = acting(service.vault, "retrieval")
+    at = await now(vault.pool)
+    first, second = [await reading.get(vault, ANNA, each, at) for each in (one, other)]
     async with connection(service.vault.pool) as lent:
-        assert await reading.stands(lent, one)
+        assert await reading.stands(lent, ANNA, first)
         await lent.execute(
             "UPDATE recording SET state = 'erasing', lease_until = archive_now() WHERE id = $1", one
         )
-        assert not await reading.stands(lent, one)
-        assert await reading.stands(lent, other)
+        assert not await reading.stands(lent, ANNA, first)
+        assert await reading.stands(lent, ANNA, second)
 
 
 async def test_what_is_heard_again_costs_nothing(service: Service) -> None:

@@ -53,7 +53,9 @@ ANSWERS: dict[str, dict[str, int]] = {
 ANSWERS["audio"] = ANSWERS["details"]
 ANSWERS["reason"] = {**ANSWERS["details"], "stored": 201}
 
-ABOUT_ONE = ("details", "audio", "reason", "certificate")
+ANSWERS["redaction"] = {**ANSWERS["details"], "stored": 404}
+
+ABOUT_ONE = ("details", "audio", "reason", "redaction", "certificate")
 """What is narrowed by scope for a single recording; `search` is narrowed by what it finds."""
 
 
@@ -94,6 +96,9 @@ LINES = [
     _line("retrieval", "HEAD /v1/recordings/{id}/audio", READ, "audio"),
     _line("retrieval", "GET /v1/recordings/{id}/waveform", READ, "details"),
     _line("retrieval", "POST /v1/recordings/{id}/reasons", READ, "reason"),
+    _line("retrieval", "GET /v1/recordings/{id}/redaction", READ, "redaction"),
+    _line("retrieval", "PUT /v1/recordings/{id}/redaction", READ, "a form"),
+    _line("retrieval", "DELETE /v1/recordings/{id}/redaction", {"privacy"}, "a form"),
     _line("retrieval", "GET /v1/certificates/{id}", READ, "certificate"),
     _line("retrieval", "GET /v1/certificates/{id}/page", READ, "certificate"),
     _line("retrieval", "POST /v1/glass", READ, "a form"),
@@ -253,6 +258,12 @@ That is for who may know of it. A search finds what is `stored`, alone. Audio of
 for everybody whose budget is used up. An upload is the same call once more; one whose year is over
 is refused as such (422).
 
+Where a redacted copy stands for a recording, `audio`, its copies and its `details` are those of the
+copy, for every level and by every route. The original is heard with `?version=original`, which
+anybody but privacy is refused (403), whatever is asked for. Who may hear a recording may have parts
+of it made silent and add to them; to let any of them be heard again takes privacy. That `redaction`
+is 404 above is since nothing is redacted there. `tests/web/test_redaction.py` asks the doors.
+
 ## Scopes
 
 {scopes}
@@ -285,7 +296,7 @@ def _routes() -> list[str]:
 
 
 def _answers() -> list[str]:
-    kinds = ["details", "audio", "reason", "certificate", "upload"]
+    kinds = ["details", "audio", "reason", "redaction", "certificate", "upload"]
     rows = [f"| state | | {' | '.join(kinds)} |", "|---|---|" + "---|" * len(kinds)]
     for state, words in STATES.items():
         cells = " | ".join(str(ANSWERS[kind][state]) for kind in kinds)
