@@ -6,23 +6,35 @@ addresses that every client uses. Without a script it has a plain player.
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from aiohttp import web
 from babel import dates
 
-from archive import listening
-from archive.access import READERS
-from archive.errors import ReasonNeededError
+from archive import listening, redaction
+from archive.access import ORIGINALS, READERS, Caller
+from archive.errors import (
+    ArchiveError,
+    ChangedError,
+    ForbiddenError,
+    InvalidError,
+    MalformedError,
+    ReasonNeededError,
+)
 from archive.recording import Audio, Recording
+from archive.redaction import Span
 from archive.retention import Period, Policy
-from storage import listens, numbers, reading
+from storage import listens, numbers, reading, redactions
 from storage.reading import Act
 from storage.recordings import Opened
-from web import browser, face, pages, render
+from web import browser, face, marking, pages, render
+from web import redactions as redactions_of
 from web.doors import OpenRoute, Route, Visit
 from web.finding import COLUMNS, DIRECTIONS, TYPES
+from web.marking import SPARE, Part
 from web.words import Words, length, marked
 
 _WAV = ("pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_alaw", "pcm_mulaw")
@@ -44,20 +56,40 @@ _POINTS = (400, 2000)
 _TIME = re.compile(r"(?:(?:(\d{1,2}):)?(\d{1,2}):)?(\d{1,5})")
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What stands in the form of the redaction: None is what is silent now; and what is told."""
+
+    parts: Sequence[Part] | None = None
+    reason: str = ""
+    told: str = ""
+    tried: Sequence[Span] = ()
+
+
 def routes() -> list[Route | OpenRoute]:
     """The addresses of the recordings' pages."""
     one = "/recordings/{id}"
     return [
         Route("GET", one, READERS, show),
         Route("POST", f"{one}/reasons", READERS, give_reason),
+        Route("POST", f"{one}/redaction", READERS, redact),
+        Route("POST", f"{one}/redaction/withdrawal", ORIGINALS, withdraw),
     ]
 
 
 async def show(request: web.Request, visit: Visit) -> web.Response:
     """`GET /recordings/{id}?t=12:34`: the page of a recording, to be played from there."""
+    return await _page(request, visit, Form())
+
+
+async def _page(request: web.Request, visit: Visit, form: Form, status: int = 200) -> web.Response:
     vault, caller = visit.vault, visit.caller
-    identifier = render.identifier(request)
-    opened = await reading.get(vault, caller, identifier, visit.now, Act("viewed", {}))
+    identifier, original = render.identifier(request), redactions_of.original(request)
+    facts = {"version": "original"} if original else {}
+    opened = await reading.get(
+        vault, caller, identifier, visit.now, Act("viewed", facts), original=original
+    )
+    heard_by_all = await reading.get(vault, caller, identifier, visit.now)
     recording, policy = opened.recording, vault.policy
     said = face.Reader.from_request(request).words
     heard = await listens.of(vault, caller, identifier)
@@ -65,7 +97,7 @@ async def show(request: web.Request, visit: Visit) -> web.Response:
     values = {
         "id": identifier,
         "audio": recording.audio,
-        "sources": _sources(recording, _seconds(request.query.get("t"))),
+        "sources": _sources(recording, _seconds(request.query.get("t")), original=original),
         "start": _seconds(request.query.get("t")),
         "points": min(most, max(least, math.ceil(recording.audio.duration * _FINE))),
         "title": said.text(TYPES[recording.call.call_type]),
@@ -77,9 +109,76 @@ async def show(request: web.Request, visit: Visit) -> web.Response:
         "longest": listening.LONGEST,
         "token": pages.token(request, visit),
         "heard": [(each, _moment(each.last, policy, said)) for each in heard],
+        "original": original,
+        **_redaction(heard_by_all, caller, form, policy, said),
     }
     headers = {"Sunset": render.sunset(recording)}
-    return face.page(request, "recording.html", values, headers=headers)
+    return face.page(request, "recording.html", values, status=status, headers=headers)
+
+
+def _redaction(
+    opened: Opened, caller: Caller, form: Form, policy: Policy, said: Words
+) -> dict[str, object]:
+    """What is silent, and the form in which it is marked."""
+    stands = opened.redaction
+    spans = stands.spans if stands else ()
+    parts = marking.parts_of(spans) if form.parts is None else form.parts
+    return {
+        "redacted": opened.recording.redacted,
+        "redaction": stands,
+        "redacted_at": stands and _moment(stands.made_at, policy, said),
+        "may_original": caller.level in ORIGINALS,
+        "silent": [(marking.clock(each.start), marking.clock(each.stop)) for each in spans],
+        "parts": [*parts, *[Part()] * SPARE],
+        "part": Part(),
+        "form": form,
+        "tried": marking.query(form.tried),
+        "most": redaction.MOST,
+    }
+
+
+async def redact(request: web.Request, visit: Visit) -> web.Response:
+    """`POST /recordings/{id}/redaction`: make the marked parts silent, or hear them before."""
+    identifier, form = render.identifier(request), await browser.form(request)
+    found, reason = marking.parts(form), form.get("reason", "")
+    here = Form(found, reason[: listening.LONGEST])
+    raw = marking.raw(found)
+    try:
+        if form.get("do") == "hear":
+            audio = (await reading.get(visit.vault, visit.caller, identifier, visit.now)).recording
+            spans = redaction.from_json(raw, audio.audio.duration, audio.audio.channels)
+            return await _page(request, visit, replace(here, tried=spans))
+        said = listening.reason(reason)
+        await redactions.make(visit.vault, visit.caller, identifier, visit.now, raw, said)
+    except tuple(_REFUSED) as error:
+        status, told = next(word for kind, word in _REFUSED.items() if isinstance(error, kind))
+        return await _page(request, visit, replace(here, told=told), status)
+    return browser.to(f"/recordings/{identifier}")
+
+
+_REFUSED: dict[type[ArchiveError], tuple[int, str]] = {
+    InvalidError: (
+        422,
+        marked("Each part begins within the recording and ends later, like 1:15.5 and 1:20."),
+    ),
+    MalformedError: (400, marked("Say in a line why.")),
+    ForbiddenError: (
+        403,
+        marked("What is silent stays so: leave those parts in the list."),
+    ),
+    ChangedError: (
+        409,
+        marked("Somebody else has just changed it, or its period ends within minutes."),
+    ),
+}
+
+
+async def withdraw(request: web.Request, visit: Visit) -> web.Response:
+    """`POST /recordings/{id}/redaction/withdrawal`: let the original be heard by everybody."""
+    identifier = render.identifier(request)
+    said = listening.reason((await browser.form(request)).get("reason"))
+    await redactions.withdraw(visit.vault, visit.caller, identifier, visit.now, said)
+    return browser.to(f"/recordings/{identifier}")
 
 
 async def _asks(visit: Visit, opened: Opened) -> bool:
@@ -108,13 +207,15 @@ def _seconds(text: str | None) -> int:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def _sources(recording: Recording, start: int) -> list[tuple[str, str]]:
+def _sources(recording: Recording, start: int, *, original: bool) -> list[tuple[str, str]]:
     """Where a browser finds the audio, and what it is: the first that it can play is meant."""
     address = f"/v1/recordings/{recording.id}/audio"
     at = f"#t={start}" if start else ""
+    version = "version=original" if original else ""
     native = plays(recording.audio)
-    found = [(address + at, native)] if native else []
-    return [*found, (f"{address}?format=wav{at}", "audio/wav")]
+    found = [(address + ("?" + version if version else "") + at, native)] if native else []
+    copy = "&".join(filter(None, ("format=wav", version)))
+    return [*found, (f"{address}?{copy}{at}", "audio/wav")]
 
 
 def plays(audio: Audio) -> str | None:

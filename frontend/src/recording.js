@@ -3,17 +3,19 @@
 
 import WaveSurfer from "wavesurfer.js";
 import { lanes } from "./lanes.js";
+import { redact } from "./redact.js";
 import { shortcuts } from "./shortcuts.js";
 
 const player = document.querySelector(".player");
 const audio = player.querySelector("audio");
 const slider = player.querySelector(".slider");
 const words = JSON.parse(document.querySelector("#words").textContent);
-const { id, lang } = player.dataset;
+const { id, lang, version } = player.dataset;
 const [start, points, duration, channels, expires, now] = [
   "start", "points", "duration", "channels", "expires", "now",
 ].map((name) => Number(player.dataset[name]));
 const address = `/v1/recordings/${id}`;
+const query = (mark) => (version ? `${mark}version=${version}` : "");
 const SPEEDS = [0.75, 1, 1.25, 1.5, 1.75, 2, 2.5];
 const EDGE = 0.25; // s of a silence that are left on both sides
 
@@ -23,10 +25,11 @@ let source = 0;
 let silences = [];
 let loop = { a: null, b: null };
 let over = false;
+let trial = null; // what is heard instead, before it is kept
 
 function load(from) {
   audio.querySelectorAll("source").forEach((each) => each.remove());
-  audio.src = sources[source].src.replace(/#.*/, "");
+  audio.src = trial ?? sources[source].src.replace(/#.*/, "");
   audio.currentTime = from;
 }
 
@@ -168,7 +171,7 @@ function erased() {
   audio.load(); // what the browser still holds goes as well
   playing();
   slider.replaceChildren();
-  document.querySelector(".columns").remove(); // and what it still shows
+  document.querySelectorAll(".columns, .redact, .silent").forEach((each) => each.remove()); // and what it shows
   player.querySelectorAll("button, select, input").forEach((each) => (each.disabled = true));
   tell(words.erased, anchor(words.certificate, `/v1/certificates/${id}/page?lang=${lang}`));
 }
@@ -177,13 +180,13 @@ function erased() {
 async function explain() {
   if (over || !audio.error) return;
   const at = audio.currentTime || start;
-  const ask = (how) => fetch(`${address}/audio`, how).then((answer) => answer.status, () => 0);
+  const ask = (how) => fetch(`${address}/audio${query("?")}`, how).then((answer) => answer.status, () => 0);
   let status = await ask({ method: "HEAD" });
   if (status === 410) return erased();
   if (status === 401) return tell(words.ended, anchor(words.again, location.href));
   if (status === 403) return tell(words.reason, anchor(words.again, location.href));
   if (status === 404) return tell(words.missing, null);
-  if (status === 200 && audio.error.code >= 3 && source + 1 < sources.length && !played) {
+  if (status === 200 && audio.error.code >= 3 && !trial && source + 1 < sources.length && !played) {
     source += 1; // it claimed to play what it cannot
     load(at);
     return toggle();
@@ -246,7 +249,7 @@ function lane(colour, tints, height) {
 }
 
 async function draw() {
-  const answer = await fetch(`${address}/waveform?points=${points}`);
+  const answer = await fetch(`${address}/waveform?points=${points}${query("&")}`);
   if (!answer.ok) throw new Error(`${answer.status}`);
   const picture = await answer.json();
   const height = channels === 2 ? 80 : 112;
@@ -280,6 +283,7 @@ async function draw() {
   wave.on("ready", () => {
     wave.setTime(audio.currentTime);
     drawLoop();
+    marks.draw();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => wave.setOptions(look()));
   silences = picture.silences;
@@ -324,6 +328,23 @@ player.querySelector(".link").addEventListener("click", (event) => {
   link();
 });
 
+const marks = redact({
+  box: document.querySelector(".redact"),
+  slider,
+  duration,
+  channels,
+  words,
+  clock,
+  at: () => audio.currentTime,
+  hear(what, from) {
+    const kept = trial;
+    trial = what && `${address}/audio?format=wav&${what}${query("&")}`;
+    if (!what && !kept) return;
+    load(Math.max(from, 0));
+    if (what) audio.play().catch(() => {});
+  },
+});
+
 function playing() {
   player.classList.toggle("playing", !audio.paused);
   player.querySelector(".play").setAttribute("aria-label", audio.paused ? words.play : words.pause);
@@ -359,6 +380,8 @@ shortcuts({
   c: unloop,
   1: () => sides.mute(0),
   2: () => sides.mute(1),
+  i: () => marks.edge("from"),
+  o: () => marks.edge("to"),
   l: link,
 });
 

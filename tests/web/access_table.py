@@ -108,6 +108,8 @@ LINES = [
     _line("retrieval", "POST /search", READ, "a form"),
     _line("retrieval", "GET /recordings/{id}", READ, "details"),
     _line("retrieval", "POST /recordings/{id}/reasons", READ, "a form"),
+    _line("retrieval", "POST /recordings/{id}/redaction", READ, "a form"),
+    _line("retrieval", "POST /recordings/{id}/redaction/withdrawal", {"privacy"}, "a form"),
     _line("retrieval", "GET /static/{name}", set(), "none yet"),
     _line("retrieval", "POST /preferences", set(), "a form"),
     _line("retrieval", "GET /openapi.json", set(), "open"),

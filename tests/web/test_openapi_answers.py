@@ -179,11 +179,45 @@ def _find_and_hear(client: Client) -> None:
             client.ask("retrieval", f"{method} {path}", 404, path_parameters=absent, **body(method))
 
 
+REDACT = f"PUT{ONE[3:]}/redaction"
+
+
+async def test_what_is_redacted_is_answered_as_documented(service: Service) -> None:
+    await asking(service, _redact)
+
+
+def _redact(client: Client) -> None:
+    one = {"path_parameters": {"id": put(client, 201, "a", tone(2.0))["id"]}}
+    redaction = f"{ONE}/redaction"
+    client.ask("retrieval", redaction, 404, **one)
+    client.ask("retrieval", f"{ONE}/audio", 200, query={"format": "wav", "silent": "0-90"}, **one)
+    client.ask("retrieval", f"{ONE}/audio", 422, query={"format": "wav", "silent": "9-3"}, **one)
+    client.ask("retrieval", f"{ONE}/audio", 400, query={"silent": "0-90"}, **one)
+    client.ask("retrieval", REDACT, 201, **one, **body("PUT"))
+    client.ask("retrieval", redaction, 200, **one)
+    for part in ("", "/audio", "/waveform"):
+        client.ask("retrieval", ONE + part, 200, **one)
+        for token, status in (("supervisor", 403), ("privacy", 200)):
+            asked = {"query": {"version": "original"}, "token": token}
+            client.ask("retrieval", ONE + part, status, **one, **asked)
+    for spans, status in (([], 422), ([{"start": 9, "stop": 20}], 403)):
+        less = {"body": {"spans": spans, "reason": "x"}, "media_type": "application/json"}
+        client.ask("retrieval", REDACT, status, **one, **less)
+    client.ask("retrieval", REDACT, 400, **one)
+    delete = f"DELETE{ONE[3:]}/redaction"
+    client.ask("retrieval", delete, 403, **one)
+    client.ask("retrieval", delete, 400, token="privacy", **one)
+    client.ask("retrieval", delete, 204, **one, **body("DELETE"))
+
+
 def body(method: str) -> dict[str, Any]:
     """What has to be sent with a method of the retrieval door."""
-    if method != "POST":
+    if method == "DELETE":
+        return {"headers": {"Archive-Reason": "x"}, "token": "privacy"}
+    if method not in ("POST", "PUT"):
         return {}
-    return {"body": {"reason": "complaint 4711"}, "media_type": "application/json"}
+    said = {"reason": "complaint 4711", "spans": [{"start": 0, "stop": 90}]}
+    return {"body": said, "media_type": "application/json"}
 
 
 async def test_a_recording_that_is_gone_is_answered_as_documented(

@@ -1,0 +1,87 @@
+"""The form of a redaction: times there and back, and what it makes without a script."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archive.redaction import Span
+from tests.services import Service
+from tests.sounds import tone
+from tests.web.browsing import Browser, signed_in
+from tests.web.test_listen import upload
+from web import marking
+
+
+@given(st.integers(0, 12 * 3600 * 1000))
+def test_a_time_is_read_as_it_was_written(at: int) -> None:
+    assert marking.milliseconds(marking.clock(at)) == at
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("0", 0), ("75", 75_000), ("1:15", 75_000), (" 1:15.5 ", 75_500), ("1:15,25", 75_250),
+        ("1:00:00.001", 3_600_001), ("", None), ("x", None), ("1:2:3:4", None), ("-1", None),
+        ("1.2345", None),
+    ],
+)  # fmt: skip
+def test_times_are_read_as_people_write_them(text: str, at: int | None) -> None:
+    assert marking.milliseconds(text) == at
+
+
+def test_rows_become_parts() -> None:
+    form = {"from-0": "0:01", "to-0": "0:02.5", "from-3": "9", "to-3": "oops", "lane-3": "1"}
+    assert marking.raw(marking.parts(form)) == [
+        {"start": 1000, "stop": 2500},
+        {"start": 9000, "stop": None, "channel": 1},
+    ]
+    assert marking.query([Span(1, 2), Span(3, 4, 1)]) == "1-2,3-4@1"
+
+
+async def test_without_a_script_parts_are_heard_before_and_made_silent(service: Service) -> None:
+    identifier = await upload(service, "c1", tone(4, channels=2))
+    browser = await signed_in(service)
+    page = await _page(browser, identifier)
+    assert page.count('name="from-') == 4, "three rows, and the one that a script makes more of"
+    fields = {"from-0": "0:01.2", "to-0": "0:02", "lane-0": "1", "reason": ""}
+    status, page = await _send(browser, identifier, {**fields, "do": "hear"})
+    assert status == 200
+    heard = re.search(r'<audio class="tried"[^>]* src="([^"]+)"', page)
+    assert heard
+    assert heard[1].endswith("/audio?format=wav&amp;silent=1200-2000@1")
+    assert (await service.get(heard[1].replace("&amp;", "&"))).status == 200
+    status, page = await _send(browser, identifier, {**fields, "do": "save"})
+    assert status == 400
+    assert "Say in a line why." in page
+    assert 'value="0:01.2"' in page, "what was typed is not lost"
+    status, page = await _send(
+        browser, identifier, {**fields, "to-0": "0:01", "reason": "card", "do": "save"}
+    )
+    assert (status, "Each part begins" in page) == (422, True)
+    status, _ = await _send(browser, identifier, {**fields, "reason": "<card>", "do": "save"})
+    assert status == 303
+    page = await _page(browser, identifier)
+    assert "You hear a redacted copy." in page
+    assert "0:01.200–0:02" in page
+    assert "&lt;card&gt;" in page
+    status, page = await _send(
+        browser, identifier, {"from-0": "3", "to-0": "4", "reason": "x", "do": "save"}
+    )
+    assert (status, "What is silent stays so" in page) == (403, True)
+    assert "Hear the original" not in page
+    assert "Let everybody hear" not in page
+
+
+async def _page(browser: Browser, identifier: str) -> str:
+    answer = await browser.get(f"/recordings/{identifier}", Accept_Language="en")
+    assert answer.status == 200
+    return await answer.text()
+
+
+async def _send(browser: Browser, identifier: str, fields: dict[str, str]) -> tuple[int, str]:
+    path = f"/recordings/{identifier}"
+    form = {**fields, "csrf": await browser.token(path)}
+    answer = await browser.ask("POST", f"{path}/redaction", form, Accept_Language="en")
+    return answer.status, await answer.text()
