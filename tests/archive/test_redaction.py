@@ -1,5 +1,7 @@
 """Parts that are made silent: read, joined, compared and turned into samples."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def test_what_touches_becomes_one_and_nothing_else_changes(spans: list[Span]) ->
     assert silent(found) == {each for each in silent(spans) if each[0] < 90}
     for channel in (None, 0, 1):
         mine = [each for each in found if each.channel == channel]
-        assert all(one.stop < other.start for one, other in zip(mine, mine[1:], strict=False))
+        assert all(one.stop < other.start for one, other in pairwise(mine))
 
 
 @given(SPANS, SPANS)

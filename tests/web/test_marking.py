@@ -64,7 +64,7 @@ async def test_without_a_script_parts_are_heard_before_and_made_silent(service: 
     assert status == 303
     page = await _page(browser, identifier)
     assert "You hear a redacted copy." in page
-    assert "0:01.200–0:02" in page
+    assert "0:01.200\u20130:02" in page
     assert "&lt;card&gt;" in page
     status, page = await _send(
         browser, identifier, {"from-0": "3", "to-0": "4", "reason": "x", "do": "save"}
