@@ -1,0 +1,150 @@
+"""A supervisor makes a number that was spoken silent, in a browser; privacy hears it and takes it
+back.
+"""
+
+import json
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.pages.conftest import Opener, Seen
+from tests.pages.test_everyone import AXE
+from tests.pages.test_hearing import ready, until
+from tests.services import Service
+from tests.sounds import tone
+from tests.web.test_listen import upload
+from tests.web.test_redaction import one, redacted
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def marking(page: Page) -> None:
+    await ready(page)
+    await page.get_by_text("Make parts of it silent").click()
+    await expect(page.get_by_text("No part is marked yet.")).to_be_visible()
+
+
+async def spans(service: Service, identifier: str) -> list[dict[str, int]]:
+    answer = await service.get(one(identifier, "/redaction"))
+    found: list[dict[str, int]] = (await answer.json())["spans"]
+    return found
+
+
+async def test_parts_are_marked_by_mouse_and_keys_heard_before_and_made_silent(
+    service: Service, enter: Opener
+) -> None:
+    identifier = await upload(service, "a", tone(60, channels=2))
+    page = await enter(f"/recordings/{identifier}")
+    await marking(page)
+    await page.get_by_role("button", name="Mark on the picture").click()
+    box = await page.locator(".shade").bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    await page.mouse.move(box["x"] + box["width"] * 0.25, y)
+    await page.mouse.down()
+    await page.mouse.move(box["x"] + box["width"] * 0.4, y)
+    await page.mouse.move(box["x"] + box["width"] * 0.5, y)
+    await page.mouse.up()
+    await expect(page.locator(".part")).to_have_count(1)
+    await expect(page.locator(".cut")).to_have_count(1)
+    await page.get_by_role("button", name="Mark on the picture").click()
+    slider = page.get_by_role("slider", name="Place in the recording")
+    await slider.press("Home")
+    await slider.press("ArrowRight")
+    await page.keyboard.press("i")
+    await slider.press("ArrowRight")
+    await page.keyboard.press("o")
+    await expect(page.locator(".part")).to_have_count(2)
+    await expect(page.locator(".redact .told")).to_contain_text("0:05\u20130:10")
+    first, second = page.locator(".part").first, page.locator(".part").nth(1)
+    await first.get_by_label("From").fill("0:15.5")
+    await first.get_by_label("To").fill("0:20")
+    await first.get_by_label("Side").select_option("1")
+    await expect(page.locator(".cut[data-lane='1']")).to_have_count(1)
+
+    await page.get_by_role("button", name="Hear it before").click()
+    await until(page, "audio.currentSrc.includes('silent=15500-20000@1,5000-10000')")
+    await until(page, "audio.currentTime > 3.2")
+    await page.get_by_role("button", name="Hear it as it is").click()
+    await until(page, "!audio.currentSrc.includes('silent')")
+
+    await second.get_by_role("button", name="Take this part out").click()
+    await expect(page.locator(".part")).to_have_count(1)
+    await page.get_by_label("Why is it made silent?").fill("a card number")
+    await page.get_by_role("button", name="Make it silent for everybody").click()
+    await expect(page.get_by_text("You hear a redacted copy.")).to_be_visible()
+    await expect(page.locator(".silent")).to_contain_text("0:15.500\u20130:20")
+    await expect(page.locator(".silent")).to_contain_text("a card number")
+    assert await spans(service, identifier) == [{"start": 15500, "stop": 20000, "channel": 1}]
+    await ready(page)
+    await page.get_by_role("button", name="Play").click()
+    await until(page, "audio.currentTime > 0.3")
+    await expect(page.get_by_role("link", name="Hear the original")).to_have_count(0)
+
+    # What stands cannot be taken out by whoever may not hear it.
+    await page.get_by_text("Make parts of it silent").click()
+    await page.locator(".part").first.get_by_label("To").fill("0:16")
+    await page.get_by_label("Why is it made silent?").fill("less")
+    await page.get_by_role("button", name="Make it silent for everybody").click()
+    await expect(
+        page.get_by_role("alert").filter(has_text="What is silent stays so")
+    ).to_be_visible()
+
+
+async def test_privacy_hears_the_original_when_asked_and_takes_it_back(
+    service: Service, enter: Opener
+) -> None:
+    identifier = await upload(service, "a", tone(20))
+    await redacted(service, identifier, [{"start": 5000, "stop": 9000}])
+    page = await enter(f"/recordings/{identifier}", "privacy")
+    await ready(page)
+    await expect(page.locator(".cut")).to_have_count(1)
+    await page.get_by_role("link", name="Hear the original").click()
+    await expect(page.get_by_text("You hear the original.")).to_be_visible()
+    await ready(page)
+    await page.get_by_role("button", name="Play").click()
+    await until(page, "audio.currentTime > 0.3 && audio.currentSrc.includes('version=original')")
+    await page.get_by_text("Make parts of it silent").click()
+    await page.get_by_label("Why is the original to be heard again?").fill("it was a mistake")
+    await page.get_by_role("button", name="Let everybody hear the original").click()
+    await ready(page)
+    await expect(page.locator(".silent")).to_have_count(0)
+    assert (await service.get(one(identifier, "/redaction"))).status == 404
+
+
+async def test_without_a_script_the_form_does_it(service: Service, enter: Opener) -> None:
+    identifier = await upload(service, "a", tone(4))
+    page = await enter(f"/recordings/{identifier}", java_script_enabled=False)
+    await page.get_by_text("Make parts of it silent").click()
+    row = page.locator(".part").first
+    await row.get_by_label("From").fill("1.2")
+    await row.get_by_label("To").fill("0:02,4")
+    await page.get_by_role("button", name="Hear it before").click()
+    source = await page.locator("audio.tried").get_attribute("src")
+    assert source == f"/v1/recordings/{identifier}/audio?format=wav&silent=1200-2400"
+    await page.get_by_label("Why is it made silent?").fill("a card number")
+    await page.get_by_role("button", name="Make it silent for everybody").click()
+    await expect(page.get_by_text("You hear a redacted copy.")).to_be_visible()
+    assert await spans(service, identifier) == [{"start": 1200, "stop": 2400}]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_marking_has_no_barrier_that_axe_finds(
+    service: Service, enter: Opener, seen: Seen, theme: str
+) -> None:
+    identifier = await upload(service, "a", tone(20, channels=2))
+    await redacted(service, identifier, [{"start": 5000, "stop": 9000}])
+    page = await enter(f"/recordings/{identifier}", "privacy", color_scheme=theme)
+    await ready(page)
+    await page.get_by_text("Make parts of it silent").click()
+    await page.get_by_role("button", name="Mark on the picture").click()
+    assert seen.refused == []
+    await page.evaluate(AXE.read_text())
+    found = await page.evaluate("axe.run({resultTypes: ['violations']})")
+    barriers = [
+        (each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]
+    ]
+    assert barriers == [], json.dumps(barriers)
+    seen.refused.clear()  # axe tries styles of its own
+    await page.set_viewport_size({"width": 320, "height": 600})
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
