@@ -3,6 +3,8 @@
 A copy can be heard before it is kept: `?format=wav&silent=1200-3400` of the audio.
 """
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from archive import listening, redaction
@@ -69,6 +71,14 @@ def original(request: web.Request) -> bool:
     if version not in (None, "original"):
         raise MalformedError("`version` is original; without it comes what everybody hears.")
     return version is not None
+
+
+def act(
+    request: web.Request, name: str, facts: Mapping[str, object], *, hears: bool = False
+) -> Act:
+    """What is done with a recording; the ledger says so where it is the original."""
+    told = {**facts, "version": "original"} if original(request) else facts
+    return Act(name, told, hears, reasons.of(request) if hears else None)
 
 
 def silent(request: web.Request, opened: Opened) -> tuple[Span, ...]:

@@ -11,7 +11,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import get_args
 
@@ -108,7 +108,7 @@ async def find(request: web.Request, visit: Visit) -> web.Response:
 
 async def show(request: web.Request, visit: Visit) -> web.Response:
     """`GET /v1/recordings/{id}`: all that is known of a recording."""
-    recording = (await _open(request, visit, _act(request, "viewed", {}))).recording
+    recording = (await _open(request, visit, redactions.act(request, "viewed", {}))).recording
     body = render.recording(recording, visit.vault.policy)
     return render.data(body, Sunset=render.sunset(recording))
 
@@ -122,7 +122,7 @@ async def audio(request: web.Request, visit: Visit) -> web.StreamResponse:
     span = request.headers.get(hdrs.RANGE, "").strip()
     # The ledger keeps for ever what it is given: never a header as it was sent.
     facts = {"format": wanted or "original", "range": span if _RANGE.fullmatch(span) else ""}
-    opened = await _open(request, visit, _act(request, "listened", facts, hears=True))
+    opened = await _open(request, visit, redactions.act(request, "listened", facts, hears=True))
     if wanted:
         return await _send_copy(request, visit, opened, wanted)
     return await _send_original(request, visit, opened)
@@ -147,7 +147,9 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     text = request.query.get("points", str(_POINTS))
     if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST_POINTS):
         raise MalformedError(f"`points` is a whole number from 1 to {_MOST_POINTS}.")
-    opened = await _open(request, visit, _act(request, "listened", {"format": "waveform"}))
+    opened = await _open(
+        request, visit, redactions.act(request, "listened", {"format": "waveform"})
+    )
     allowance = Allowance(visit, opened)
     try:
         async with allowance:
@@ -166,13 +168,6 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
         },
         Sunset=render.sunset(opened.recording),
     )
-
-
-def _act(
-    request: web.Request, name: str, facts: Mapping[str, object], *, hears: bool = False
-) -> Act:
-    told = {**facts, "version": "original"} if redactions.original(request) else facts
-    return Act(name, told, hears, reasons.of(request) if hears else None)
 
 
 async def _open(request: web.Request, visit: Visit, act: Act | None) -> Opened:

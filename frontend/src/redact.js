@@ -162,5 +162,6 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
     told.textContent = "";
     back.hidden = true;
   });
+  draw();
   return { edge, draw };
 }
