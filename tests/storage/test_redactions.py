@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage import playback
@@ -41,6 +41,7 @@ CUTS = st.lists(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(PLACES, CUTS, st.integers(1, 99))
 def test_a_sample_within_a_cut_is_seen_however_the_pieces_fall(
     loud: set[tuple[int, int]], lengths: list[tuple[int, int, int | None]], size: int
