@@ -28,6 +28,7 @@ from archive.access import Caller
 from archive.errors import (
     ChangedError,
     ForbiddenError,
+    GoneError,
     NotFoundError,
     TooLargeError,
     UnavailableError,
@@ -36,6 +37,7 @@ from archive.redaction import Cut, Redaction, Span
 from storage import attempts, database, ledger, playback, reading, recordings, steps
 from storage.attempts import GRACE
 from storage.database import Connection, connection
+from storage.keyring import NoDayKeyError
 from storage.recordings import Opened, object_key
 from storage.sealing import Identity, Seal
 from storage.spool import Spool
@@ -172,7 +174,10 @@ def _described(
     audio = replace(whole.recording.audio, bytes=spool.size, sha256=spool.sha256.hex())
     plain = recordings.to_redacted(told, audio)
     details = spool.seal.seal_details(plain, recordings.REDACTED)
-    header = spool.seal.header(vault.ring.day_key(identity.expires_on), len(details))
+    try:
+        header = spool.seal.header(vault.ring.day_key(identity.expires_on), len(details))
+    except NoDayKeyError:
+        raise GoneError("Its period has ended.", recording=str(identity.recording)) from None
     return _Copy(identity, former, told, spool.size, header, details)
 
 

@@ -23,6 +23,7 @@ from archive.errors import (
     InvalidError,
     MalformedError,
     ReasonNeededError,
+    UnavailableError,
 )
 from archive.recording import Audio, Recording
 from archive.redaction import Span
@@ -170,6 +171,7 @@ _REFUSED: dict[type[ArchiveError], tuple[int, str]] = {
         409,
         marked("Somebody else has just changed it, or its period ends within minutes."),
     ),
+    UnavailableError: (503, marked("Not possible just now: try again in a minute.")),
 }
 
 

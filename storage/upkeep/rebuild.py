@@ -145,7 +145,11 @@ async def _rebuild(
             report.strange.add(holding.key)
     async with connection(vault.pool) as lent:
         ids = list(named.values())
-        rows = await lent.fetch("SELECT id, attempt FROM recording WHERE id = ANY($1)", ids)
+        rows = await lent.fetch(
+            "SELECT id, CASE WHEN state = 'stored' THEN attempt END AS attempt FROM recording"
+            " WHERE id = ANY($1)",
+            ids,
+        )
         fates = await ledger.fates(lent, ids)
     known = {row["id"]: row["attempt"] for row in rows}
     wanted, later = [], []
@@ -153,7 +157,8 @@ async def _rebuild(
         if fates.get(identifier) == "erased":
             report.over += 1
         elif identifier in known:
-            if not holding.key.endswith(str(known[identifier])):
+            attempt = known[identifier]
+            if attempt and not holding.key.endswith(str(attempt)):
                 report.aside.append(holding)
         elif told and identifier not in fates:
             later.append(holding)
