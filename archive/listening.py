@@ -53,5 +53,5 @@ def reason_of_header(value: str) -> str:
     """The same out of a header, where it stands percent-encoded in UTF-8."""
     try:
         return reason(unquote_to_bytes(value).decode())
-    except UnicodeDecodeError:
+    except UnicodeError:  # no UTF-8 behind the percents, or none beside them
         return reason(None)

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from archive.errors import MalformedError
-from archive.recording import parse_instant
+from archive.recording import LONGEST, is_text, parse_instant
 
 
 def refuse_others(request: web.Request, *known: str) -> None:
@@ -26,6 +26,14 @@ def number(request: web.Request, name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise MalformedError(f"`{name}` is a whole number.")
     return int(text)
+
+
+def text(request: web.Request, name: str) -> str | None:
+    """A text of one line; None without it. Raises MalformedError for anything else."""
+    value = request.query.get(name)
+    if value is not None and not (0 < len(value.strip()) <= LONGEST and is_text(value)):
+        raise MalformedError(f"`{name}` is a text of 1 to {LONGEST} characters.")
+    return value
 
 
 def day(request: web.Request, name: str, default: date) -> date:

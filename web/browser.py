@@ -110,10 +110,14 @@ _FORM = web.RequestKey("form", dict)
 
 
 async def form(request: web.Request) -> Mapping[str, str]:
-    """The fields of a form; read once, whoever asks. Raises MalformedError."""
+    """The fields of a form; read once, whoever asks. Raises MalformedError.
+
+    What cannot be read, and NUL, which the database cannot keep, become U+FFFD: so nobody's name.
+    """
     known: dict[str, str] | None = request.get(_FORM)
     if known is None:
-        known = request[_FORM] = dict(parse_qsl(await _text(request), keep_blank_values=True))
+        fields = parse_qsl(await _text(request), keep_blank_values=True)
+        known = request[_FORM] = {name: text.replace("\0", "\ufffd") for name, text in fields}
     return known
 
 

@@ -109,8 +109,9 @@ async def gaps(request: web.Request, visit: Visit) -> web.Response:
     policy, within = visit.vault.policy, visit.vault.limits.expected_within
     since = asked.instant(request, "from", visit.now - timedelta(days=7))
     before = asked.instant(request, "to", visit.now)
+    source = asked.text(request, "source")
     async with connection(visit.vault.pool) as lent:
-        hours = await cdrs.gaps(lent, since, before, request.query.get("source"), within)
+        hours = await cdrs.gaps(lent, since, before, source, within)
     return render.data(
         {
             "expected_within": within.total_seconds(),

@@ -7,6 +7,7 @@ from aiohttp import web
 from archive import listening
 from archive.access import READERS, Level
 from archive.errors import MalformedError
+from archive.recording import is_text
 from storage import glass
 from web import asked, render
 from web.doors import Route, Visit
@@ -33,13 +34,14 @@ async def ask(request: web.Request, visit: Visit) -> web.Response:
     """`POST /v1/glass` {"reason", "approver", "minutes"}: ask to know of everything for a while."""
     asked.refuse_others(request)
     body = await asked.body(request, '{"reason": "...", "approver": "...", "minutes": 30}')
-    minutes, approver = body.get("minutes"), body.get("approver")
-    if type(minutes) is not int or not 1 <= minutes <= 60:
+    minutes, approver = body.get("minutes", 0), body.get("approver")
+    # In JSON 30.0 is a whole number, and True is none.
+    if type(minutes) not in (int, float) or minutes not in range(1, 61):
         raise MalformedError("`minutes` is a whole number from 1 to 60.")
-    if not isinstance(approver, str):
+    if not (isinstance(approver, str) and is_text(approver)):
         raise MalformedError("`approver` is the name of a key.")
     reason = listening.reason(body.get("reason"))
-    lasts = timedelta(minutes=minutes)
+    lasts = timedelta(minutes=int(minutes))
     identifier = await glass.ask(visit.vault, visit.caller, approver, lasts, reason)
     answer = render.data({"id": str(identifier)})
     answer.set_status(201)

@@ -123,7 +123,7 @@ async def form(request: web.Request) -> MultipartReader:
     """The form that the body is."""
     try:
         return await request.multipart()
-    except (ValueError, AssertionError):
+    except (KeyError, ValueError, AssertionError):  # the first without any Content-Type
         raise MalformedError("The form cannot be read: it names no boundary.") from None
 
 

@@ -41,10 +41,10 @@ def routes(mappings: Mapping[str, Reading]) -> list[Route]:
     by_path = partial(_said_in_address, freeswitch)
     for_kazoo = partial(_said_in_address, kazoo)
     return [
-        _route("PUT", "/v1/freeswitch/{path:.+}", freeswitch, by_path, _put),
-        Route("POST", "/v1/freeswitch/{path:.+}", UPLOADERS, partial(_httapi, freeswitch)),
+        _route("PUT", "/v1/freeswitch/{path:(?s:.+)}", freeswitch, by_path, _put),
+        Route("POST", "/v1/freeswitch/{path:(?s:.+)}", UPLOADERS, partial(_httapi, freeswitch)),
         Route(
-            *("PUT", "/v1/kazoo/{path:.+}", UPLOADERS, partial(_kazoo, kazoo, for_kazoo)),
+            *("PUT", "/v1/kazoo/{path:(?s:.+)}", UPLOADERS, partial(_kazoo, kazoo, for_kazoo)),
             first=partial(_before_kazoo, kazoo, for_kazoo),
         ),
         _route("POST", "/v1/rtpengine", rtpengine, _said_by_rtpengine, _ngfile),

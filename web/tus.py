@@ -94,8 +94,10 @@ def metadata(headers: Mapping[str, str]) -> dict[str, str]:
             text = None if value is None else value.decode()
         except UnicodeDecodeError:
             text = None
-        if not name or text is None or name in found:
-            raise MalformedError("Upload-Metadata has names, each once, with a text in base64.")
+        if not (name.isascii() and name.isprintable() and name) or text is None or name in found:
+            raise MalformedError(
+                "Upload-Metadata has names of ASCII, each once, with a text in base64."
+            )
         found[name] = text
     return found
 

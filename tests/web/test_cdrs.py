@@ -243,6 +243,13 @@ async def test_old_records_are_looked_for_by_night(service: Service) -> None:
     assert await cdrs.match(service.vault, every=True) == 1
 
 
+@pytest.mark.parametrize("source", ["%00", "pbx%00", "", "%20", "x" * 257, "a%0Ab"])
+async def test_gaps_of_what_can_be_no_source_are_not_looked_for(
+    service: Service, source: str
+) -> None:
+    await problem(await service.operate(f"/v1/gaps?source={source}"), 400, "malformed")
+
+
 async def test_what_cannot_be_understood_hinders_nothing_else(service: Service) -> None:
     answer = await told(
         service,

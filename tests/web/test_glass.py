@@ -117,11 +117,17 @@ async def test_an_approver_is_another_person_who_may(service: Service) -> None:
     await service.key("privacy", "other", person="bo")
     for name in ("test-admin", "other"):
         assert (await ask(service, mine, name)).status == 201
+    assert (await ask(service, mine, "test-admin", minutes=30.0)).status == 201
     for wrong in ({"minutes": 61}, {"minutes": 0}, {"minutes": True}, {"minutes": "5"},
-                  {"reason": " "}, {"approver": 7}):  # fmt: skip
+                  {"minutes": 1.5}, {"minutes": []}, {"reason": " "}, {"approver": 7}):  # fmt: skip
         await problem(
             await ask(service, mine, **{"approver": "test-admin", **wrong}), 400, "malformed"
         )
+
+
+@pytest.mark.parametrize("name", ["\0", "test-admin\0", "\ud800"])
+async def test_a_name_that_nothing_can_have_is_no_approvers(service: Service, name: str) -> None:
+    await problem(await ask(service, "privacy", name), 400, "malformed")
 
 
 async def test_it_is_told_and_by_ids_alone(

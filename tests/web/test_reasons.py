@@ -1,5 +1,6 @@
 """Reasons: asked for before the audio of some call types, kept sealed, and good for an hour."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -8,6 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
+import yarl
 
 from archive.listening import LONGEST, Rules
 from storage import ledger, tree
@@ -103,6 +105,21 @@ async def test_a_reason_can_come_with_the_request(asking: Service) -> None:
     assert await status(asking, one) == 403
     for wrong in ("", "%20", "%FF", "a%0Ab", quote("x" * (LONGEST + 1))):
         assert await status(asking, one, Archive_Reason=wrong) == 400
+
+
+async def test_a_reason_of_bytes_that_are_no_text_is_refused(asking: Service) -> None:
+    one = await upload(asking, "a", call_type="contract")
+    url = yarl.URL(asking.retrieval)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(
+        f"GET /v1/recordings/{one}/audio HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"Authorization: Bearer {asking.tokens['supervisor']}\r\n".encode()
+        + b"Archive-Reason: \xff\r\n\r\n"
+    )
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"problem:malformed" in answer
 
 
 async def test_a_reason_is_on_the_ledger_and_told_to_nobody(

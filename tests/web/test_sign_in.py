@@ -117,6 +117,13 @@ async def _expired(service: Service) -> tuple[str, str]:
     return "bo", first
 
 
+@pytest.mark.parametrize("name", ["\0", "anna\0", "\0anna"])
+async def test_a_name_that_nobody_can_have_is_a_wrong_one(service: Service, name: str) -> None:
+    await signed_in(service)
+    browser = Browser(service, service.retrieval)
+    assert (await browser.enter(name, OWN, "\0")).status == 403
+
+
 async def test_nobody_learns_what_was_wrong(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

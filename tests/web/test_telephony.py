@@ -411,6 +411,22 @@ async def test_notify_post_alone_has_no_audio(service: Service) -> None:
     await nothing_kept(service)
 
 
+async def test_a_form_without_a_type_is_none(service: Service) -> None:
+    authorized = f"Authorization: Basic {login(service)}\n"
+    head = f"POST /v1/freeswitch/a.wav HTTP/1.1\nHost: x\n{authorized}Content-Length: 0\n"
+    answer = await wire(service, head)
+    assert (answer.status, answer.json()["type"]) == (400, "urn:call-archive:problem:malformed")
+    await nothing_kept(service)
+
+
+@pytest.mark.parametrize("way", ["PUT /v1/freeswitch", "POST /v1/freeswitch", "PUT /v1/kazoo"])
+async def test_a_path_of_two_lines_is_an_address_of_this_way(service: Service, way: str) -> None:
+    authorized = f"Authorization: Basic {login(service)}\n"
+    head = f"{way}/other/a%0Ab.wav HTTP/1.1\nHost: x\n{authorized}Content-Length: 0\n"
+    assert (await wire(service, head)).status in (400, 415)
+    await nothing_kept(service)
+
+
 async def test_rtpengine_is_refused_before_its_body(service: Service) -> None:
     body = ngfile(bytes(2_000_000))
     head = rtpengine(service, body, "") + "Expect: 100-continue\n"

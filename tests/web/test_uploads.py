@@ -192,6 +192,7 @@ async def test_what_is_always_the_same_may_stand_in_the_query(client: Client) ->
         ({"Upload-Defer-Length": "1"}, 400, "malformed"),
         ({"Upload-Metadata": "call_id !"}, 400, "malformed"),
         ({"Upload-Metadata": "call_id YQ==,call_id YQ=="}, 400, "malformed"),
+        ({"Upload-Metadata": "h\xe4iri\xf6 YQ=="}, 400, "malformed"),
         ({"Upload-Metadata": "call_id YQ=="}, 422, "invalid"),
         ({"Upload-Metadata": ""}, 422, "invalid"),
         ({"Upload-Checksum": "crc32 AAAA"}, 400, "malformed"),
