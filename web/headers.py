@@ -6,7 +6,7 @@ An answer that needs more, such as a page, sets its own header first; what is no
 
 from aiohttp import hdrs, web
 
-from web import trace
+from web import trace, tus
 
 _SHUT = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -68,3 +68,4 @@ async def on_prepare(request: web.Request, response: web.StreamResponse) -> None
     transport = request.transport
     secure = transport is not None and transport.get_extra_info("sslcontext") is not None
     dress(response, secure=secure)
+    tus.dress(request, response)

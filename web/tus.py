@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from email.utils import format_datetime
 from typing import Any
 
+from aiohttp import web
+
 from archive.errors import ChecksumError, MalformedError, NotAudioError, VersionError
 from storage.uploads import Upload
 
+ADDRESS = "/v1/uploads"
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination"
 ALGORITHMS = ("sha1", "sha256", "md5")
@@ -48,6 +51,16 @@ class Checksum:
         """Raises ChecksumError when the part is another."""
         if not hmac.compare_digest(self.announced, self._seen.digest()):
             raise ChecksumError("The part arrived damaged, and was dropped. Send it again.")
+
+
+def dress(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Say the protocol's version in every answer of its addresses, whoever gives it; and to who
+    speaks another, which is spoken."""
+    resource = isinstance(request, web.Request) and request.match_info.route.resource
+    if resource and resource.canonical.startswith(ADDRESS):
+        response.headers["Tus-Resumable"] = VERSION
+        if response.status == 412:
+            response.headers["Tus-Version"] = VERSION
 
 
 def check_version(headers: Mapping[str, str]) -> None:

@@ -28,7 +28,7 @@ from storage.growing import GrowingFile
 from storage.intake import Admitted, Offer
 from storage.sealing import DamagedError
 from storage.uploads import Upload
-from web import ingest, problems, render, tus
+from web import ingest, render, tus
 from web.doors import RETRIEVAL_URL, VAULT, OpenRoute, Route, Visit
 from web.ingest import UPLOADERS
 from web.tus import Checksum
@@ -37,7 +37,7 @@ KEPT = 8_000_000
 """Bytes of one request after which what has come is kept for certain: what a kill may lose."""
 
 _CREATED = web.RequestKey("created", Admitted)
-_ONE = "/v1/uploads/{id}"
+_ONE = f"{tus.ADDRESS}/{{id}}"
 _BROKEN = (ConnectionError, ClientPayloadError, UnavailableError)
 
 Act = Callable[[web.Request, Visit], Awaitable[web.Response]]
@@ -46,27 +46,21 @@ Act = Callable[[web.Request, Visit], Awaitable[web.Response]]
 def routes() -> list[Route | OpenRoute]:
     """The addresses of uploads that come in parts."""
     return [
-        OpenRoute("OPTIONS", "/v1/uploads", options),
-        Route("POST", "/v1/uploads", UPLOADERS, _told(create), first=_before_create),
-        Route("HEAD", _ONE, UPLOADERS, _told(head)),
-        Route("PATCH", _ONE, UPLOADERS, _told(patch), first=_before_patch),
-        Route("DELETE", _ONE, UPLOADERS, _told(delete)),
-        Route("POST", _ONE, UPLOADERS, _told(overridden)),
+        OpenRoute("OPTIONS", tus.ADDRESS, options),
+        Route("POST", tus.ADDRESS, UPLOADERS, _spoken(create), first=_before_create),
+        Route("HEAD", _ONE, UPLOADERS, _spoken(head)),
+        Route("PATCH", _ONE, UPLOADERS, _spoken(patch), first=_before_patch),
+        Route("DELETE", _ONE, UPLOADERS, _spoken(delete)),
+        Route("POST", _ONE, UPLOADERS, _spoken(overridden)),
     ]
 
 
-def _told(act: Act) -> Act:
-    """Say the protocol's version in every answer, errors too."""
+def _spoken(act: Act) -> Act:
+    """Refuse who speaks another version."""
 
     async def answer(request: web.Request, visit: Visit) -> web.Response:
-        try:
-            tus.check_version(request.headers)
-            response = await act(request, visit)
-        except ArchiveError as error:
-            response = problems.answer(error)
-            response.headers["Tus-Version"] = tus.VERSION
-        response.headers["Tus-Resumable"] = tus.VERSION
-        return response
+        tus.check_version(request.headers)
+        return await act(request, visit)
 
     return answer
 
@@ -76,7 +70,6 @@ async def options(request: web.Request) -> web.Response:
     return web.Response(
         status=204,
         headers={
-            "Tus-Resumable": tus.VERSION,
             "Tus-Version": tus.VERSION,
             "Tus-Max-Size": str(request.app[VAULT].limits.max_bytes),
             "Tus-Extension": tus.EXTENSIONS,
@@ -331,7 +324,7 @@ def _created(
 ) -> web.Response:
     """The answer to a creation: Location is the upload's own address, as the protocol wants it."""
     headers = {**tus.state(upload), **_receipt(request, recording)}
-    headers[hdrs.LOCATION] = f"/v1/uploads/{upload.id}"
+    headers[hdrs.LOCATION] = f"{tus.ADDRESS}/{upload.id}"
     told: dict[str, object] = {"upload": str(upload.id)}
     if recording is not None:
         told = render.receipt(recording, visit.vault.policy)

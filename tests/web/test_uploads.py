@@ -119,6 +119,23 @@ async def test_what_is_spoken_is_told_to_anybody(service: Service) -> None:
     }  # fmt: skip
 
 
+async def test_every_refusal_says_the_version(service: Service, client: Client) -> None:
+    address = f"{service.ingest}/v1/uploads"
+    refused = [
+        *[await service.ask("POST", address, token) for token in (None, "nobody", "supervisor")],
+        await service.ask("HEAD", f"{address}/x", "uploader"),
+        await client.create(**{"Tus-Resumable": "0.2.2"}),
+        await client.create(**{"Upload-Metadata": ""}),
+    ]
+    assert [answer.status for answer in refused] == [401, 401, 403, 412, 412, 422]
+    for answer in refused:
+        assert answer.headers["Tus-Resumable"] == "1.0.0"
+        assert ("Tus-Version" in answer.headers) is (answer.status == 412)
+    for elsewhere in (service.ingest, service.retrieval):
+        other = await service.ask("GET", f"{elsewhere}/v1/recordings", "nobody")
+        assert "Tus-Resumable" not in other.headers
+
+
 async def test_an_upload_in_parts(service: Service, client: Client) -> None:
     created = await client.create()
     assert created.status == 201
