@@ -5,6 +5,8 @@ nothing is overdue, and that nights, days, looks at objects and checkpoints come
 """
 
 import asyncio
+import math
+import time
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -33,6 +35,9 @@ from web import (
 )
 from web.doors import SHOWN, VAULT, OpenRoute, Route, Visit
 
+FRESH = 1.0
+"""Seconds from its begin on for which one look at everything is the answer to all who ask."""
+
 PARTS = ("database", "objects", "keys", "fuse", "ledger")
 """What `/readyz` looks at besides the figures that have a limit."""
 
@@ -41,7 +46,7 @@ def routes() -> list[Route | OpenRoute]:
     """The addresses of this door."""
     return [
         OpenRoute("GET", "/healthz", healthz),
-        OpenRoute("GET", "/readyz", readyz),
+        OpenRoute("GET", "/readyz", Readiness().answer),
         Route("GET", "/metrics", OPERATORS, metrics),
         Route("GET", "/v1/expiry", OPERATORS, expiry),
         *cdrs.telling(),
@@ -61,9 +66,32 @@ async def healthz(request: web.Request) -> web.Response:
     return render.data({"status": "ok"})
 
 
-async def readyz(request: web.Request) -> web.Response:
-    """`GET /readyz`: 200 when all parts are well and all promises kept, 503 with what is not."""
-    vault = request.app[VAULT]
+class Readiness:
+    """The last look at everything. Anybody may ask for it, so that they get no more than one at a
+    time: who asks while it is taken gets that one, which is over only after they asked.
+    """
+
+    def __init__(self) -> None:
+        self._looking = asyncio.Lock()
+        self._checks: dict[str, str] = {}
+        self._began = self._ended = -math.inf
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """`GET /readyz`: 200 when all is well and all promises are kept, 503 with what is not."""
+        asked = time.monotonic()
+        async with self._looking:
+            if self._ended < asked and asked - self._began >= FRESH:
+                began = time.monotonic()
+                self._checks = await _look(request.app[VAULT])
+                self._began, self._ended = began, time.monotonic()
+        well = all(state == "ok" for state in self._checks.values())
+        answer = render.data({"ready": well, "checks": self._checks})
+        answer.set_status(200 if well else 503)
+        return answer
+
+
+async def _look(vault: Vault) -> dict[str, str]:
+    """What `/readyz` says of each part: `ok`, or what is wrong."""
     checks = dict.fromkeys((*PARTS, *gauges.CHECKS), "ok")
     day_end, signed = None, None
     try:
@@ -79,10 +107,7 @@ async def readyz(request: web.Request) -> web.Response:
         checks["database"] = error.detail
     else:
         await _look_further(vault, checks)
-    well = all(state == "ok" for state in checks.values())
-    answer = render.data({"ready": well, "checks": checks})
-    answer.set_status(200 if well else 503)
-    return answer
+    return checks
 
 
 def _oldest_day_end(vault: Vault) -> datetime | None:

@@ -1,10 +1,12 @@
 """The operations door: is the archive well, what is due, what was done; and who may know."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from hashlib import md5
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -13,19 +15,20 @@ import pytest
 from archive.access import Level
 from archive.errors import UnavailableError
 from archive.lifecycle import State
-from storage import clocks, overview, tree
+from storage import clocks, fuse, overview, tree
 from storage.overview import Standing
 from storage.signer import SignerError
 from storage.upkeep import verify
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.rewriting import unguarded
-from tests.roles import connection, owned
+from tests.roles import acting, connection, owned
 from tests.services import Faulty, Service, open_service, set_clock
 from tests.storage.upkeep.test_verify import fetch, later, put, remove
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem
 from web import gauges, operations
+from web.doors import VAULT
 
 CLOSED = ("/metrics", "/v1/expiry", "/v1/ledger", "/v1/ledger/checkpoint")
 
@@ -72,6 +75,45 @@ async def checks(service: Service) -> tuple[int, dict[str, str]]:
     assert body["ready"] is (answer.status == 200)
     assert body["checks"].keys() == {*operations.PARTS, *gauges.CHECKS}
     return answer.status, {part: text for part, text in body["checks"].items() if text != "ok"}
+
+
+@pytest.fixture(autouse=True)
+def each_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `/readyz` look again each time."""
+    monkeypatch.setattr(operations, "FRESH", 0.0)
+
+
+async def test_one_look_is_the_answer_to_all_who_ask_meanwhile(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, go_on, look = 0, asyncio.Event(), fuse.look
+
+    async def counted(vault: Vault) -> Any:
+        nonlocal looks
+        looks += 1
+        await go_on.wait()
+        if looks == 3:
+            raise RuntimeError("a fault of ours")
+        return await look(vault)
+
+    monkeypatch.setattr(fuse, "look", counted)
+    request: Any = SimpleNamespace(app={VAULT: acting(service.vault, "operations")})
+    readiness = operations.Readiness()
+    asking = [asyncio.create_task(readiness.answer(request)) for _ in range(20)]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert [answer.status for answer in await asyncio.gather(*asking)] == [200] * 20
+    assert looks == 1
+    assert (await readiness.answer(request)).status == 200
+    assert looks == 2
+    monkeypatch.setattr(operations, "FRESH", 3600.0)
+    assert (await readiness.answer(request)).status == 200
+    assert looks == 2, "it was just looked"
+    untried = operations.Readiness()
+    with pytest.raises(RuntimeError):
+        await untried.answer(request)
+    assert (await untried.answer(request)).status == 200
+    assert looks == 4, "a look that failed is nobody's answer"
 
 
 async def test_health_needs_no_key(service: Service) -> None:
