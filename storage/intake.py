@@ -113,10 +113,9 @@ async def take_in(
 
 @contextmanager
 def slot(vault: Vault, caller: Caller) -> Iterator[None]:
-    """A place among the uploads that are taken in at once. UnavailableError when all are taken, or
-    all that one key may have: a stolen one leaves some for the others."""
-    places, taken = vault.limits.max_concurrent, vault.intakes
-    if taken.total() >= places or taken[caller.id] >= places - places // 4:
+    """A place among the uploads that are taken in at once. UnavailableError when all are taken."""
+    taken = vault.intakes
+    if taken.total() >= vault.limits.max_concurrent:
         raise UnavailableError("Too many uploads are being taken in at once; try again.")
     taken[caller.id] += 1
     try:

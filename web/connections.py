@@ -12,8 +12,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
-from aiohttp.http import HttpProcessingError
+from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
+from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.web_protocol import _ErrInfo
 
@@ -27,6 +27,10 @@ _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 LOOK = 1.0
 """Seconds between two looks at all connections."""
+
+PIECE = 2**14
+"""Bytes of a head, or of a body in chunks, that are parsed before it is looked what they are: a
+flood of tiny ones costs far more time and memory than it has bytes."""
 
 
 def _unsaid(record: logging.LogRecord) -> bool:
@@ -55,6 +59,7 @@ class Connection(web.RequestHandler):
         super().__init__(manager, **arguments)
         self._crowd = crowd
         self._body: StreamReader = EMPTY_PAYLOAD
+        self._length = 0
         self._wire = 0
         self._deaf = False
         self._head_since: float | None = None
@@ -77,14 +82,21 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Take what comes in, by the piece; what is left of a body with a length is one."""
+        at, more = 0, True
+        while more and not self._deaf:
+            left = 0 if self._body.is_eof() else self._length - self._body.total_bytes
+            end = at + max(PIECE, left)
+            self._take(data[at:end])
+            at, more = end, end < len(data)
+
+    def _take(self, data: bytes) -> None:
         """Count what comes in: of a head, or around a body."""
-        if self._deaf:
-            return
         before, of_body = len(self._messages), not self._body.is_eof()
         super().data_received(data)
         self._wire += len(data)
         if len(self._messages) > before:
-            self._begin(self._messages[-1][1])
+            self._begin(*self._messages[-1])
         elif not self._body.is_eof():
             # While reading is paused, some of it is not looked through yet.
             parsed = not self._reading_paused
@@ -99,9 +111,12 @@ class Connection(web.RequestHandler):
                 self._crowd.flooded(self, "heads without an end")
                 self._refuse_head()
 
-    def _begin(self, body: StreamReader) -> None:
+    def _begin(self, head: RawRequestMessage | _ErrInfo, body: StreamReader) -> None:
         """A head is there: what follows is its body."""
         self._body, self._wire, self._head_since = body, 0, None
+        self._length = 0
+        if isinstance(head, RawRequestMessage) and not head.chunked:
+            self._length = int(head.headers.get(hdrs.CONTENT_LENGTH, 0))
         self._since = self._loop.time()
         self._pace = Pace(self._since)
 

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -224,10 +224,12 @@ def runner(app: web.Application, shutdown_timeout: float) -> web.AppRunner:
 def _handler(route: Route) -> Plain:
     async def handle(request: web.Request) -> web.StreamResponse:
         # A client that asked before it sent has been let in already.
-        visit = request.get(_VISIT)
-        if visit is None:
-            visit = await _let_in(route, request)
-        return await route.act(request, visit)
+        known = request.get(_VISIT)
+        visit = known or await _let_in(route, request)
+        with _under_way(route, request, visit):
+            if known is None and route.first is not None:
+                await route.first(request, visit)
+            return await route.act(request, visit)
 
     return handle
 
@@ -242,7 +244,10 @@ def _expect_handler(route: Route) -> Callable[[web.Request], Awaitable[web.Strea
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
             return _closing(problems.answer(MalformedError("Only 100-continue can be expected.")))
         try:
-            request[_VISIT] = await _let_in(route, request)
+            request[_VISIT] = visit = await _let_in(route, request)
+            with _under_way(route, request, visit):
+                if route.first is not None:
+                    await route.first(request, visit)
         except ArchiveError as error:
             return _closing(problems.answer(error))
         except Exception as error:  # the same boundary, outside the middlewares
@@ -273,6 +278,8 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
         await browser.require_token(request, vault.ring, secret)
     try:
         token = None if secret else credentials.read(_token(request, basic=basic))
+        if token and basic:  # once more when the key is known to be shown by its owner
+            request.app[_KEYS].require_room(token.id, vault.limits.max_concurrent)
         async with connection(vault.pool) as lent:
             login = await (
                 credentials.authenticate(lent, vault.ring, token)
@@ -289,9 +296,14 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
         error.schemes = ("Bearer", "Basic") if basic else ("Bearer",)
         raise
     trace.note(decision="allowed")
-    if route.first is not None:
-        await route.first(request, visit)
     return visit
+
+
+def _under_way(route: Route, request: web.Request, visit: Visit) -> AbstractContextManager[None]:
+    """Count what an uploader's key has under way. Raises TooManyError."""
+    if Level.UPLOADER not in route.levels:
+        return nullcontext()
+    return request.app[_KEYS].under_way(visit.caller.id, visit.vault.limits.max_concurrent)
 
 
 async def _check_bounds(route: Route, request: web.Request, visit: Visit, lent: Connection) -> None:

@@ -1,11 +1,14 @@
-"""What a door remembers of the keys that come in: how often each asked, and whose use is being
-written down. The first bounds a key with a rate, in this process; the second never holds a
-request up.
+"""What a door remembers of the keys that come in: how often each asked, how much each has under
+way, and whose use is being written down. The first bounds a key with a rate, in this process, the
+second an uploader's key from wherever it is shown; the third never holds a request up.
 """
 
 import asyncio
 import logging
 import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from archive.access import Caller
@@ -25,12 +28,17 @@ _ENDING = 2.0
 """Seconds that are given at the end to what is being written down."""
 
 
+_AGAIN = 5
+"""Seconds after which a key may come again that had all under way that it may."""
+
+
 class Keys:
     """The keys that came in by one door. A level belongs to one door, so that no key has two."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, tuple[Rate, Bucket]] = {}
         self._notes: dict[str, asyncio.Task[None]] = {}
+        self._under_way: Counter[str] = Counter()
 
     def count(self, caller: Caller, now: float) -> None:
         """Count one request, at this moment of the loop's clock. Raises TooManyError."""
@@ -43,6 +51,28 @@ class Keys:
             raise TooManyError(
                 f"The key may ask {rate.text}; wait as long as Retry-After says.", math.ceil(wait)
             )
+
+    def require_room(self, key: str, places: int) -> None:
+        """Raises TooManyError for a key that has three quarters of so many places already: a stolen
+        one leaves some for the others. Who only names the key takes none.
+        """
+        if self._under_way[key] >= places - places // 4:
+            raise TooManyError(
+                "The key has too much under way at once; wait as long as Retry-After says.",
+                _AGAIN,
+            )
+
+    @contextmanager
+    def under_way(self, key: str, places: int) -> Iterator[None]:
+        """One request of this key, from its head to the end of its answer. Raises TooManyError."""
+        self.require_room(key, places)
+        self._under_way[key] += 1
+        try:
+            yield
+        finally:
+            self._under_way[key] -= 1
+            if not self._under_way[key]:
+                del self._under_way[key]
 
     def note(self, vault: Vault, login: Login) -> None:
         """See to it that the use of this key is written down, once a minute, beside the request."""

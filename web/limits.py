@@ -22,18 +22,19 @@ IDLE = 75.0
 HEAD = 15.0
 """Seconds for a head from its first byte."""
 
-HEAD_BYTES = 2**17
 LINE = 2**16
 FIELD = 2**14
 FIELDS = 100
-"""Bytes of a head, of its first line and of one of its fields, and how many fields there may be."""
+HEAD_BYTES = LINE + FIELD
+"""Bytes of the first line of a head and of one of its fields, how many fields there may be, and
+bytes of all of it: a thousand heads at once are held twice over while they come in."""
 
 SLOWEST = 256
 GRACE = 60.0
 """Bytes a second that a body comes in with at least, and for how many seconds it may be slower.
 The slowest codec of speech has twice as many."""
 
-WRAPPING = 2**14
+WRAPPING = 2**12
 """Bytes that a body's chunks may have around it, besides twice what is in them."""
 
 UNTAKEN = 600.0

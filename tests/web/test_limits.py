@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,16 @@ from aiohttp import web
 from archive.access import Caller, Level
 from archive.bounds import FREE, read_networks
 from archive.errors import TooManyError, UnavailableError
-from storage import intake
+from storage import credentials, intake
 from storage.vault import Vault
-from tests.services import Service
+from tests.services import Service, open_service
 from tests.sounds import tone
 from tests.web.test_openapi import DOCUMENTS
 from tests.web.test_upload import problem, query
 from web import connections, doors, limits
+from web.connections import Connection
 from web.doors import OpenRoute
+from web.keys import Keys
 from web.limits import Crowd, Limits, Pace, WrongKeys
 
 
@@ -155,20 +157,29 @@ def test_who_floods_gets_no_connection_for_a_while() -> None:
     assert crowd.enter(Visitor("")), "a proxy is not held to what one of its clients does"
 
 
-def test_one_key_never_has_all_places(vault: Vault) -> None:
-    small = replace(vault, limits=replace(vault.limits, max_concurrent=4))
-    stolen, mine, other = (
-        Caller(name, Level.UPLOADER, "pbx", None, FREE) for name in ("stolen", "mine", "other")
-    )
-    held = [intake.slot(small, stolen) for _ in range(4)]
-    for one in held[:3]:
-        one.__enter__()
-    with pytest.raises(UnavailableError):
-        held[3].__enter__()
-    with intake.slot(small, mine), pytest.raises(UnavailableError), intake.slot(small, other):
-        pass
-    for one in held[:3]:
-        one.__exit__(None, None, None)
+def test_one_key_never_has_all_places() -> None:
+    keys, places = Keys(), 4
+    for _ in range(10):
+        keys.require_room("stolen", places)  # who only names a key takes none
+    with ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(keys.under_way("stolen", places))
+        with pytest.raises(TooManyError):
+            keys.require_room("stolen", places)
+        with pytest.raises(TooManyError), keys.under_way("stolen", places):
+            pass
+        with keys.under_way("mine", places):
+            keys.require_room("mine", places)
+    with keys.under_way("stolen", places):
+        keys.require_room("stolen", places)
+
+
+def test_there_are_so_many_places(vault: Vault) -> None:
+    small = replace(vault, limits=replace(vault.limits, max_concurrent=2))
+    mine, other = (Caller(name, Level.UPLOADER, "pbx", None, FREE) for name in ("mine", "other"))
+    with intake.slot(small, mine), intake.slot(small, mine):
+        with pytest.raises(UnavailableError), intake.slot(small, other):
+            pass
     assert not small.intakes
 
 
@@ -278,6 +289,36 @@ async def test_a_slow_form_is_given_up(
     assert await service.rows() == []
 
 
+async def test_a_key_has_so_much_under_way_from_wherever_it_is_shown(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(vault, limits=replace(vault.limits, max_concurrent=4))
+    async with open_service(small) as service, AsyncExitStack() as stack:
+        other = await service.key("uploader", "other")
+        half = [await stack.enter_async_context(opened(service)) for _ in range(3)]
+        for number, (_, writer) in enumerate(half):
+            head = upload(service, "Content-Length: 9999")
+            writer.write(head.replace(b"recordings/c", b"recordings/half-%d" % number) + b"RIFF")
+        while small.intakes.total() < len(half):
+            await asyncio.sleep(0.01)
+
+        with monkeypatch.context() as patched:
+            patched.delattr(credentials, "authenticate")  # the database is not even asked
+            for method, path in (("PUT", "recordings/c"), ("HEAD", "uploads/x"), ("POST", "cdr")):
+                answer = await service.ask(method, f"{service.ingest}/v1/{path}", "uploader")
+                assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
+            async with opened(service) as (reader, writer):
+                writer.write(upload(service, "Content-Length: 9", "Expect: 100-continue"))
+                assert b" 429 " in (await rest(reader)).splitlines()[0]
+        assert (await service.put("c", tone(), query(), token=other)).status == 201
+
+        for _, writer in half:
+            writer.close()
+        while (answer := await service.put("d", tone(), query())).status == 429:
+            await asyncio.sleep(0.01)
+        assert answer.status == 201
+
+
 FLOODS: dict[str, tuple[bytes, bytes]] = {
     "tiny chunks": (b"1\r\nx\r\n" * 1000, b""),
     "chunk extensions": (b"1;" + b"x" * 60000 + b"\r\nx\r\n", b""),
@@ -318,6 +359,30 @@ async def test_a_flood_around_a_body_is_refused(
     assert not [one for one in caplog.records if one.levelno > logging.WARNING]
     assert not service.vault.intakes
     assert await service.rows() == []
+
+
+async def test_a_flood_is_noticed_before_all_that_is_there_was_parsed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flood = upload(service, "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 40_000
+    held, take, judge, seen = bytearray(), Connection.data_received, limits.wrapped_too_much, [0]
+
+    def at_once(connection: Connection, data: bytes) -> None:
+        held.extend(data)
+        if len(held) == len(flood):
+            take(connection, bytes(held))
+
+    def judged(wire: int, received: int) -> bool:
+        seen.append(received)
+        return judge(wire, received)
+
+    monkeypatch.setattr(Connection, "data_received", at_once)
+    monkeypatch.setattr(limits, "wrapped_too_much", judged)
+    async with opened(service) as (reader, writer):
+        writer.write(flood)
+        answer = await rest(reader)
+    assert 0 < max(seen) <= connections.PIECE
+    assert b" 400 " in answer.splitlines()[0]
 
 
 HEADS = {
