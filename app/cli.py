@@ -22,6 +22,7 @@ from app import (
     key_commands,
     lines,
     migrate,
+    notice_commands,
     records,
     retention_command,
     team_commands,
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     watch_commands.add_parsers(commands)
     records.add_parsers(commands)
     import_commands.add_parsers(commands)
+    notice_commands.add_parser(commands)
     return parser
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from app import mappings, values
+from app import mappings, values, webhooks
 from app.doors import Door, Doors
 from app.logins import Database
 from app.settings import ConfigError, Settings
@@ -23,6 +23,7 @@ from archive.mapping import Reading
 from archive.recording import CallType
 from archive.residency import EEA
 from archive.retention import Period, Policy
+from archive.webhook import Webhook
 from storage.audio.formats import NAMES
 
 __all__ = ["Config", "ConfigError", "Door", "Doors", "find", "load"]
@@ -195,13 +196,16 @@ class Config:
     access: Access
     sign_in: SigningIn
     mappings: Mapping[str, Reading]
+    webhooks: Mapping[str, Webhook]
 
     @classmethod
     def from_toml(
         cls, path: Path, document: Mapping[str, object], environ: Mapping[str, str]
     ) -> "Config":
         """Turn a parsed file and the environment into values, or raise ConfigError."""
-        sections = _sections(path, document, environ)
+        tables = dict(document)
+        told = tables.pop("webhook", [])
+        sections = _sections(path, tables, environ)
         server = Server.from_toml(sections["server"])
         retention = Retention.from_toml(sections["retention"], sections["retention.period"])
         config = cls(
@@ -217,6 +221,7 @@ class Config:
             access=Access.from_toml(sections["access"]),
             sign_in=SigningIn.from_toml(sections["sign_in"]),
             mappings=mappings.from_toml(sections),
+            webhooks=webhooks.from_toml(path, told, environ),
         )
         for settings in sections.values():
             settings.finish()

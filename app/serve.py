@@ -18,13 +18,14 @@ from app.listening import Listener
 from app.vault import opened_parts
 from archive.errors import UnavailableError
 from jobs import nightly
+from jobs.fetching import Fetching
 from jobs.schedule import Schedule, watch
 from storage import database
 from storage.audio.pool import AudioPool
 from storage.provider import Provider
 from storage.signer import RewrittenError
 from storage.vault import Vault
-from web import doors, ingest, operations, retrieval, telephony, uploads
+from web import doors, hooks, ingest, operations, retrieval, telephony, uploads
 from web.doors import OpenRoute, Route
 from web.sign_in_pages import SIGN_IN, SignIn
 
@@ -64,6 +65,10 @@ async def running(
         if hears := vaults.get("ingest") or vaults.get("retrieval"):
             await _tell_of_the_sandbox(hears.probes)
         addresses = await _open_doors(config, vaults, stack)
+        if takes := vaults.get("ingest"):
+            fetching = Fetching(takes, config.webhooks)
+            fetching.start()
+            stack.push_async_callback(fetching.stop)
         if jobs:
             schedule = Schedule(jobs, config.jobs.nightly)
             await schedule.start()
@@ -111,6 +116,7 @@ async def _open_doors(
     retrieval_url = await open_one("retrieval", asked.retrieval_url, retrieval.routes())
     public = asked.retrieval_url or retrieval_url or asked.retrieval.url
     ways_in = [*ingest.routes(), *telephony.routes(config.mappings), *uploads.routes()]
+    ways_in += hooks.routes(config.webhooks)
     ingest_url = await open_one("ingest", public, ways_in)
     operations_url = await open_one("operations", public, operations.routes())
     runners = [listener.runner for listener in listeners]

@@ -85,6 +85,15 @@ class Settings:
             self.fail(key, f"must be a whole number from {least} to {most}")
         return value
 
+    def truth(self, key: str) -> bool:
+        """true or false; one that is left out is false."""
+        value = self._take(key, False)
+        if self.from_environment(key) and value in ("true", "false"):
+            value = value == "true"
+        if not isinstance(value, bool):
+            self.fail(key, "must be true or false")
+        return value
+
     def words(self, key: str, allowed: frozenset[str], *, least: int = 1) -> frozenset[str]:
         """A list of some of the allowed words, at least so many."""
         value = self._take(key, None)

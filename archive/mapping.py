@@ -12,8 +12,10 @@ depends on it. Nothing is judged here: `Call.from_fields` names what is wrong wi
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
 
 from archive.recording import TEXT_FIELDS
@@ -21,8 +23,8 @@ from archive.recording import TEXT_FIELDS
 REQUIRED = ("call_id", "call_type", "started_at")
 FIELDS = (*REQUIRED, "direction", *TEXT_FIELDS)
 
-EARLY = frozenset({"path", "query", "header", "metadata", "stream"})
-"""Kinds of places that a request shows before its body."""
+EARLY = frozenset({"path", "query", "header", "metadata", "stream", "notice"})
+"""Kinds of places that a request shows before the audio."""
 
 LATE = frozenset({"tag", "audio"})
 """Kinds of places that only the audio tells of: its tags, and when it must have begun."""
@@ -39,6 +41,7 @@ _CASELESS = frozenset({"header", "metadata", "tag"})
 _WORDED = ("call_type", "direction")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"(\d{9,10})(\.\d{1,9})?|(\d{11}|\d{13}|\d{16})", re.ASCII)
+_DATED = re.compile(r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d (?:[+-]\d{4}|GMT)")
 _GREGORIAN = 62_167_219_200
 """Seconds from the year 0 to 1970; Erlang counts from there, with eleven digits."""
 
@@ -170,8 +173,11 @@ def path_form(text: str) -> re.Pattern[str]:
 
 def instant(text: str) -> str:
     """A time as RFC 3339, where it is a count of seconds since 1970 (with a fraction), of milli- or
-    microseconds, or Erlang's since the year 0; any other text as it is.
+    microseconds, or Erlang's since the year 0, or dated as a letter is; any other text as it is.
     """
+    if _DATED.fullmatch(text.strip()):
+        with suppress(ValueError):
+            return parsedate_to_datetime(text).isoformat()
     match = _NUMBER.fullmatch(text.strip())
     if not match:
         return text

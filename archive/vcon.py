@@ -7,7 +7,7 @@ left alone. The audio comes beside it, and is held against its `content_hash` if
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MEDIA_TYPES = frozenset({"application/vcon", "application/vcon+json"})
@@ -15,10 +15,14 @@ MEDIA_TYPES = frozenset({"application/vcon", "application/vcon+json"})
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The raw fields of the call, and the SHA-512 of its audio if that is told."""
+    """The raw fields of the call, the SHA-512 of its audio if that is told, and where the audio is:
+    at an address, within the vCon, or beside it ("" and None).
+    """
 
     fields: dict[str, str]
     sha512: bytes | None
+    url: str = ""
+    body: bytes | None = field(default=None, repr=False)
 
 
 def read(document: bytes) -> Conversation:
@@ -37,9 +41,20 @@ def read(document: bytes) -> Conversation:
     if len(recordings) != 1:
         raise ValueError("must have one dialog that is a recording; send each by itself")
     dialog = recordings[0]
-    if dialog.get("body"):
-        raise ValueError("holds the audio itself, which belongs into the part `audio`")
-    return Conversation(_fields(vcon, dialog), _sha512(dialog))
+    return Conversation(_fields(vcon, dialog), _sha512(dialog), _text(dialog, "url"), _body(dialog))
+
+
+def _body(dialog: dict[str, Any]) -> bytes | None:
+    """The audio itself, if it is within."""
+    if not (text := _text(dialog, "body")):
+        return None
+    if _text(dialog, "encoding") != "base64url":
+        raise ValueError("holds audio in another encoding than base64url")
+    try:
+        padded = text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("holds audio that is no base64url") from None
 
 
 def _fields(vcon: dict[str, Any], dialog: dict[str, Any]) -> dict[str, str]:

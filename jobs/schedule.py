@@ -17,7 +17,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from archive.errors import UnavailableError
 from jobs import expiry, nightly
-from storage import cdrs, database, early, nights, sweep, tree, uploads
+from storage import cdrs, database, early, nights, notices, sweep, tree, uploads
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import RewrittenError, SignerError
@@ -173,6 +173,7 @@ async def tidy(vault: Vault) -> bool:
     await uploads.collect(vault)
     await expiry.run(vault)
     await cdrs.forget(vault)
+    await notices.forget(vault)
     await cdrs.match(vault)
     await early.run(vault)
     nightly.make_keys(vault, await database.now(vault.pool))

@@ -41,7 +41,8 @@ class Standing:
     listeners whose budget stopped them within the last hour. `glass`: readers who know of more than
     they may, or did within the last hour. `held`: whether people have to release the erasing.
     `lost` recordings and `unknown` objects are those of the last comparison, `wrong` and `missing`
-    bundles of the ledger those of the last night.
+    bundles of the ledger those of the last night. `unfetched`: recordings that were told of over an
+    hour ago, or refused, and are not done.
     """
 
     overdue: int
@@ -60,6 +61,7 @@ class Standing:
     unknown: int = 0
     wrong: int = 0
     missing: int = 0
+    unfetched: int = 0
 
 
 async def standing(lent: Connection, day_end: datetime | None, signed: int | None) -> Standing:
@@ -86,6 +88,8 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " (SELECT count(*) FROM listener WHERE stopped_at > archive_now() - interval '1 hour')"
         " AS stopped,"
         " (SELECT count(*) FROM glass WHERE until > archive_now() - interval '1 hour') AS glass,"
+        " (SELECT count(*) FROM notice WHERE state <> 'done' AND expires_at > archive_now()"
+        " AND (state = 'refused' OR asked_at <= archive_now() - interval '1 hour')) AS unfetched,"
         " size AS entries, (SELECT (hold IS NOT NULL)::int FROM archive) AS held,"
         " reconciled.facts AS reconciled, last.reread FROM ledger_head"
         " LEFT JOIN LATERAL (SELECT facts FROM ledger WHERE act = 'reconciled'"
@@ -121,6 +125,7 @@ def _standing(row: asyncpg.Record, day_end: datetime | None) -> Standing:
         (row["reconciled"] or {}).get("unknown", 0),
         (row["reread"] or {}).get("wrong", 0),
         (row["reread"] or {}).get("missing", 0),
+        row["unfetched"],
     )
 
 

@@ -56,6 +56,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "cdr": "SELECT (source, call_hash, hashes, ended_at, received_at), INSERT (source,"
         " call_hash, hashes, started_at, ended_at, expires_at, expires_on, received_at, actor,"
         " details), UPDATE (hashes, ended_at)",
+        "notice": "SELECT, INSERT (id, hook, mark, expires_at, expires_on, details),"
+        " UPDATE (state, due_at, tries, failure, recording, details)",
         "ledger_waiting": _ENTRY,
     },
     "retrieval": {
@@ -86,6 +88,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "glass": "SELECT, UPDATE (granted_at, until, ended_at)",
         "listener": "SELECT (stopped_at)",
         "cdr": "SELECT (source, started_at, ended_at, expires_at, received_at, recording)",
+        "notice": "SELECT (state, asked_at, expires_at)",
         "ledger": "SELECT",
         "ledger_waiting": f"SELECT, {_ENTRY}",
         "told": "SELECT",
@@ -101,6 +104,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "term": "SELECT, INSERT, DELETE",
         "upload": "SELECT (id, place, expires_at, recording), DELETE",
         "cdr": "SELECT, UPDATE (recording, details), DELETE",
+        "notice": "SELECT (expires_at, expires_on), DELETE",
         "filed": "SELECT, DELETE",
         "ledger": "SELECT",
         "ledger_waiting": f"SELECT, {_ENTRY}",

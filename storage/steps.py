@@ -10,6 +10,7 @@ import signal
 INTAKE = ("received", "intended", "put", "committed")
 REDACTION = ("named", "put", "redacted")
 UPLOAD = ("synced", "kept", "became")
+FETCH = ("asked", "fetched", "took", "cleared")
 ERASURE = ("claimed", "removed", "absent", "erased")
 LEDGER = ("sequenced",)
 CLOSE = ("swept", "destroyed", "closed")

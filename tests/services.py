@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from archive.access import Level
 from archive.bounds import FREE, Bounds
 from archive.recording import CallType
 from archive.retention import Period, Policy
+from archive.webhook import Webhook
 from jobs import expiry, nightly
 from storage import clocks, credentials, database, published, sweep, teams, tree
 from storage.audio.pool import AudioPool
@@ -34,7 +35,7 @@ from storage.signer import Signer
 from storage.vault import Limits, Vault
 from tests import roles
 from tests.roles import acting, connection
-from web import doors, ingest, operations, retrieval, telephony, uploads
+from web import doors, hooks, ingest, operations, retrieval, telephony, uploads
 from web.doors import OpenRoute, Route
 from web.limits import Limits as DoorLimits
 
@@ -291,22 +292,26 @@ async def open_vault(
         yield vault
 
 
-def ways_in() -> list[Route | OpenRoute]:
+def ways_in(webhooks: Mapping[str, Webhook] | None = None) -> list[Route | OpenRoute]:
     """All addresses of the ingest door, with the mappings of the example."""
-    return [*ingest.routes(), *telephony.routes(MAPPINGS), *uploads.routes()]
+    own = [*ingest.routes(), *telephony.routes(MAPPINGS), *uploads.routes()]
+    return [*own, *hooks.routes(webhooks or {})]
 
 
 @asynccontextmanager
 async def open_service(
     vault: Vault,
     bears: DoorLimits = DoorLimits(),  # noqa: B008 - it is frozen
+    webhooks: Mapping[str, Webhook] | None = None,
 ) -> AsyncIterator[Service]:
     """The three doors over a vault, on free ports, and a key of each level."""
     async with AsyncExitStack() as stack:
         retrieval_url = await _door(
             stack, acting(vault, "retrieval"), "", retrieval.routes(), bears
         )
-        ingest_url = await _door(stack, acting(vault, "ingest"), retrieval_url, ways_in(), bears)
+        ingest_url = await _door(
+            stack, acting(vault, "ingest"), retrieval_url, ways_in(webhooks), bears
+        )
         operations_url = await _door(
             stack, acting(vault, "operations"), retrieval_url, operations.routes(), bears
         )

@@ -82,7 +82,7 @@ class _Flight:
 _FLIGHT = web.AppKey("flight", _Flight)
 _KEYS = web.AppKey("keys", Keys)
 _CROWD = web.AppKey("crowd", Crowd)
-_WRONG_KEYS = web.AppKey("wrong_keys", WrongKeys)
+WRONG_KEYS = web.AppKey("wrong_keys", WrongKeys)
 WRONG_SESSIONS = web.AppKey("wrong_sessions", WrongKeys)
 
 Act = Callable[[web.Request, Visit], Awaitable[web.StreamResponse]]
@@ -132,7 +132,7 @@ def build(
     app[_FLIGHT] = _Flight()
     app[_KEYS] = keys = Keys()
     app[_CROWD] = crowd = Crowd(bears)
-    app[_WRONG_KEYS] = WrongKeys(bears)
+    app[WRONG_KEYS] = WrongKeys(bears)
     app[WRONG_SESSIONS] = WrongKeys(bears, rate=limits.WRONG_SESSIONS)
     app.cleanup_ctx.append(lambda _: connections.watched(crowd))
     app.on_cleanup.append(lambda _: keys.end())
@@ -271,7 +271,7 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
     seen = asyncio.get_running_loop().time()
     basic = Level.UPLOADER in route.levels
     secret = None if basic else browser.session_of(request)
-    wrong = request.app[WRONG_SESSIONS if secret else _WRONG_KEYS]
+    wrong = request.app[WRONG_SESSIONS if secret else WRONG_KEYS]
     wrong.check(request.remote)
     if secret and request.method not in browser.SAFE:
         browser.require_same_site(request)

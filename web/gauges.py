@@ -166,6 +166,12 @@ GAUGES = (
         Limit(0),
     ),
     Gauge(
+        "archive_notices_failing",
+        "Recordings elsewhere that were told of over an hour ago, or refused, and are not done.",
+        lambda seen: seen.unfetched,
+        Limit(0),
+    ),
+    Gauge(
         "archive_ledger_entries",
         "Entries of the ledger.",
         lambda seen: seen.entries,

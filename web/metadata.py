@@ -43,6 +43,8 @@ def _read(kind: str, document: bytes, query: Mapping[str, str]) -> Metadata:
         return Metadata({**query, **siprec.fields(document)})
     if kind in vcon.MEDIA_TYPES:
         found = vcon.read(document)
+        if found.body is not None:
+            raise ValueError("holds the audio itself, which belongs into the part `audio`")
         return Metadata({**query, **found.fields}, found.sha512)
     try:
         fields = json.loads(document)

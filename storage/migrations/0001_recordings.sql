@@ -503,3 +503,28 @@ CREATE TABLE redaction_attempt (
 );
 CREATE INDEX redaction_attempt_due ON redaction_attempt (lease_until);
 CREATE INDEX redaction_attempt_recording ON redaction_attempt (recording);
+
+-- Notices of recordings that lie elsewhere and are to be fetched. `mark` is an HMAC of the name by which
+-- the sender knows the recording, so that a notice which comes again is known. Where it lies, and what
+-- was said of the call, is sealed under the key of the expiry day, and only until it is done. Whoever
+-- works on one holds it until `due_at`; `tries` tells whether it is still theirs.
+CREATE TABLE notice (
+    id uuid PRIMARY KEY,
+    hook text NOT NULL,
+    mark bytea NOT NULL CHECK (length(mark) = 32),
+    state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'deleting', 'done', 'refused')),
+    asked_at timestamptz NOT NULL DEFAULT archive_now(),
+    due_at timestamptz NOT NULL DEFAULT archive_now(),
+    expires_at timestamptz NOT NULL,
+    expires_on date NOT NULL,
+    tries integer NOT NULL DEFAULT 0,
+    failure text,
+    recording uuid,
+    details bytea,
+    UNIQUE (hook, mark),
+    CHECK ((details IS NOT NULL) = (state IN ('waiting', 'deleting')))
+);
+CREATE INDEX notice_due ON notice (due_at) WHERE state IN ('waiting', 'deleting');
+CREATE INDEX notice_left ON notice (asked_at) WHERE state <> 'done';
+CREATE INDEX notice_expiry ON notice (expires_at);
+CREATE INDEX notice_day ON notice (expires_on);

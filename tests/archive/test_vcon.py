@@ -79,7 +79,8 @@ def test_parties_that_are_not_there_are_left_out() -> None:
         (b'{"payload": "signed"}', "is no vCon"),
         (b'{"dialog": []}', "must have one dialog"),
         (document(type="text"), "must have one dialog"),
-        (document(body="UklGRg"), "holds the audio itself"),
+        (document(body="UklGRg"), "holds audio in another encoding"),
+        (document(body="Ukl+Rg", encoding="base64url"), "holds audio that is no base64url"),
         (document(content_hash="sha512-short"), "has a content_hash that is none"),
         (document(content_hash="sha512-\u00e4"), "has a content_hash that is none"),
     ],
@@ -101,3 +102,11 @@ def test_any_json_is_read_or_refused(a: Any, b: Any, c: Any, d: Any) -> None:
         {"type": "recording", "parties": a, "originator": c, "content_hash": d}]}):  # fmt: skip
         with suppress(ValueError):
             vcon.read(json.dumps(whole).encode())
+
+
+def test_audio_within() -> None:
+    found = vcon.read(document(body="UklG-_8", encoding="base64url"))
+    assert (found.body, found.url) == (b"RIF\xfb\xff", "")
+    assert "RIF" not in repr(found)
+    there = vcon.read(document(url="https://a.example/x.wav"))
+    assert (there.body, there.url) == (None, "https://a.example/x.wav")

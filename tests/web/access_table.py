@@ -89,6 +89,8 @@ LINES = [
     _line("ingest", "DELETE /v1/uploads/{id}", UPLOAD, "tus"),
     _line("ingest", "POST /v1/uploads/{id}", UPLOAD, "tus"),
     _line("ingest", "POST /v1/cdr", UPLOAD, "its fields"),
+    _line("ingest", "POST /v1/hooks/{name}", set(), "none yet"),
+    _line("ingest", "GET /orktrack/command", set(), "none yet"),
     _line("ingest", "GET /openapi.json", set(), "open"),
     _line("retrieval", "GET /v1/recordings", READ, "search"),
     _line("retrieval", "GET /v1/recordings/{id}", READ, "details"),

@@ -1,0 +1,72 @@
+"""When recordings that lie elsewhere are fetched: as soon as a notice came, a few at a time, as the
+part of the service that takes in.
+
+Every second the database is asked for notices that are due. Several services may do so: each
+notice is held by one of them. What is broken off by a stop, or by a kill, is taken up again a
+minute later.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+
+from archive.errors import UnavailableError
+from archive.webhook import Webhook
+from storage import fetching, notices
+from storage.notices import Job
+from storage.vault import Vault
+
+log = logging.getLogger("archive.jobs")
+
+PULSE = 1.0
+"""Seconds between two looks at what is to be fetched."""
+
+AT_ONCE = 4
+"""Recordings that are fetched at the same time."""
+
+
+class Fetching:
+    """What fetches, from `start` to `stop`."""
+
+    def __init__(self, vault: Vault, webhooks: Mapping[str, Webhook]) -> None:
+        self._vault = vault
+        self._webhooks = webhooks
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; without a webhook there is nothing to do."""
+        if self._webhooks:
+            self._loop = asyncio.create_task(self._go())
+
+    async def stop(self) -> None:
+        """Break off what is running; nothing of it is lost."""
+        for task in (*self._tasks, self._loop):
+            if task:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _go(self) -> None:
+        while True:
+            with suppress(UnavailableError):  # the doors tell of that
+                await self._look()
+            await asyncio.sleep(PULSE)
+
+    async def _look(self) -> None:
+        room = AT_ONCE - len(self._tasks)
+        if room:
+            for job in await notices.claim(self._vault, [*self._webhooks], room):
+                task = asyncio.create_task(self._one(job))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _one(self, job: Job) -> None:
+        try:
+            await fetching.work(self._vault, self._webhooks[job.hook], job)
+        except UnavailableError as error:
+            log.warning("fetching: %s", error.detail)
+        except Exception as error:  # a boundary of the jobs; messages of drivers hold values
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("fetching: %s\n%s", type(error).__name__, where)  # noqa: TRY400

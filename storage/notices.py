@@ -1,0 +1,230 @@
+"""Notices of recordings that lie elsewhere: kept until the recording is fetched, and deleted there.
+
+What holds: a notice is answered once its row is committed, so that it is never lost. A recording
+is asked for once, by the name that its sender has for it, however often the notice comes. Whoever
+works on a notice holds it for a minute at a time; one whose holder died is taken up by another.
+Where the audio lies and what was said of the call is sealed under the key of the call's expiry day,
+and goes as soon as it is done; the row ends with the year of the call, whatever became of it.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from archive.errors import UnavailableError
+from archive.retention import Expiry
+from storage import ledger, steps
+from storage.database import Connection, connection
+from storage.keyring import NoDayKeyError, Ring
+from storage.sealing import NONCE, DamagedError
+from storage.vault import Vault
+
+LEASE = timedelta(minutes=1)
+"""How long a notice is held by who works on it; renewed meanwhile."""
+
+FIRST, LONGEST = timedelta(seconds=5), timedelta(hours=3)
+"""How long until a notice is worked on again: after the first failure, and at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A notice that somebody holds. `details` are what was said, `tries` which try this is."""
+
+    id: UUID
+    hook: str
+    state: str
+    tries: int
+    details: Mapping[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A notice that is not done, as an operator may see it."""
+
+    id: UUID
+    hook: str
+    state: str
+    asked_at: datetime
+    tries: int
+    failure: str | None
+
+
+async def ask(
+    vault: Vault, hook: str, name: str, expiry: Expiry, details: Mapping[str, object]
+) -> bool:
+    """Keep a notice; False for one that is known already, whatever has become of it."""
+    mark = _mark(vault.ring, hook, name)
+    sealed = _seal(vault.ring, expiry.on, mark, details)
+    async with connection(vault.pool) as lent:
+        new = await lent.fetchval(
+            "INSERT INTO notice (id, hook, mark, expires_at, expires_on, details)"
+            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (hook, mark) DO NOTHING RETURNING true",
+            *(uuid4(), hook, mark, expiry.at, expiry.on, sealed),
+        )
+    steps.reached("asked")
+    return bool(new)
+
+
+async def recorded(vault: Vault, hook: str, name: str) -> bool:
+    """Whether the recording that a notice names is in the archive by now."""
+    async with connection(vault.pool) as lent:
+        found = await lent.fetchval(
+            "SELECT recording IS NOT NULL FROM notice WHERE hook = $1 AND mark = $2",
+            *(hook, _mark(vault.ring, hook, name)),
+        )
+    return bool(found)
+
+
+async def claim(vault: Vault, hooks: Sequence[str], most: int) -> list[Job]:
+    """Take up notices that are due, those first which have waited longest."""
+    async with connection(vault.pool) as lent:
+        rows = await lent.fetch(
+            "UPDATE notice n SET due_at = archive_now() + $3::interval, tries = tries + 1"
+            " FROM (SELECT id FROM notice WHERE state IN ('waiting', 'deleting')"
+            " AND due_at <= archive_now() AND expires_at > archive_now() AND hook = ANY($1)"
+            " ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED) due"
+            " WHERE n.id = due.id RETURNING n.*",
+            *([*hooks], most, LEASE),
+        )
+    found = []
+    for row in rows:
+        with suppress(NoDayKeyError):  # its day is just being closed
+            found.append(_job(vault.ring, row))
+    return found
+
+
+def _job(ring: Ring, row: asyncpg.Record) -> Job:
+    details = _open(ring, row["expires_on"], row["mark"], row["details"])
+    return Job(row["id"], row["hook"], row["state"], row["tries"], details)
+
+
+@asynccontextmanager
+async def held(vault: Vault, job: Job) -> AsyncIterator[None]:
+    """Hold a notice for as long as it is worked on."""
+    renewing = asyncio.create_task(_renew(vault, job))
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+
+
+async def _renew(vault: Vault, job: Job) -> None:
+    while True:
+        await asyncio.sleep(LEASE.total_seconds() / 3)
+        with suppress(UnavailableError):
+            async with connection(vault.pool) as lent:
+                await lent.execute(
+                    "UPDATE notice SET due_at = archive_now() + $3::interval"
+                    " WHERE id = $1 AND tries = $2 AND state IN ('waiting', 'deleting')",
+                    *(job.id, job.tries, LEASE),
+                )
+
+
+async def took(vault: Vault, job: Job, recording: UUID, *, delete: bool) -> None:
+    """Note that the recording is in the archive; whether it is to be deleted where it came from."""
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "UPDATE notice SET recording = $3, failure = NULL,"
+            " state = CASE WHEN $4 THEN 'deleting' ELSE 'done' END,"
+            " details = CASE WHEN $4 THEN details END"
+            " WHERE id = $1 AND tries = $2 AND state = 'waiting'",
+            *(job.id, job.tries, recording, delete),
+        )
+    steps.reached("took")
+
+
+async def deleted(vault: Vault, job: Job, actor: str) -> None:
+    """Note that it is deleted where it came from."""
+    async with connection(vault.pool) as lent, lent.transaction():
+        row = await lent.fetchrow(
+            "UPDATE notice SET state = 'done', failure = NULL, details = NULL"
+            " WHERE id = $1 AND tries = $2 AND state = 'deleting' RETURNING recording",
+            *(job.id, job.tries),
+        )
+        if row:
+            await ledger.record(lent, actor, "source.deleted", recording=row["recording"])
+
+
+async def failed(vault: Vault, job: Job, why: str, *, final: bool) -> None:
+    """Note why it could not be done. It is tried again later, but for what is `final`."""
+    later = min(FIRST * 2 ** min(job.tries - 1, 20), LONGEST)
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "UPDATE notice SET failure = $3, due_at = archive_now() + $4::interval,"
+            " state = CASE WHEN $5 THEN 'refused' ELSE state END,"
+            " details = CASE WHEN $5 THEN NULL ELSE details END"
+            " WHERE id = $1 AND tries = $2 AND state IN ('waiting', 'deleting')",
+            *(job.id, job.tries, why, later, final),
+        )
+
+
+async def left(lent: Connection) -> list[Left]:
+    """Every notice that is not done, oldest first."""
+    rows = await lent.fetch(
+        "SELECT id, hook, state, asked_at, tries, failure FROM notice"
+        " WHERE state <> 'done' AND expires_at > archive_now() ORDER BY asked_at, id"
+    )
+    return [Left(**dict(row)) for row in rows]
+
+
+async def again(lent: Connection, notice: UUID) -> bool:
+    """Let a notice be worked on now; False if there is none that waits."""
+    done = await lent.execute(
+        "UPDATE notice SET due_at = archive_now()"
+        " WHERE id = $1 AND state IN ('waiting', 'deleting')",
+        notice,
+    )
+    return done.endswith(" 1")
+
+
+async def drop(lent: Connection, notice: UUID) -> bool:
+    """Give a notice up, for good: it is known when it comes again. False if there is none."""
+    async with lent.transaction():
+        hook = await lent.fetchval(
+            "UPDATE notice SET state = 'done', details = NULL"
+            " WHERE id = $1 AND state <> 'done' RETURNING hook",
+            notice,
+        )
+        if hook is not None:
+            await ledger.record(lent, ledger.SYSTEM, "notice.dropped", facts={"webhook": hook})
+    return hook is not None
+
+
+async def forget(vault: Vault) -> None:
+    """Remove what may no longer be kept."""
+    async with connection(vault.pool) as lent:
+        await lent.execute("DELETE FROM notice WHERE expires_at <= archive_now()")
+
+
+def _mark(ring: Ring, hook: str, name: str) -> bytes:
+    return hmac.digest(ring.lookup_key("notice"), f"{hook}\0{name}".encode(), "sha256")
+
+
+def _key(ring: Ring, day: date) -> bytes:
+    return hmac.digest(ring.day_key(day), b"notices", hashlib.sha256)
+
+
+def _seal(ring: Ring, day: date, mark: bytes, details: Mapping[str, object]) -> bytes:
+    """nonce | ciphertext | tag."""
+    nonce = secrets.token_bytes(NONCE)
+    return nonce + AESGCM(_key(ring, day)).encrypt(nonce, json.dumps(details).encode(), mark)
+
+
+def _open(ring: Ring, day: date, mark: bytes, sealed: bytes) -> dict[str, object]:
+    try:
+        plain = AESGCM(_key(ring, day)).decrypt(sealed[:NONCE], sealed[NONCE:], mark)
+    except InvalidTag:
+        raise DamagedError("a notice was changed, or belongs to another") from None
+    return dict(json.loads(plain))
