@@ -4,20 +4,24 @@ Both ways in, `PUT` with the audio as the body and `POST` of a form, end in the 
 Whatever can be refused without the body is refused before it is read.
 """
 
+import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, hdrs, web
 from aiohttp.http import HttpProcessingError
 
+from archive import vcon
 from archive.access import Level
 from archive.errors import (
     MalformedError,
     NotAudioError,
     TooLargeError,
+    UnavailableError,
 )
 from archive.recording import Call
 from storage import intake, numbers
@@ -29,6 +33,12 @@ from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 from web.metadata import Metadata
 
 UPLOADERS = frozenset({Level.UPLOADER})
+
+VCON_BYTES = 32 * 2**20
+"""The most that a vCon with its audio may be: it is held in memory as a whole."""
+
+_VCON, _VCONS = "vcon", 2
+"""How such ones are counted, and how many are taken in at once."""
 
 _PIECE = 2**18
 
@@ -82,7 +92,11 @@ def _call_of_query(request: web.Request, visit: Visit) -> Call:
 
 
 async def post(request: web.Request, visit: Visit) -> web.Response:
-    """`POST /v1/recordings`: a form with a part `metadata` and a part `audio`."""
+    """`POST /v1/recordings`: a form with a part `metadata` and a part `audio`, or a vCon with the
+    audio within.
+    """
+    if request.content_type in vcon.MEDIA_TYPES:
+        return await _post_vcon(request, visit)
     reader = await form(request)
     admitted: Admitted | None = None
     held: tuple[Spool, Offer] | None = None
@@ -111,11 +125,52 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
     return answer(request, visit, taken)
 
 
+async def _post_vcon(request: web.Request, visit: Visit) -> web.Response:
+    vault = visit.vault
+    with _room_for_vcon(vault):
+        document = bytearray()
+        async for piece in body_of(request):
+            document += piece
+            _check_vcon(len(document))
+        told = await asyncio.to_thread(metadata.of_vcon, bytes(document), request.query)
+        del document
+        call = Call.from_fields(told.fields, vault.policy, visit.now)
+        admitted = await intake.admit(vault, visit.caller, call, visit.now)
+        offer, body = Offer(sha512=told.sha512), _one(told.audio or b"")
+        taken = await intake.take_in(vault, visit.caller, admitted, offer, body, visit.now)
+    return answer(request, visit, taken)
+
+
+@contextmanager
+def _room_for_vcon(vault: Vault) -> Iterator[None]:
+    """A place among the few that are held in memory at once."""
+    if vault.intakes[_VCON] >= _VCONS:
+        raise UnavailableError("Too many vCons are being taken in at once; try again.", 1)
+    vault.intakes[_VCON] += 1
+    try:
+        yield
+    finally:
+        vault.intakes[_VCON] -= 1
+
+
+def _check_vcon(size: int) -> None:
+    if size > VCON_BYTES:
+        said = f"A vCon with its audio may have {VCON_BYTES} bytes; send a larger one as a form."
+        raise TooLargeError(said, max_bytes=VCON_BYTES)
+
+
+async def _one(audio: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(audio), _PIECE):
+        yield audio[start : start + _PIECE]
+
+
 async def _before_post(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
     if hdrs.CONTENT_MD5 in request.headers or "Content-Digest" in request.headers:
         raise MalformedError("In a form the digest of the audio belongs to the part `audio`.")
-    if request.content_type != "multipart/form-data":
+    if request.content_type in vcon.MEDIA_TYPES:
+        _check_vcon(request.content_length or 0)
+    elif request.content_type != "multipart/form-data":
         raise MalformedError("Send multipart/form-data, or PUT the audio itself.")
 
 

@@ -1,11 +1,12 @@
-"""The part `metadata` of a form: JSON, what a SIPREC recorder writes, or a vCon.
+"""The part `metadata` of a form: JSON, what a SIPREC recorder writes, or a vCon; and a vCon that
+comes with its audio within.
 
 The last two know nothing of call types: what they do not say stands in the query.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import BodyPartReader, hdrs, web
 
@@ -18,10 +19,13 @@ BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The raw fields of a call, and the SHA-512 that its audio has to have, if that is told."""
+    """The raw fields of a call, the SHA-512 that its audio has to have, if that is told, and the
+    audio itself, if it is within.
+    """
 
     fields: Mapping[str, object]
     sha512: bytes | None = None
+    audio: bytes | None = field(default=None, repr=False)
 
 
 async def read(request: web.Request, part: BodyPartReader) -> Metadata:
@@ -53,3 +57,14 @@ def _read(kind: str, document: bytes, query: Mapping[str, str]) -> Metadata:
     if not isinstance(fields, dict):
         raise ValueError("must be a JSON object")  # noqa: TRY004 - a wrong value of the sender's
     return Metadata(fields)
+
+
+def of_vcon(document: bytes, query: Mapping[str, str]) -> Metadata:
+    """Read a vCon that has its audio within. Raises InvalidError."""
+    try:
+        found = vcon.read(document)
+    except ValueError as error:
+        raise InvalidError({"vcon": str(error)}) from None
+    if not found.body:
+        raise InvalidError({"vcon": "holds no audio: send it beside, or tell a webhook of it"})
+    return Metadata({**query, **found.fields}, found.sha512, found.body)

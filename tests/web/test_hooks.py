@@ -19,7 +19,6 @@ from archive.errors import UnauthenticatedError
 from archive.webhook import Webhook
 from storage.vault import Vault
 from tests.archive.test_vcon import document as vcon_document
-from tests.roles import connection
 from tests.services import Service, open_service
 from tests.web import vendors
 from tests.web.test_telephony import wire
@@ -380,12 +379,14 @@ async def test_a_tape_message_that_can_never_be_taken_is_to_be_forgotten(
     assert (await wire(hooked, vendors.tape(**fields))).status == status
 
 
-async def test_a_recorder_from_elsewhere_and_one_that_is_not_configured(
-    vault: Vault, service: Service, hooks: dict[str, Webhook]
+async def test_a_recorder_from_elsewhere_is_not_believed(
+    vault: Vault, host: Vendor, hooks: dict[str, Webhook]
 ) -> None:
-    assert (await wire(service, vendors.tape())).status == 404
     elsewhere = replace(hooks["oreka"], senders=(ip_network("192.0.2.0/24"),))
-    async with open_service(vault, webhooks={"oreka": elsewhere}) as other:
-        assert (await wire(other, vendors.tape())).status == 401
-    async with connection(vault.pool) as lent:
-        assert await lent.fetchval("SELECT count(*) FROM notice") == 0
+    async with open_service(vault, webhooks={"oreka": elsewhere}) as service:
+        assert (await wire(service, vendors.tape())).status == 401
+        head, body = vendors.own(host)
+        for name in ("oreka", "nobody"):
+            answer = await wire(service, head.replace("/hooks/own", f"/hooks/{name}"), body)
+            assert answer.status == 404
+    assert await rows(vault) == []

@@ -40,7 +40,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 
-for _media in ("audio/*", "application/offset+octet-stream"):
+for _media in ("audio/*", "application/offset+octet-stream", "application/vcon"):
     schemathesis.openapi.media_type(_media, st.binary(max_size=1000))
 
 

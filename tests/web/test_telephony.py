@@ -602,3 +602,38 @@ async def test_a_vcon_may_stand_beside_the_audio(service: Service) -> None:
     await nothing_kept(service)
     found = await heard(service, await wire(service, *siprec_form(service, right, audio)))
     assert (found["caller"], found["agent"]) == ("+358407654321", "Anna")
+
+
+async def test_a_vcon_may_have_its_audio_within(service: Service) -> None:
+    def sent(body: bytes | None, digest: bytes) -> tuple[str, bytes]:
+        text = base64.urlsafe_b64encode(body or b"").decode().rstrip("=")
+        content_hash = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        within = {"body": text, "encoding": "base64url"} if body else {}
+        document = vcon_document(
+            start=started().isoformat(), content_hash=f"sha512-{content_hash}", **within
+        )
+        head = (
+            "POST /v1/recordings?call_type=fault_report HTTP/1.1\n"
+            f"Host: archive\nAuthorization: Basic {login(service)}\n"
+            f"Content-Type: application/vcon\nContent-Length: {len(document)}\n"
+        )
+        return head, document
+
+    digest = hashlib.sha512(AUDIO).digest()
+    refused = {
+        400: sent(AUDIO, hashlib.sha512(b"other").digest()),
+        415: sent(b"no audio", hashlib.sha512(b"no audio").digest()),
+        422: sent(None, digest),
+        413: (
+            sent(None, digest)[0].partition("Content-Length")[0] + "Content-Length: 40000000\n",
+            b"",
+        ),
+    }
+    for status, (head, body) in refused.items():
+        assert (await wire(service, head, body)).status == status
+    await nothing_kept(service)
+    answer = await wire(service, *sent(AUDIO, digest))
+    assert answer.status == 201
+    found = await heard(service, answer)
+    assert (found["caller"], found["agent"]) == ("+358407654321", "Anna")
+    assert (await wire(service, *sent(AUDIO, digest))).status == 200
