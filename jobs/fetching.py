@@ -23,7 +23,7 @@ log = logging.getLogger("archive.jobs")
 PULSE = 1.0
 """Seconds between two looks at what is to be fetched."""
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Recordings that are fetched at the same time."""
 
 

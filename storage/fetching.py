@@ -80,7 +80,8 @@ async def work(vault: Vault, webhook: Webhook, job: Job) -> None:
             if job.state == "waiting":
                 recording = await _take(vault, webhook, job)
                 delete = bool(job.details["delete_url"])
-                await notices.took(vault, job, recording, delete=delete)
+                if not await notices.took(vault, job, recording, delete=delete):
+                    return
             if job.details["delete_url"]:
                 await _delete(vault, webhook, job)
                 await notices.deleted(vault, job, webhook.actor)

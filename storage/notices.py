@@ -132,10 +132,13 @@ async def _renew(vault: Vault, job: Job) -> None:
                 )
 
 
-async def took(vault: Vault, job: Job, recording: UUID, *, delete: bool) -> None:
-    """Note that the recording is in the archive; whether it is to be deleted where it came from."""
+async def took(vault: Vault, job: Job, recording: UUID, *, delete: bool) -> bool:
+    """Note that the recording is in the archive; whether it is to be deleted where it came from.
+
+    False for who does not hold the notice any more: whoever does will need it there.
+    """
     async with connection(vault.pool) as lent:
-        await lent.execute(
+        done = await lent.execute(
             "UPDATE notice SET recording = $3, failure = NULL,"
             " state = CASE WHEN $4 THEN 'deleting' ELSE 'done' END,"
             " details = CASE WHEN $4 THEN details END"
@@ -143,6 +146,7 @@ async def took(vault: Vault, job: Job, recording: UUID, *, delete: bool) -> None
             *(job.id, job.tries, recording, delete),
         )
     steps.reached("took")
+    return done.endswith(" 1")
 
 
 async def deleted(vault: Vault, job: Job, actor: str) -> None:

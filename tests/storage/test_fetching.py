@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import aiohttp
 import pytest
@@ -320,17 +319,21 @@ async def test_who_lost_a_notice_says_nothing_more_of_it(
     vault: Vault, host: Vendor, hooks: dict[str, Webhook]
 ) -> None:
     working = acting(vault, "ingest")
-    await ask(vault, f"{host.url}/x")
+    await ask(vault, f"{host.url}/x", delete=f"{host.url}/x")
     [lost] = await notices.claim(working, ["own"], 9)
     assert await notices.claim(working, ["own"], 9) == []
     await hurry(vault)
     [job] = await notices.claim(working, ["own"], 9)
-    await notices.took(working, lost, UUID(int=1), delete=False)
+    await fetching.work(working, hooks["own"], lost)
     await notices.failed(working, lost, "too late", final=True)
+    # It is here, but whoever holds the notice will ask for it.
+    assert ("DELETE", "/x", "Bearer for-the-recorder") not in host.asked
     row = await only(vault)
     assert (row["state"], row["failure"], row["recording"]) == ("waiting", None, None)
     await fetching.work(working, hooks["own"], job)
     assert (await only(vault))["state"] == "done"
+    assert [method for method, _, _ in host.asked] == ["GET", "GET", "DELETE"]
+    assert await calls(vault) == 1
 
 
 async def test_a_stop_in_the_middle_of_a_body_loses_nothing(
