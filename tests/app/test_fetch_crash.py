@@ -1,6 +1,11 @@
-"""kill -9 while a recording is fetched: nothing is lost, doubled, or deleted too early there."""
+"""kill -9 while a recording is fetched: nothing is lost, doubled, or deleted early there. And the
+command that tells what stays away.
+"""
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +17,11 @@ from storage.objects import ObjectStore
 from tests.app.child_service import House
 from tests.app.test_crash import Services, at, heard, until
 from tests.services import Service
+from tests.storage.test_fetching import ask
 from tests.stores.servers import Server
 from tests.web import vendors
 from tests.web.test_telephony import wire
-from tests.web.vendors import AUDIO, Vendor, hurry, rows, vendor
+from tests.web.vendors import AUDIO, Vendor, fetch, hurry, rows, vendor
 
 EXAMPLE = Path(__file__).parents[2] / "config.toml"
 
@@ -77,3 +83,34 @@ async def test_a_kill_while_a_recording_is_fetched(
     asked = [method for method, _, _ in host.asked]
     assert asked[-1] == "DELETE"
     assert asked.index("DELETE") > asked.index("GET")
+
+
+async def test_what_stays_away_is_listed_tried_again_and_dropped(
+    service: Service, services: Services, host: Vendor
+) -> None:
+    environ = services._house.environment("a")
+
+    def said(*arguments: str, status: int = 0) -> str:
+        command = [sys.executable, "-m", "app", "--config", environ["TEST_CONFIG"], "notices"]
+        done = subprocess.run(
+            [*command, *arguments], env=environ, cwd=EXAMPLE.parent, capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout
+
+    hooks = vendors.configured(host)
+    host.answers = [vendors.status(403)]
+    await ask(service.vault, f"{host.url}/x")
+    await fetch(service.vault, hooks)
+    [told] = json.loads(said("--json"))
+    assert (told["hook"], told["state"], told["tries"]) == ("own", "waiting", 1)
+    assert "its host answers 403" in said()
+    assert await fetch(service.vault, hooks) == 0
+    said("--again", told["id"])
+    assert await fetch(service.vault, hooks) == 1
+    assert json.loads(said("--drop", told["id"], "--json"))["done"] is True
+    assert said() == ""
+    said("--again", told["id"], status=1)
+    said("--drop", told["id"], status=1)
+    assert (await rows(service.vault))[0]["details"] is None
+    assert "notice.dropped" in [act for act, _ in await service.acts()]
