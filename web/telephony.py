@@ -6,7 +6,6 @@ same answers. `docs/telephony/` says what each of them makes of an answer.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
 from functools import partial
 from urllib.parse import unquote
 
@@ -15,8 +14,7 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from archive import mapping
 from archive.errors import InvalidError, MalformedError, NotAudioError
 from archive.mapping import Raw, Reading
-from archive.recording import Call
-from storage import intake, ledger, numbers
+from storage import intake, ledger, mapped
 from storage.database import connection
 from storage.intake import Admitted, Offer, Taken
 from web import ingest, metadata
@@ -66,9 +64,9 @@ async def _before(reading: Reading, said: Said, request: web.Request, visit: Vis
     """What has to hold before the body; all of it, where nothing depends on the audio."""
     ingest.check_headers(request, visit.vault)
     ingest.offer_of(request.headers)
-    if (fields := reading.read(said(request))) is not None:
-        call = _call(fields, visit)
-        request[_ADMITTED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
+    caller, now = visit.caller, visit.now
+    if admitted := await mapped.admit(visit.vault, caller, reading, said(request), now):
+        request[_ADMITTED] = admitted
 
 
 async def _put(reading: Reading, said: Said, request: web.Request, visit: Visit) -> web.Response:
@@ -129,34 +127,7 @@ async def _taken(
     vault, caller, now = visit.vault, visit.caller, visit.now
     if admitted := request.get(_ADMITTED):
         return await intake.take_in(vault, caller, admitted, offer, body, now)
-    with intake.slot(vault, visit.caller):
-        spool = await intake.receive(vault, None, offer, body, now)
-        try:
-            facts = await intake.look(vault, offer, spool)
-            start = now - timedelta(seconds=facts.duration)
-            raw = {**said(), "tag": dict(facts.tags), "audio": {"start": start.isoformat()}}
-            call = await _call_with(reading.read(raw) or {}, start, visit)
-            admitted = await intake.admit(vault, caller, call, now)
-            spool = await intake.sealed_for(vault, spool, call, now)
-            return await intake.keep(vault, caller, admitted, offer, spool, now)
-        finally:
-            spool.close()
-
-
-async def _call_with(fields: dict[str, object], start: datetime, visit: Visit) -> Call:
-    """The call. One whose start was taken from its arrival has the same when it arrives again."""
-    call = _call(fields, visit)
-    if fields.get("started_at") != start.isoformat():
-        return call
-    known = await intake.start_of(visit.vault, visit.caller, call.call_id)
-    return _call({**fields, "started_at": known.isoformat()}, visit) if known else call
-
-
-def _call(fields: dict[str, object], visit: Visit) -> Call:
-    for name in ("caller", "callee"):
-        if isinstance(number := fields.get(name), str):
-            fields[name] = numbers.with_plus(number)
-    return Call.from_fields(fields, visit.vault.policy, visit.now)
+    return await mapped.take_in(vault, caller, reading, said, offer, body, now, now)
 
 
 def _said_in_address(reading: Reading, request: web.Request) -> Raw:
