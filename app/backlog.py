@@ -7,11 +7,9 @@ they stay where they are, since what was not understood is never thrown away.
 
 import heapq
 import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from app.folder import Folder, Quiet, Seen
 from app.journal import SENT, Journal
@@ -90,7 +88,7 @@ class Sorter:
     def _sorted(
         self, backlog: Backlog, now: float, expected: set[str], sidecars: list[Seen]
     ) -> Iterator[Ready]:
-        pattern = _pattern(self._rules.sidecar)
+        pattern = self._rules.sidecars
         for seen in self._folder.files():
             if pattern and pattern.fullmatch(seen.name):
                 sidecars.append(seen)
@@ -129,11 +127,3 @@ class Sorter:
                 self._journal.forget(seen.key)
             return
         backlog.orphans.append((seen, self._since.for_how_long(seen, now)))
-
-
-def _pattern(sidecar: str | None) -> re.Pattern[str] | None:
-    """What files are called that lie beside an audio; None when they lie in another place."""
-    if sidecar is None or sidecar.startswith("/"):
-        return None
-    name = re.escape(PurePosixPath(sidecar).name)
-    return re.compile(re.sub(r"\\\{(?:stem|name)\\\}", ".+", name), re.DOTALL)

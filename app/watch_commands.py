@@ -20,7 +20,7 @@ from app.watch import Manner, Watch
 from app.watch_line import Line
 from archive import filenames
 from archive.recording import CallType, Direction
-from archive.sidecar import FIELDS, Rules
+from archive.sidecar import FIELDS, Rules, check_form
 
 _WATCH = """\
 environment:
@@ -144,8 +144,11 @@ def _names(text: str) -> str:
 
 
 def _sidecar(text: str | None) -> str | None:
-    if text is not None and not re.search(r"\{(stem|name)\}[^/]*\.(json|xml|csv|txt)$", text):
-        raise UsageError("--sidecar is written like '{stem}.json' or '{name}.xml'.")
+    try:
+        if text is not None:
+            check_form(text)
+    except ValueError as error:
+        raise UsageError(f"--sidecar {error}.") from None
     return text
 
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from pathlib import PurePosixPath
 from xml.parsers import expat
 
 from archive import filenames
@@ -67,6 +68,20 @@ class Rules:
         # Not `format`: a name may hold braces.
         told = {"{stem}": filenames.stem(name), "{name}": name}
         return re.sub(r"\{stem\}|\{name\}", lambda found: told[found[0]], self.sidecar)
+
+    @property
+    def sidecars(self) -> re.Pattern[str] | None:
+        """What files are called that lie beside an audio; None when they lie in another place."""
+        if self.sidecar is None or self.sidecar.startswith("/"):
+            return None
+        name = re.escape(PurePosixPath(self.sidecar).name)
+        return re.compile(re.sub(r"\\\{(?:stem|name)\\\}", ".+", name), re.DOTALL)
+
+
+def check_form(sidecar: str) -> None:
+    """Refuse what names no file beside an audio. Raises ValueError."""
+    if not re.search(r"\{(stem|name)\}[^/]*\.(json|xml|csv|txt)$", sidecar):
+        raise ValueError("is written like {stem}.json or {name}.xml")
 
 
 def describe(rules: Rules, name: str, beside: Mapping[str, str]) -> dict[str, str]:

@@ -131,3 +131,23 @@ def test_braces_in_a_name_are_only_braces() -> None:
         "a{stem}.opus_metadata.json"
     )
     assert Rules(sidecar="/cdr/{stem}.cdr.json").sidecar_of("a.wav") == "/cdr/a.cdr.json"
+
+
+def test_what_lies_beside_an_audio_is_told_by_its_name() -> None:
+    form = Rules(sidecar="{name}_metadata.json").sidecars
+    assert form
+    assert form.fullmatch("a.opus_metadata.json")
+    assert not form.fullmatch("_metadata.json")
+    assert not form.fullmatch("a.opus_metadata.json.wav")
+    # One in another place is known by no name; nor is there one where none is expected.
+    assert Rules(sidecar="/cdr/{stem}.json").sidecars is None
+    assert Rules().sidecars is None
+
+
+@pytest.mark.parametrize(
+    "form", ["beside.json", "{stem}", "{stem}.wav", "{name}/x.json", "{x}.xml"]
+)
+def test_a_form_that_names_no_file_beside_is_refused(form: str) -> None:
+    sidecar.check_form("{stem}.json")
+    with pytest.raises(ValueError, match="is written like"):
+        sidecar.check_form(form)
