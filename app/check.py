@@ -4,17 +4,20 @@ import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import md5
 
 from app import listening, pools
 from app.config import Config, ConfigError
 from app.embedded import AlreadyRunningError, Embedded, EmbeddedError
+from app.landing_settings import Place
+from app.landings import opened_at
 from app.vault import check_residency, open_ring, open_store
 from archive.errors import ArchiveError
 from archive.retention import Policy
-from storage import clocks, database, fuse, release
+from storage import clocks, credentials, database, fuse, landing, leftovers, release
 from storage.audio.pool import AudioPool
 from storage.clocks import Others
 from storage.database import Pool, SchemaError, connection
@@ -98,6 +101,9 @@ class _Check:
         keys_ok = database_ok and await look("keys", self._keys)
         if keys_ok and objects_ok:
             await look("clocks", self._clocks)
+        for place in self._config.landings if keys_ok else ():
+            keys = f"[[landing]] {place.name}"
+            await look(f"landing {place.name}", partial(self._landing, place), keys)
         if database_ok:
             await look("roles", self._roles, "docs/operations.md#roles")
             await look("fuse", self._fuse)
@@ -205,6 +211,22 @@ class _Check:
         if faults := clocks.judge(reading, others, self._policy):
             raise ValueError(f"{'; '.join(faults)}; set them, or see `archive expire --release`")
         return "they agree"
+
+    async def _landing(self, place: Place) -> str:
+        async with connection(self._pool) as lent:
+            if await credentials.uploader(lent, self._ring, place.key) is None:
+                raise ValueError("there is no uploader's key of the name in `key`.")
+            refused = await leftovers.refused(lent, place.name)
+        opened = opened_at(place)
+        try:
+            found = await landing.check_residency(opened)
+            async with aclosing(landing.walk(opened)) as held:
+                await anext(held, None)
+        finally:
+            await opened.bucket.close()
+        if refused:
+            raise ValueError(f"{refused} objects are refused: `archive landing` names them.")
+        return found
 
     async def _fuse(self) -> str:
         async with connection(self._pool) as lent:

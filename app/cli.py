@@ -20,6 +20,7 @@ from app import (
     erase_command,
     import_commands,
     key_commands,
+    landing_command,
     lines,
     migrate,
     notice_commands,
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     records.add_parsers(commands)
     import_commands.add_parsers(commands)
     notice_commands.add_parser(commands)
+    landing_command.add_parser(commands)
     return parser
 
 

@@ -13,8 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from app import mappings, values, webhooks
+from app import landing_settings, mappings, values, webhooks
 from app.doors import Door, Doors
+from app.landing_settings import Place
 from app.logins import Database
 from app.settings import ConfigError, Settings
 from app.sign_in_settings import SigningIn
@@ -46,7 +47,7 @@ SECTIONS = (
     "jobs",
     "access",
     "sign_in",
-    *map(mappings.section, mappings.WAYS),
+    *map(mappings.section, (*mappings.WAYS, *mappings.BUCKETS)),
 )
 
 
@@ -197,6 +198,7 @@ class Config:
     sign_in: SigningIn
     mappings: Mapping[str, Reading]
     webhooks: Mapping[str, Webhook]
+    landings: tuple[Place, ...]
 
     @classmethod
     def from_toml(
@@ -205,7 +207,9 @@ class Config:
         """Turn a parsed file and the environment into values, or raise ConfigError."""
         tables = dict(document)
         told = tables.pop("webhook", [])
+        landing = landing_settings.sections(path, tables, environ)
         sections = _sections(path, tables, environ)
+        ways = mappings.from_toml(sections)
         server = Server.from_toml(sections["server"])
         retention = Retention.from_toml(sections["retention"], sections["retention.period"])
         config = cls(
@@ -220,10 +224,15 @@ class Config:
             jobs=Jobs.from_toml(sections["jobs"], retention.timezone),
             access=Access.from_toml(sections["access"]),
             sign_in=SigningIn.from_toml(sections["sign_in"]),
-            mappings=mappings.from_toml(sections),
+            mappings=ways,
             webhooks=webhooks.from_toml(path, told, environ),
+            landings=tuple(
+                Place.from_toml(settings, name, Objects.from_toml(settings), ways)
+                for name, settings in landing.items()
+            ),
         )
-        for settings in sections.values():
+        landing_settings.check_apart(config.landings, config.objects, landing)
+        for settings in (*sections.values(), *landing.values()):
             settings.finish()
         return config
 
@@ -253,12 +262,14 @@ def _sections(
 ) -> dict[str, Settings]:
     """One Settings for each section, each with those variables that are its own."""
     tables = _flat(document)
+    known = [*SECTIONS, *_own_mappings(tables, document.get(landing_settings.TABLE))]
     for name in tables:
-        if name not in SECTIONS:
+        if name not in (*known, landing_settings.TABLE):
             raise ConfigError(str(path), name, None, "is no section; take it out")
     left = dict(environ)
     sections = {}
-    for name in SECTIONS:
+    # The longest first: the variables of freeswitch_s3 begin like those of freeswitch.
+    for name in sorted(known, key=len, reverse=True):
         table = tables.get(name, {})
         if not isinstance(table, dict):
             raise ConfigError(str(path), name, None, "must be a section, not a value")
@@ -266,6 +277,13 @@ def _sections(
         own = {key: left.pop(key) for key in list(left) if key.startswith(prefix)}
         sections[name] = Settings(path, name, table, own)
     return sections
+
+
+def _own_mappings(tables: Mapping[str, object], landing: object) -> set[str]:
+    """The mappings of a site's own that its landing buckets name."""
+    found = landing if isinstance(landing, list) else []
+    named = {str(each.get("mapping")) for each in found if isinstance(each, dict)}
+    return {mappings.section(name) for name in named} & set(tables) - set(SECTIONS)
 
 
 def _flat(document: Mapping[str, object]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 
-from app import listening
+from app import landings, listening
 from app.config import Config
 from app.listening import Listener
 from app.vault import opened_parts
@@ -69,6 +69,7 @@ async def running(
             fetching = Fetching(takes, config.webhooks)
             fetching.start()
             stack.push_async_callback(fetching.stop)
+            await landings.start(config, takes, stack)
         if jobs:
             schedule = Schedule(jobs, config.jobs.nightly)
             await schedule.start()

@@ -13,7 +13,7 @@ depends on it. Nothing is judged here: `Call.from_fields` names what is wrong wi
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
@@ -23,8 +23,8 @@ from archive.recording import TEXT_FIELDS
 REQUIRED = ("call_id", "call_type", "started_at")
 FIELDS = (*REQUIRED, "direction", *TEXT_FIELDS)
 
-EARLY = frozenset({"path", "query", "header", "metadata", "stream", "notice"})
-"""Kinds of places that a request shows before the audio."""
+EARLY = frozenset({"path", "query", "header", "metadata", "stream", "notice", "sidecar"})
+"""Kinds of places that a request, or an object in a bucket, shows before its body."""
 
 LATE = frozenset({"tag", "audio"})
 """Kinds of places that only the audio tells of: its tags, and when it must have begun."""
@@ -97,11 +97,15 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The mapping of one way in: templates by field, the forms of its addresses, and its words."""
+    """The mapping of one way in: templates by field, the forms of its addresses, and its words.
+
+    `sidecar`: what a file beside the audio is called (`archive.sidecar`), "" where there is none.
+    """
 
     fields: Mapping[str, tuple[Template, ...]]
     paths: tuple[re.Pattern[str], ...]
     words: Mapping[str, str]
+    sidecar: str = ""
 
     @classmethod
     def from_texts(
@@ -109,13 +113,20 @@ class Reading:
         fields: Mapping[str, Sequence[str]],
         paths: Sequence[str] = (),
         words: Sequence[str] = (),
+        sidecar: str = "",
     ) -> "Reading":
         """Read what stands in the configuration. Raises ValueError."""
         return cls(
             {name: tuple(map(Template.parse, texts)) for name, texts in fields.items()},
             tuple(map(path_form, paths)),
             dict(map(_word, words)),
+            sidecar,
         )
+
+    def otherwise(self, name: str, text: str) -> "Reading":
+        """The same, with a text for a field that nothing else is said of."""
+        templates = (*self.fields[name], Template((text,)))
+        return replace(self, fields={**self.fields, name: templates})
 
     def path(self, path: str) -> dict[str, str | list[str]] | None:
         """What an address says, by the first form that it has; None if it has none of them.

@@ -134,17 +134,10 @@ class Schedule:
             if self._scheduler.running:
                 raise
             return False  # it goes on, and `stop` waits for it
-        except UnavailableError as error:
-            log.warning("%s: %s", name, error.detail)
-            return False
-        except (KeyRingError, SignerError) as error:
-            log.error("%s: %s", name, error)  # noqa: TRY400 (it says what to do)
+        except Exception as error:  # the one boundary of the jobs
+            tell(name, error)
             if isinstance(error, RewrittenError):
                 self.rewritten.set()
-            return False
-        except Exception as error:  # the one boundary of the jobs; messages of drivers hold values
-            where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("%s: %s\n%s", name, type(error).__name__, where)  # noqa: TRY400
             return False
         finally:
             task.add_done_callback(self._running.discard)
@@ -153,6 +146,17 @@ class Schedule:
         async with connection(self._vault.pool) as lent:
             last = await nights.last(lent)
         return missed(self._nightly, last, await database.now(self._vault.pool))
+
+
+def tell(name: str, error: Exception) -> None:
+    """Log what a job failed of, without the words of drivers, which hold values."""
+    if isinstance(error, UnavailableError):
+        log.warning("%s: %s", name, error.detail)
+    elif isinstance(error, KeyRingError | SignerError):
+        log.error("%s: %s", name, error)  # it says what to do
+    else:
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error("%s: %s\n%s", name, type(error).__name__, where)
 
 
 def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -> bool:

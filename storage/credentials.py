@@ -120,6 +120,17 @@ async def _living(connection: Connection, key: str) -> asyncpg.Record | None:
     )
 
 
+async def uploader(connection: Connection, ring: Ring, name: str) -> tuple[Caller, datetime] | None:
+    """Who delivers by an uploader's key without showing it, as the configuration names it, and the
+    archive's now; None when there is no such key, or it was revoked.
+    """
+    key = await connection.fetchval(
+        "SELECT id FROM access_key WHERE name = $1 AND level = 'uploader'", name
+    )
+    row = key and await _living(connection, key)
+    return (_caller(ring, key, row), row["now"]) if row else None
+
+
 def _shows(row: asyncpg.Record | None, shown: bytes) -> bool:
     """Whether this is what the key's token shows; as much is compared when there is no key."""
     secret = row["secret"] if row else _NOBODY

@@ -31,7 +31,8 @@ class Holding:
     """One thing that a store keeps under a key; `id` is a version's or an unfinished upload's.
 
     What a list says besides does not make it another thing: `size` in bytes (-1 if it does not
-    say), `latest` whether it is what the key stands for now, `at` when it was begun or written.
+    say), `latest` whether it is what the key stands for now, `at` when it was begun or written, and
+    the `etag` without its quotes.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Holding:
     size: int = field(default=-1, compare=False)
     latest: bool = field(default=True, compare=False)
     at: datetime | None = field(default=None, compare=False)
+    etag: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,7 @@ def _holding(what: _List, entry: Element, encoded: bool) -> Holding:
         int(size) if size.isdecimal() else -1,
         entry.findtext("IsLatest") != "false",
         _moment(entry.findtext("LastModified") or entry.findtext("Initiated")),
+        (entry.findtext("ETag") or "").strip('"'),
     )
 
 

@@ -42,7 +42,9 @@ class Standing:
     they may, or did within the last hour. `held`: whether people have to release the erasing.
     `lost` recordings and `unknown` objects are those of the last comparison, `wrong` and `missing`
     bundles of the ledger those of the last night. `unfetched`: recordings that were told of over an
-    hour ago, or refused, and are not done.
+    hour ago, or refused, and are not done. `landing`: since the landing bucket was looked at whole
+    that was so longest ago, `landed`: since the oldest object lies in one, `unlanded`: those that
+    were refused there.
     """
 
     overdue: int
@@ -62,6 +64,9 @@ class Standing:
     wrong: int = 0
     missing: int = 0
     unfetched: int = 0
+    landing: float = 0
+    landed: float = 0
+    unlanded: int = 0
 
 
 async def standing(lent: Connection, day_end: datetime | None, signed: int | None) -> Standing:
@@ -91,6 +96,9 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " (SELECT count(*) FROM notice WHERE state <> 'done' AND expires_at > archive_now()"
         " AND (state = 'refused' OR asked_at <= archive_now() - interval '1 hour')) AS unfetched,"
         " size AS entries, (SELECT (hold IS NOT NULL)::int FROM archive) AS held,"
+        " (SELECT min(looked_at) FROM landing) AS looked,"
+        " (SELECT min(oldest) FROM landing) AS landed,"
+        " (SELECT coalesce(sum(refused), 0)::bigint FROM landing) AS unlanded,"
         " reconciled.facts AS reconciled, last.reread FROM ledger_head"
         " LEFT JOIN LATERAL (SELECT facts FROM ledger WHERE act = 'reconciled'"
         " AND facts->>'day' IS NULL AND facts->>'night' IS NULL"
@@ -126,6 +134,9 @@ def _standing(row: asyncpg.Record, day_end: datetime | None) -> Standing:
         (row["reread"] or {}).get("wrong", 0),
         (row["reread"] or {}).get("missing", 0),
         row["unfetched"],
+        age(row["looked"]),
+        age(row["landed"]),
+        row["unlanded"],
     )
 
 

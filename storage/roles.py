@@ -58,6 +58,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         " details), UPDATE (hashes, ended_at)",
         "notice": "SELECT, INSERT (id, hook, mark, expires_at, expires_on, details),"
         " UPDATE (state, due_at, tries, failure, recording, details)",
+        "landing": "SELECT, INSERT, UPDATE, DELETE",
+        "landing_left": "SELECT, INSERT, UPDATE, DELETE",
         "ledger_waiting": _ENTRY,
     },
     "retrieval": {
@@ -89,6 +91,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "listener": "SELECT (stopped_at)",
         "cdr": "SELECT (source, started_at, ended_at, expires_at, received_at, recording)",
         "notice": "SELECT (state, asked_at, expires_at)",
+        "landing": "SELECT",
         "ledger": "SELECT",
         "ledger_waiting": f"SELECT, {_ENTRY}",
         "told": "SELECT",

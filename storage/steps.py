@@ -9,6 +9,7 @@ import signal
 
 INTAKE = ("received", "intended", "put", "committed")
 REDACTION = ("named", "put", "redacted")
+LANDING = ("landed", "cleared")
 UPLOAD = ("synced", "kept", "became")
 FETCH = ("asked", "fetched", "took", "cleared")
 ERASURE = ("claimed", "removed", "absent", "erased")

@@ -172,6 +172,24 @@ GAUGES = (
         Limit(0),
     ),
     Gauge(
+        "archive_landing_age_seconds",
+        "How long ago the landing bucket was last looked at as a whole that was so longest ago.",
+        lambda seen: seen.landing,
+        Limit(timedelta(hours=1)),
+    ),
+    Gauge(
+        "archive_landing_oldest_seconds",
+        "How long the oldest object lies in a landing bucket.",
+        lambda seen: seen.landed,
+        Limit(timedelta(hours=24)),
+    ),
+    Gauge(
+        "archive_landing_refused",
+        "Objects in landing buckets that the archive does not take.",
+        lambda seen: seen.unlanded,
+        Limit(0),
+    ),
+    Gauge(
         "archive_ledger_entries",
         "Entries of the ledger.",
         lambda seen: seen.entries,

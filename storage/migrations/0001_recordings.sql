@@ -528,3 +528,23 @@ CREATE INDEX notice_due ON notice (due_at) WHERE state IN ('waiting', 'deleting'
 CREATE INDEX notice_left ON notice (asked_at) WHERE state <> 'done';
 CREATE INDEX notice_expiry ON notice (expires_at);
 CREATE INDEX notice_day ON notice (expires_on);
+
+-- Landing buckets, where others write (storage/landing.py): when each was last looked at as a whole,
+-- since when the oldest lies there that was left, and how many were refused.
+CREATE TABLE landing (
+    name text PRIMARY KEY,
+    looked_at timestamptz NOT NULL DEFAULT archive_now(),
+    oldest timestamptz,
+    refused bigint NOT NULL DEFAULT 0
+);
+
+-- What lies in one of them and is left there for now. `object` is a keyed hash of its key, version
+-- and ETag.
+CREATE TABLE landing_left (
+    landing text NOT NULL REFERENCES landing ON DELETE CASCADE,
+    object bytea NOT NULL CHECK (length(object) = 32),
+    fate text NOT NULL CHECK (fate IN ('taken', 'refused', 'waiting')),
+    why text NOT NULL,
+    again_at timestamptz NOT NULL,
+    PRIMARY KEY (landing, object)
+);

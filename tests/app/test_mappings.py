@@ -49,6 +49,21 @@ def test_what_is_wrong_is_named_with_file_section_and_key(
     assert str(caught.value).startswith(f"{file}: [mapping.rtpengine] {key}: {problem}")
 
 
+def test_a_bucket_may_say_no_call_type_but_names_what_lies_beside(tmp_path: Path) -> None:
+    assert MAPPINGS["genesys"].fields["call_type"] == ()
+    assert MAPPINGS["genesys"].sidecar == "{name}_metadata.json"
+    file = tmp_path / "config.toml"
+    text = EXAMPLE.read_text()
+    file.write_text(text.replace('sidecar = "{name}_metadata.json"', 'sidecar = "beside.json"'))
+    with pytest.raises(ConfigError, match=r"\[mapping.genesys\] sidecar: is written like"):
+        load(file, {})
+
+
+def test_variables_of_a_longer_name_are_not_those_of_a_shorter() -> None:
+    found = load(EXAMPLE, {"ARCHIVE_MAPPING_FREESWITCH_S3_QUEUE": "{path.q}"}).mappings
+    assert found["freeswitch_s3"].read({"path": {"q": "x"}, "tag": {}}) == {"queue": "x"}
+
+
 @pytest.mark.parametrize("wrong", ["a//b", "{a}/{a}", "x{A}", "*/b"])
 def test_a_wrong_path_is_named(wrong: str) -> None:
     with pytest.raises(ConfigError, match="path: is wrong"):

@@ -36,6 +36,12 @@ def test_what_depends_on_the_audio_waits_for_it_and_no_longer() -> None:
     assert one.read({**late, "tag": {}}) == {"started_at": "z", "queue": "q"}
 
 
+def test_what_holds_otherwise_holds_where_nothing_else_is_said() -> None:
+    one = reading(call_type=["{sidecar.line}"]).otherwise("call_type", "other")
+    assert one.read({"sidecar": {"line": "contract"}}) == {"call_type": "contract"}
+    assert one.read({}) == {"call_type": "other"}
+
+
 def test_words_are_translated_for_types_and_directions_alone() -> None:
     one = reading(
         words=["Telemarketing = direct_marketing", "in=inbound"],
