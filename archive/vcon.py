@@ -1,14 +1,19 @@
-"""What a vCon knows of a call: the conversation container of the IETF, read for its one recording.
+"""A call as a vCon, the conversation container of the IETF: its one recording read, and written.
 
 The format still moves (0.3 to 0.5), so both spellings of what was renamed are read, and all else is
-left alone. The audio comes beside it, and is held against its `content_hash` if it has one.
+left alone. The audio comes beside it, and is held against its `content_hash` if it has one. What is
+written is of the 0.4 drafts, and what is written can be read.
 """
 
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
+
+from archive.recording import Call, Direction, Recording
 
 MEDIA_TYPES = frozenset({"application/vcon", "application/vcon+json"})
 
@@ -114,3 +119,53 @@ def _decoded(text: str) -> bytes:
 def _text(value: object, name: str) -> str:
     text = value.get(name) if isinstance(value, dict) else None
     return text.strip() if isinstance(text, str) else ""
+
+
+def write(recording: Recording, made_at: datetime, audio: Mapping[str, object]) -> dict[str, Any]:
+    """The vCon of a recording whose audio lies beside it; `audio` is what `beside` gave.
+
+    Which party is on which channel nobody told the archive, so that each may be on any of them.
+    """
+    call = recording.call
+    dialog = {
+        "type": "recording",
+        "start": call.started_at.isoformat(),
+        "duration": recording.audio.duration,
+        "originator": 0,
+        "parties": [[0, 1]] * recording.audio.channels,
+        **audio,
+        "interaction_id": call.call_id,
+        "interaction_type": call.call_type,
+        **({"skill": call.queue} if call.queue else {}),
+    }
+    known = {"id": str(recording.id), "source": recording.source, "direction": call.direction}
+    known |= {"customer": call.customer, "contract": call.contract}
+    return {
+        "vcon": "0.4.0",
+        "uuid": str(recording.id),
+        "created_at": made_at.isoformat(),
+        "parties": _parties(call),
+        "dialog": [dialog],
+        "attachments": [
+            {"type": "call-archive", "encoding": "json", "body": json.dumps(known, sort_keys=True)}
+        ],
+    }
+
+
+def beside(name: str, media_type: str, sha512: bytes) -> dict[str, object]:
+    """How a dialog names audio that lies in a file beside the vCon."""
+    digest = base64.urlsafe_b64encode(sha512).decode().rstrip("=")
+    return {"filename": name, "mediatype": media_type, "content_hash": f"sha512-{digest}"}
+
+
+def _parties(call: Call) -> list[dict[str, str]]:
+    """Caller and callee, and the agent as whichever of the two the direction tells."""
+    parties = [{"tel": number} if number else {} for number in (call.caller, call.callee)]
+    if call.agent:
+        side = {Direction.OUTBOUND: 0, Direction.INBOUND: 1}.get(
+            call.direction or Direction.INTERNAL
+        )
+        if side is None:
+            parties.append({})
+        parties[-1 if side is None else side] |= {"name": call.agent, "role": "agent"}
+    return parties

@@ -14,7 +14,7 @@ from uuid import UUID
 from archive.ledger import Entry, instant
 from archive.nights import root_over
 from archive.retention import Expiry
-from storage import intake, ledger, removal
+from storage import holdings, intake, ledger
 from storage.nights import Account
 
 DAYS, YEAR = 500, 365
@@ -67,7 +67,7 @@ class Story:
             facts = {
                 **ledger.due(expiry),
                 "attempt": str(attempt),
-                "absent": removal.absent(versions=False),
+                "absent": holdings.absent(versions=False),
             }
             yield self._entry(
                 expiry.at + timedelta(seconds=0.3), ledger.SYSTEM, "erased", one, facts

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 
 from archive.errors import UnavailableError
 from jobs import expiry
-from storage import cdrs, days, frozen, fuse, ledger, nights, sweep, tree
+from storage import cdrs, days, export_erasing, frozen, fuse, ledger, nights, sweep, tree
 from storage.database import connection, now
 from storage.days import Closing
 from storage.upkeep import reconcile, reread, verify
@@ -67,6 +67,7 @@ async def run(vault: Vault) -> Night:
     collected = await sweep.run(vault)
     await tree.sequence(vault)
     await frozen.freeze(vault)
+    await export_erasing.run(vault)
     report = await expiry.run(vault)
     await cdrs.match(vault, every=True)
     closings = await _close(vault, today)

@@ -17,7 +17,18 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from archive.errors import UnavailableError
 from jobs import expiry, nightly
-from storage import cdrs, database, early, nights, notices, sweep, tree, uploads
+from storage import (
+    cdrs,
+    database,
+    early,
+    export_erasing,
+    export_making,
+    nights,
+    notices,
+    sweep,
+    tree,
+    uploads,
+)
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import RewrittenError, SignerError
@@ -31,6 +42,9 @@ PULSE = 0.5
 
 REST = 10.0
 """Seconds that the pulse rests after it could not erase what was due."""
+
+EXPORTS = 2.0
+"""Seconds between two looks whether an export is wanted; one is made at a time."""
 
 WATCH = 5.0
 """Seconds between two looks whether the database is still the same, where no jobs run."""
@@ -53,6 +67,7 @@ class Schedule:
         self._night = asyncio.Lock()
         self._running: set[asyncio.Future[bool]] = set()
         self._reading: asyncio.Future[bool] | None = None
+        self._exporting: asyncio.Future[bool] | None = None
         self._rest_until = 0.0
         # A pulse that finds the last one still at work is not news.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
@@ -69,17 +84,21 @@ class Schedule:
         self._add("ledger", self._sequence, second, next_run_time=datetime.now(UTC))
         self._add("tidy", self._tidy, minute)
         self._add("verify", self._verify, minute)
+        self._add("exports", self._export, IntervalTrigger(seconds=EXPORTS))
         self._add("nightly", self._run_night, self._nightly)
         self._scheduler.start()
         if await self._missed():
             self._scheduler.add_job(self._run_night, name="missed night")
 
     async def stop(self) -> None:
-        """Start nothing more, and wait for what is running; reading back is broken off."""
+        """Start nothing more, and wait for what is running; reading back is broken off, and so is
+        an export, which the next service makes.
+        """
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
-        if self._reading:
-            self._reading.cancel()
+        for each in (self._reading, self._exporting):
+            if each:
+                each.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _add(
@@ -107,6 +126,10 @@ class Schedule:
     async def _verify(self) -> None:
         self._reading = asyncio.ensure_future(_verify(self._vault))
         await self._guarded("verify", self._reading)
+
+    async def _export(self) -> None:
+        self._exporting = asyncio.ensure_future(export_making.run(self._vault))
+        await self._guarded("exports", self._exporting)
 
     async def _run_night(self) -> None:
         async with self._night:
@@ -168,13 +191,15 @@ def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -
 
 
 async def tidy(vault: Vault) -> bool:
-    """Every minute: unfinished uploads collected, what failed retried, the clock marked, records of
-    calls matched with recordings, keys made ahead, days closed that a night left open, the ledger
-    signed. A key store that is full stops only the last three.
+    """Every minute: unfinished uploads collected, exports erased that are over, what failed
+    retried, the clock marked, records of calls matched with recordings, keys made ahead, days
+    closed that a night left open, the ledger signed. A key store that is full stops only the last
+    three.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
     await sweep.run(vault)
     await uploads.collect(vault)
+    await export_erasing.run(vault)
     await expiry.run(vault)
     await cdrs.forget(vault)
     await notices.forget(vault)

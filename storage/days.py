@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.errors import UnavailableError
 from archive.ledger import instant
-from storage import ledger, steps
+from storage import export_erasing, ledger, steps
 from storage.database import Connection, connection
 from storage.keyring import KeyRingError, NoDayKeyError, Ring
 from storage.vault import Vault
@@ -56,6 +56,9 @@ async def _note_destroyed(vault: Vault) -> list[Closing]:
 async def _close(vault: Vault, day: date) -> Closing:
     async with connection(vault.pool) as lent:
         open_rows = await _open_rows(lent, day)
+        exports = await export_erasing.left_of(lent, day)
+    if exports:
+        return Closing(day, False, 0, f"{exports} exports that end on it are not erased yet")
     if open_rows:
         return Closing(day, False, 0, f"{open_rows} recordings of it are not erased yet")
     try:

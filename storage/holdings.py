@@ -184,6 +184,11 @@ async def remove_all(bucket: Bucket, doomed: Sequence[Holding]) -> list[Holding]
     return refused
 
 
+def absent(*, versions: bool) -> list[str]:
+    """What the store was asked for, and did not have."""
+    return ["objects", "uploads", *(["versions", "markers"] if versions else [])]
+
+
 async def _in_order(bucket: Bucket, what: _List, prefix: str) -> AsyncGenerator[Holding, None]:
     last = ""
     async for page, encoded in _pages(bucket, what, Span(prefix)):

@@ -26,19 +26,25 @@ WAV_HEADER = 44
 _MOST_OF_A_WAV = 0xFFFFFFFF
 
 
-async def read(vault: Vault, opened: Opened, start: int, stop: int) -> AsyncIterator[bytes]:
-    """The bytes `start` to `stop` (exclusive) as they were sent, verified chunk by chunk.
+def read(vault: Vault, opened: Opened, start: int, stop: int) -> AsyncIterator[bytes]:
+    """The bytes `start` to `stop` (exclusive) of a recording as they were sent; see `unsealed`."""
+    size = opened.recording.audio.bytes
+    return unsealed(vault, opened.object_key, opened.offset, opened.seal, size, start, stop)
+
+
+async def unsealed(
+    vault: Vault, key: str, offset: int, seal: Seal, size: int, start: int, stop: int
+) -> AsyncIterator[bytes]:
+    """The bytes `start` to `stop` of what lies sealed at `offset` of an object, `size` in all,
+    verified chunk by chunk.
 
     Raises UnavailableError when the store is away, DamagedError when a chunk is not what was
     stored.
     """
-    size = opened.recording.audio.bytes
     index, _, begin, end, skip = chunk_span(start, stop, size)
     left = stop - start
     buffer = bytearray()
-    async with vault.objects.get(
-        opened.object_key, opened.offset + begin, opened.offset + end
-    ) as pieces:
+    async with vault.objects.get(key, offset + begin, offset + end) as pieces:
         async for piece in pieces:
             buffer += piece
             # Whole chunks, and with the last bytes also the last chunk, which may be shorter.
@@ -46,7 +52,7 @@ async def read(vault: Vault, opened: Opened, start: int, stop: int) -> AsyncIter
             if not whole:
                 continue
             with memoryview(buffer)[:whole] as sealed:
-                plain = _opened(opened.seal, index, size, sealed)
+                plain = _opened(seal, index, size, sealed)
             del buffer[:whole]
             begin += whole
             index += whole // _SEALED

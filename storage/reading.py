@@ -7,7 +7,7 @@ hold among all services, and the entry of a listen comes to be only together wit
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -16,7 +16,13 @@ import asyncpg
 
 from archive import access
 from archive.access import Caller, Scope
-from archive.errors import GoneError, NotFoundError, ReasonNeededError, TooManyError
+from archive.errors import (
+    GoneError,
+    NotFoundError,
+    ReasonNeededError,
+    TooLargeError,
+    TooManyError,
+)
 from archive.lifecycle import State
 from archive.listening import HOUR, REASON_HOLDS
 from storage import ledger
@@ -86,17 +92,20 @@ async def let_in(
     return row
 
 
-async def stands(lent: Connection, caller: Caller, opened: Opened) -> bool:
-    """Whether what is being sent is not being erased meanwhile, and is still what may be heard."""
-    return bool(
-        await lent.fetchval(
-            "SELECT true FROM recording WHERE id = $1 AND state = 'stored'"
-            " AND (coalesce(redacted, attempt) = $2 OR attempt = $2 AND $3)",
-            opened.recording.id,
-            opened.seal.identity.attempt,
-            caller.level in access.ORIGINALS,
-        )
+async def stands(lent: Connection, caller: Caller, *opened: Opened) -> bool:
+    """Whether nothing that is being sent is being erased meanwhile, and all of it is still what
+    may be heard.
+    """
+    there: int = await lent.fetchval(
+        "SELECT count(*) FROM recording r"
+        " JOIN unnest($1::uuid[], $2::uuid[]) AS sent (id, attempt) USING (id)"
+        " WHERE r.state = 'stored' AND (coalesce(r.redacted, r.attempt) = sent.attempt"
+        " OR r.attempt = sent.attempt AND $3)",
+        [each.recording.id for each in opened],
+        [each.seal.identity.attempt for each in opened],
+        caller.level in access.ORIGINALS,
     )
+    return there == len(opened)
 
 
 async def require_reason(vault: Vault, caller: Caller, opened: Opened, now: datetime) -> None:
@@ -193,6 +202,21 @@ async def _scope_terms(
     keys = vault.ring.index_keys({today, day})
     key = keys.get(day, keys.get(today))
     return scope_terms(key, scope.among) if key else []
+
+
+async def require_room(vault: Vault, caller: Caller, ids: Sequence[UUID], now: datetime) -> None:
+    """Raise TooManyError unless the caller's budget has room for all of these recordings."""
+    most = vault.listening.recordings_per_hour
+    if len(ids) > most:
+        raise TooLargeError(f"You may hear {most} recordings in an hour: ask for fewer.")
+    async with connection(vault.pool) as lent:
+        heard: list[UUID] | None = await lent.fetchval(
+            "SELECT recordings FROM listener WHERE actor = $1 AND since > $2",
+            caller.id,
+            now - HOUR,
+        )
+    if len({*(heard or ()), *ids}) > most:
+        raise await _used_up(vault, caller, now)
 
 
 async def _used_up(vault: Vault, caller: Caller, now: datetime) -> TooManyError:

@@ -5,8 +5,8 @@ The way of an expiry, and what holds after each step:
 1. **claim**: what is due becomes `erasing`, for one worker and for a time. *No reader is let in;
    reads were barred already from the instant of expiry.*
 2. **decide** again, in the subject's own words, on the full facts. *Nothing is erased early.*
-3. **remove**: every object, version, delete marker and unfinished upload under the recording's
-   prefix. *Each refusal is seen.*
+3. **remove**: the exports that hold it, then every object, version, delete marker and unfinished
+   upload under the recording's prefix. *Each refusal is seen.*
 4. **read back**: list again. Three answers: gone, still there, could not ask. *At this moment the
    store shows no copy.*
 5. **finish**: the details, the keys and the terms go, the tombstone and the ledger's entry come,
@@ -28,7 +28,7 @@ import asyncpg
 from archive import retention
 from archive.errors import UnavailableError
 from archive.retention import Expiry
-from storage import ledger, steps
+from storage import export_erasing, holdings, ledger, steps
 from storage.borne import BORNE_OUT
 from storage.database import Connection, connection
 from storage.objects import Holding
@@ -197,21 +197,26 @@ async def _erase_day(vault: Vault, claims: list[Claim], outcome: Outcome) -> Non
         if attempt
     ]
     try:
+        exported = await export_erasing.without(vault, [claim.id for claim in claims])
         left = await emptied(vault, [claim.prefix for claim in claims], keys)
     except UnavailableError:
         outcome.unknown += claims
         await _let_go(vault, claims)
         return
     steps.reached("absent")
-    gone = [claim for claim in claims if claim.prefix not in left]
-    outcome.still_there += [claim for claim in claims if claim.prefix in left]
+    kept = [claim for claim in claims if claim.prefix in left or claim.id in exported]
+    gone = [claim for claim in claims if claim.prefix not in left and claim.id not in exported]
+    outcome.still_there += kept
+    await _let_go(vault, [claim for claim in kept if claim.id in exported])
     async with connection(vault.pool) as lent, lent.transaction():
         outcome.erased += await _finish(lent, gone, versions=vault.objects.versions)
     steps.reached("erased")
 
 
 async def _let_go(vault: Vault, claims: Sequence[Claim]) -> None:
-    """End the lease of what the store could not be asked about: it is to be tried again soon."""
+    """End the lease of what the store could not be asked about, or an export holds that is still
+    being made: it is to be tried again soon.
+    """
     with suppress(UnavailableError):
         async with connection(vault.pool) as lent:
             await lent.execute(
@@ -244,8 +249,8 @@ async def emptied(vault: Vault, prefixes: Sequence[str], keys: Sequence[str] = (
 
 async def _under(vault: Vault, prefixes: Sequence[str]) -> list[Holding]:
     wanted = set(prefixes)
-    holdings = await vault.objects.holdings(*_span(prefixes))
-    return [holding for holding in holdings if _owner(holding) in wanted]
+    found = await vault.objects.holdings(*_span(prefixes))
+    return [holding for holding in found if _owner(holding) in wanted]
 
 
 def _span(prefixes: Sequence[str]) -> tuple[str, str, str]:
@@ -310,9 +315,4 @@ def _evidence(claim: Claim, *, versions: bool) -> dict[str, object]:
     keys = {"attempt": str(claim.attempt)}
     if claim.redacted:
         keys["redacted"] = str(claim.redacted)
-    return {**ledger.due(expiry), **keys, "absent": absent(versions=versions)}
-
-
-def absent(*, versions: bool) -> list[str]:
-    """What the store was asked for, and did not have."""
-    return ["objects", "uploads", *(["versions", "markers"] if versions else [])]
+    return {**ledger.due(expiry), **keys, "absent": holdings.absent(versions=versions)}

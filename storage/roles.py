@@ -73,6 +73,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "holder": "SELECT",
         "glass": "SELECT, INSERT (id, reader, approver, lasts), UPDATE (granted_at, until,"
         " ended_at)",
+        "export": "SELECT, INSERT (id, asker, asked_at, expires_at, expires_on, number,"
+        " recordings, mass, reason), UPDATE (agreed_by, ended)",
         "reason": "SELECT, INSERT, UPDATE (until), DELETE",
         "listener": "SELECT, INSERT, UPDATE",
         "told": "SELECT",
@@ -108,6 +110,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "upload": "SELECT (id, place, expires_at, recording), DELETE",
         "cdr": "SELECT, UPDATE (recording, details), DELETE",
         "notice": "SELECT (expires_at, expires_on), DELETE",
+        "export": "SELECT, UPDATE (recordings, reason, epoch, lease_until, attempt, done, header,"
+        " bytes, made_at, ended, erased_at), DELETE",
         "filed": "SELECT, DELETE",
         "ledger": "SELECT",
         "ledger_waiting": f"SELECT, {_ENTRY}",

@@ -1,4 +1,4 @@
-"""The named steps of intake, erasure and rebuilding, where a test may stop the world.
+"""The named steps of intake, erasure, exports and rebuilding, where a test may stop the world.
 
 `ARCHIVE_CRASH_AT=name` in the environment kills the process, as a power cut would, when it reaches
 that step for the first time. Nothing else reads it; without it a step costs one comparison.
@@ -13,6 +13,7 @@ LANDING = ("landed", "cleared")
 UPLOAD = ("synced", "kept", "became")
 FETCH = ("asked", "fetched", "took", "cleared")
 ERASURE = ("claimed", "removed", "absent", "erased")
+EXPORT = ("export claimed", "export packed", "export put", "export made", "export emptied")
 LEDGER = ("sequenced",)
 CLOSE = ("swept", "destroyed", "closed")
 REBUILD = ("replayed", "rebuilt")

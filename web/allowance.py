@@ -1,4 +1,5 @@
-"""How long an answer may go on being sent: until its recording's expiry, and while the key holds.
+"""How long an answer may go on being sent: until its recording's expiry, or that of the export, and
+while the key holds for all that is in it.
 
 The instant is known from the start. Whether the key was revoked meanwhile, rotated away or limited,
 or the session ended, is asked more than once a second; while nobody can say, nothing is sent
@@ -9,8 +10,10 @@ import asyncio
 from types import TracebackType
 
 from archive.errors import ArchiveError, GoneError, UnauthenticatedError
-from storage import credentials, reading, sessions
-from storage.database import connection
+from archive.export import Order
+from archive.recording import Call
+from storage import credentials, exports, reading, sessions
+from storage.database import Connection, connection
 from storage.recordings import Opened
 from web.doors import Visit
 
@@ -24,9 +27,10 @@ PATIENCE = 5.0
 class Allowance:
     """The time in which an answer may be sent; its end is a TimeoutError where it was entered."""
 
-    def __init__(self, visit: Visit, opened: Opened) -> None:
-        self._visit, self._opened = visit, opened
-        left = (opened.recording.call.expiry.at - visit.now).total_seconds()
+    def __init__(self, visit: Visit, *opened: Opened, export: Order | None = None) -> None:
+        self._visit, self._opened, self._export = visit, opened, export
+        ends = [each.recording.call.expiry.at for each in opened]
+        left = (min([export.expires_at] if export else ends) - visit.now).total_seconds()
         self._limit = asyncio.timeout_at(visit.seen + left)
         self._revoked = False
 
@@ -52,10 +56,10 @@ class Allowance:
         """What is told of it when nothing was sent yet."""
         if self._revoked:
             return UnauthenticatedError("The key was revoked just now, or cannot be looked up.")
-        return GoneError(
-            "Its period has just ended. It cannot be brought back.",
-            recording=str(self._opened.recording.id),
-        )
+        told = "Its period has just ended. It cannot be brought back."
+        if self._export:
+            return GoneError(told)
+        return GoneError(told, recording=str(self._opened[0].recording.id))
 
     async def _look(self) -> None:
         while True:
@@ -70,10 +74,25 @@ class Allowance:
         vault = self._visit.vault
         try:
             async with asyncio.timeout(PATIENCE), connection(vault.pool) as lent:
-                login, opened = self._visit.login, self._opened
+                login = self._visit.login
                 holds = sessions.holds if login.session else credentials.holds
-                return await holds(
-                    lent, vault.ring, login, opened.recording.call
-                ) and await reading.stands(lent, login.caller, opened)
+                for call in self._calls():
+                    if not await holds(lent, vault.ring, login, call):
+                        return False
+                return await self._stand(lent)
         except Exception:  # a question without an answer is no yes
             return False
+
+    def _calls(self) -> list[Call]:
+        """One call of each kind that rights can tell apart."""
+        return list(
+            {
+                (call.call_type, call.queue, call.agent): call
+                for call in (each.recording.call for each in self._opened)
+            }.values()
+        )
+
+    async def _stand(self, lent: Connection) -> bool:
+        if self._export and not await exports.stands(lent, self._export.id):
+            return False
+        return await reading.stands(lent, self._visit.caller, *self._opened)

@@ -5,7 +5,7 @@ Times are RFC 3339 with the archive's own offset, durations seconds, sizes bytes
 
 import base64
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from uuid import UUID
 
@@ -56,7 +56,12 @@ def recording(recording: Recording, policy: Policy) -> dict[str, object]:
 
 def sunset(recording: Recording) -> str:
     """The expiry as an HTTP date (RFC 8594): from then on the address does not answer."""
-    return format_datetime(recording.call.expiry.at.replace(microsecond=0), usegmt=True)
+    return http_date(recording.call.expiry.at)
+
+
+def http_date(moment: datetime) -> str:
+    """An instant, to the second, as headers tell it."""
+    return format_datetime(moment.astimezone(UTC).replace(microsecond=0), usegmt=True)
 
 
 def repr_digest(recording: Recording) -> str:

@@ -5,19 +5,15 @@ From the instant of its expiry a recording is gone for every request, and an ans
 being sent is cut off; so is one whose key was revoked.
 """
 
-import asyncio
 import hashlib
-import logging
 import re
-import socket
-import struct
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import get_args
 
 from aiohttp import hdrs, web
 
-from archive import talk
+from archive import media, talk
 from archive.access import READERS
 from archive.errors import MalformedError, RangeError
 from archive.redaction import Span
@@ -28,6 +24,7 @@ from storage.recordings import Opened
 from web import (
     certificates,
     cursors,
+    exports,
     finding,
     glass,
     hearing,
@@ -36,28 +33,14 @@ from web import (
     reasons,
     redactions,
     render,
+    sending,
     sign_in,
 )
 from web.allowance import Allowance
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 
-log = logging.getLogger("archive.web")
-
-_TYPES = {
-    "wav": "audio/wav",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "flac": "audio/flac",
-    "m4a": "audio/mp4",
-    "webm": "audio/webm",
-    "amr": "audio/AMR",
-}
-
 _POINTS = 800
 _MOST_POINTS = 2000
-
-_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # named from Python 3.12 on
-_UNSENT = 1 << 17
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
@@ -75,6 +58,7 @@ def routes() -> list[Route | OpenRoute]:
         *redactions.routes(),
         *glass.readers_routes(),
         *certificates.routes(READERS),
+        *exports.routes(),
         *finding.routes(),
         *hearing.routes(),
         *pages.routes(),
@@ -194,9 +178,8 @@ async def _send_original(request: web.Request, visit: Visit, opened: Opened) -> 
     span = _range(request, _etag(opened), size)
     start, stop = span or (0, size)
     response = _ranged(_original_headers(opened), span, size)
-    return await _stream(
-        request, visit, opened, response, _opened_range(visit, opened, start, stop)
-    )
+    source = _opened_range(visit, opened, start, stop)
+    return await sending.stream(request, Allowance(visit, opened), response, source)
 
 
 def _ranged(headers: dict[str, str], span: tuple[int, int] | None, size: int) -> web.StreamResponse:
@@ -220,7 +203,7 @@ async def _send_copy(
         span = _range(request, headers[hdrs.ETAG], size)
         response = _ranged(headers, span, size)
     copy = playback.copied(visit.vault, opened, wanted, span, silent)
-    return await _stream(request, visit, opened, response, copy)
+    return await sending.stream(request, Allowance(visit, opened), response, copy)
 
 
 def _copy_size(opened: Opened, wanted: playback.Format) -> int | None:
@@ -233,56 +216,6 @@ async def _opened_range(
     visit: Visit, opened: Opened, start: int, stop: int
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     yield playback.read(visit.vault, opened, start, stop)
-
-
-async def _stream(
-    request: web.Request,
-    visit: Visit,
-    opened: Opened,
-    response: web.StreamResponse,
-    source: AbstractAsyncContextManager[AsyncIterator[bytes]],
-) -> web.StreamResponse:
-    """Send pieces until the end, or as long as it is allowed.
-
-    What fails before the first byte is told as a problem; afterwards the connection is cut, so that
-    nobody takes a part for the whole.
-    """
-    allowance = Allowance(visit, opened)
-    try:
-        async with allowance, source as pieces:
-            first = await anext(pieces, b"")
-            _hold_little(request.transport)
-            await response.prepare(request)
-            await response.write(first)
-            async for piece in pieces:
-                await response.write(piece)
-            await response.write_eof()
-    except Exception as error:
-        if not response.prepared:
-            if allowance.over:
-                raise allowance.refusal() from None
-            raise
-        _cut(request.transport)
-        log.warning("an answer was cut off: %s", allowance.over or type(error).__name__)
-    return response
-
-
-def _hold_little(transport: asyncio.Transport | None) -> None:
-    """Keep what the kernel has taken over and not sent yet small: it cannot be called back."""
-    if transport is not None and (held := transport.get_extra_info("socket")) is not None:
-        if held.family == socket.AF_UNIX:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
-        else:
-            held.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT)
-
-
-def _cut(transport: asyncio.Transport | None) -> None:
-    """End a connection now, and let what the kernel still holds go: a mere close would send it."""
-    if transport is None:
-        return
-    if (held := transport.get_extra_info("socket")) is not None:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
 
 
 def _range(request: web.Request, etag: str, size: int) -> tuple[int, int] | None:
@@ -331,9 +264,7 @@ def _copy_headers(
 
 
 def _headers(opened: Opened, container: str) -> dict[str, str]:
-    # A headerless recording keeps its declared type where others have a container's name.
-    kind = _TYPES.get(container, container if "/" in container else "application/octet-stream")
-    ending = container if container in _TYPES else "raw"
+    kind, ending = media.named(container)
     return {
         **render.NO_STORE,
         hdrs.CONTENT_TYPE: kind,

@@ -548,3 +548,38 @@ CREATE TABLE landing_left (
     again_at timestamptz NOT NULL,
     PRIMARY KEY (landing, object)
 );
+
+-- Exports: the audio of chosen recordings in one object, under a key of its own that the key of the day
+-- wraps on which the export is over; `reason` is sealed under that day's key too. `attempt` names the
+-- object before its first byte leaves. Once it is erased only its number stands here, for a week.
+CREATE TABLE export (
+    id uuid PRIMARY KEY,
+    asker text NOT NULL,
+    asked_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL CHECK (expires_at > asked_at),
+    expires_on date NOT NULL,
+    number integer NOT NULL CHECK (number BETWEEN 1 AND 100),
+    recordings uuid[] CHECK (cardinality(recordings) = number),
+    mass boolean NOT NULL,
+    reason bytea,
+    agreed_by text CHECK (agreed_by IS NULL OR mass AND agreed_by <> asker),
+    epoch integer NOT NULL DEFAULT 0,
+    lease_until timestamptz,
+    attempt uuid,
+    done integer NOT NULL DEFAULT 0,
+    header bytea,
+    bytes bigint,
+    made_at timestamptz,
+    ended text CHECK (ended IN ('expired', 'recording', 'damaged', 'withdrawn')),
+    erased_at timestamptz,
+    CHECK (made_at IS NULL OR erased_at IS NOT NULL OR num_nulls(attempt, header, bytes) = 0),
+    CHECK (made_at IS NULL OR NOT mass OR agreed_by IS NOT NULL),
+    CHECK (num_nulls(recordings, reason) = CASE WHEN erased_at IS NULL THEN 0 ELSE 2 END),
+    CHECK (erased_at IS NULL OR num_nonnulls(attempt, header, lease_until) = 0),
+    CHECK (erased_at IS NULL OR ended IS NOT NULL)
+);
+CREATE INDEX export_asker ON export (asker, asked_at);
+CREATE INDEX export_alive ON export (expires_at) WHERE erased_at IS NULL;
+CREATE INDEX export_recordings ON export USING gin (recordings);
+-- So that an object without a row is told from one that nobody knows.
+CREATE INDEX ledger_export ON ledger ((facts->>'export')) WHERE act = 'export.asked';

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from archive.lifecycle import State
-from storage import attempts, ledger
+from storage import attempts, export_erasing, ledger
 from storage.database import connection
 from storage.holdings import Holding
 from storage.objects import SKEW, MissingObjectError
@@ -211,17 +211,23 @@ class Comparison:
     async def _ask_nameless(self) -> None:
         """Tell as unknown what still has no row: it may have come in after its page was read.
 
-        In a database that was made anew erased recordings have no row: the ledger tells of them.
+        In a database that was made anew erased recordings have no row, nor have exports: the ledger
+        tells of them.
         """
         found, self._nameless = self._nameless, []
         ids = [each for each, _ in found]
         async with connection(self._vault.pool) as lent:
             rows = await lent.fetch("SELECT id FROM recording WHERE id = ANY($1)", ids)
             fates = await ledger.fates(lent, ids)
+            exports = await export_erasing.known(lent, ids)
         known = {row["id"] for row in rows}
         for identifier, holding in found:
             if fates.get(identifier) == "erased":
                 self._doom(Stray(holding, Why.ERASED, identifier))
+            elif strays.is_over(holding, exports):
+                self._doom(Stray(holding, Why.EXPORT, identifier))
+            elif identifier in exports:
+                continue
             elif identifier not in known:
                 self.report.unknown.add(holding.key)
 

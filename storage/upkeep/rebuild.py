@@ -29,7 +29,17 @@ from datetime import date
 from uuid import UUID
 
 from archive.certificate import BEGIN
-from storage import attempts, clocks, frozen, ledger, recordings, removal, steps, tree
+from storage import (
+    attempts,
+    clocks,
+    export_erasing,
+    frozen,
+    holdings,
+    ledger,
+    recordings,
+    steps,
+    tree,
+)
 from storage.attempts import Attempt
 from storage.database import Connection, connection
 from storage.holdings import Holding
@@ -51,10 +61,10 @@ _AT_ONCE = 16
 class Report:
     """What one run did: the ledger's part, then how many objects were looked at and became rows.
 
-    `over` are of recordings that were erased; `strange` do not open, are not whole, or are of a
-    call that another object stands for. `aside` are those that may be redacted copies. `told`
-    recordings are told as erased whose erasing was not told. `lost` ones were acknowledged, are not
-    due, and nothing is left of them, or of the redacted copy that stood for them.
+    `over` are of recordings that were erased, and of exports; `strange` do not open, are not whole,
+    or are of a call that another object stands for. `aside` are those that may be redacted copies.
+    `told` recordings are told as erased whose erasing was not told. `lost` ones were acknowledged,
+    are not due, and nothing is left of them, or of the redacted copy that stood for them.
     """
 
     replayed: Replayed
@@ -101,6 +111,8 @@ async def run(vault: Vault) -> Report:
     """
     report = Report(await replay.run(vault))
     steps.reached("replayed")
+    async with connection(vault.pool) as lent:
+        await lent.execute("DELETE FROM export")  # copies: they can be asked for again
     later: list[Holding] = []
     for day in sorted(vault.ring.days()):
         async for page in _pages(vault, day):
@@ -151,10 +163,11 @@ async def _rebuild(
             ids,
         )
         fates = await ledger.fates(lent, ids)
+        exports = await export_erasing.known(lent, ids)
     known = {row["id"]: row["attempt"] for row in rows}
     wanted, later = [], []
     for holding, identifier in named.items():
-        if fates.get(identifier) == "erased":
+        if fates.get(identifier) == "erased" or identifier in exports:
             report.over += 1
         elif identifier in known:
             attempt = known[identifier]
@@ -185,7 +198,7 @@ async def _tell(vault: Vault, report: Report) -> None:
             continue  # it is named as strange, and goes when its day is closed
         if row["due"]:
             report.told += 1
-            facts = {**row["facts"], "absent": removal.absent(versions=vault.objects.versions)}
+            facts = {**row["facts"], "absent": holdings.absent(versions=vault.objects.versions)}
             async with connection(vault.pool) as lent:
                 await ledger.record(
                     lent, ledger.SYSTEM, "erased", recording=row["recording"], facts=facts

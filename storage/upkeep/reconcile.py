@@ -5,8 +5,9 @@
 | a stored recording without its object, or with one of another size | lost: somebody is called |
 | an object that no row names, its day still open | put on the list, and left alone |
 | the object of an erased recording, or of an upload given up whose time is over | removed |
+| the object of an export that is over, or that a later one of it took the place of | removed |
 | an object under a day whose key is destroyed | removed, counted as a late arrival |
-| the object of an upload or an erasure that is under way | left alone |
+| the object of an upload or an erasure that is under way, or of an export | left alone |
 | an older version of a recording's object | counted; it goes with the recording |
 | an unfinished upload in parts, older than any put may last | removed |
 

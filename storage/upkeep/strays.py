@@ -2,16 +2,17 @@
 
 What no row names is not evidence: after a restore of the database that is everything that came in
 since. Evidence is the tombstone of an erased recording, an upload that was given up and whose time
-is over, or the end of the key of the expiry day in the object's name.
+is over, an export that is over or was made once more under another name, or the end of the key of
+the expiry day in the object's name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from storage import ledger, recordings
+from storage import export_erasing, ledger, recordings
 from storage.database import Connection, connection
 from storage.holdings import Holding
 from storage.vault import Vault
@@ -28,12 +29,15 @@ class Why(StrEnum):
     ERASED = "erased"
     ABANDONED = "abandoned"
     DAY_CLOSED = "day closed"
+    EXPORT = "export over"
     UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """Something that is to go, and why; `recording` is None where the name holds no such id."""
+    """Something that is to go, and why; `recording` is None where the name holds no such id, and an
+    export's id where it is one's.
+    """
 
     holding: Holding
     why: Why
@@ -76,8 +80,9 @@ async def _remove(vault: Vault, lent: Connection, strays: Sequence[Stray]) -> in
     refused = await vault.objects.remove([stray.holding for stray in there])
     removed = [stray for stray in there if stray.holding not in refused]
     for stray in removed:
+        recording = None if stray.why is Why.EXPORT else stray.recording
         await ledger.record(
-            lent, ledger.SYSTEM, "object.removed", recording=stray.recording, facts=stray.facts
+            lent, ledger.SYSTEM, "object.removed", recording=recording, facts=stray.facts
         )
     return len(removed)
 
@@ -97,16 +102,25 @@ async def _evident(lent: Connection, strays: Sequence[Stray]) -> list[Stray]:
             asked,
         )
     }
+    exports = await export_erasing.known(lent, asked)
     evident = []
     for stray in strays:
         if stray.why in (Why.ERASED, Why.ABANDONED):
             held = stray.recording in dead
         elif stray.why is Why.DAY_CLOSED:
             held = stray.recording not in alive
+        elif stray.why is Why.EXPORT:
+            held = is_over(stray.holding, exports)
         else:
             held = True  # an unfinished upload holds nothing that anybody can read
         evident += [stray] if held else []
     return evident
+
+
+def is_over(holding: Holding, exports: Mapping[UUID, UUID | None]) -> bool:
+    """Whether this is an object of an export, and not the one that stands for it now."""
+    parts = parse(holding.key)
+    return parts is not None and parts[1] in exports and parts[2] != exports[parts[1]]
 
 
 async def _dead(lent: Connection, asked: Sequence[UUID]) -> list[dict[str, UUID]]:

@@ -1,0 +1,173 @@
+"""Erasing exports: at their own end, and before anything in them is erased.
+
+The way is that of a recording (`storage.removal`): claim, remove all that lies under its prefix,
+read back, and only then tell. An export is held by its maker while bytes may be on their way to the
+store, and is not claimed before that is over. The key of its day goes the night after, for every
+copy of it, as for recordings: a day is not closed while an export of it is left.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, timedelta
+from uuid import UUID
+
+from archive.errors import UnavailableError
+from archive.export import Why
+from storage import holdings, ledger, recordings, steps
+from storage.database import Connection, connection
+from storage.vault import Vault
+
+log = logging.getLogger("archive.export")
+
+LEASE = timedelta(minutes=10)
+"""How long a claimed export is left to the worker who claimed it."""
+
+KEPT = timedelta(days=7)
+"""How long it is shown that there was an export; nothing of what was in it is."""
+
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    id: UUID
+    expires_on: date
+    epoch: int
+    ended: str
+
+
+async def run(vault: Vault) -> int:
+    """Erase what is over; returns how many were. The rows go a week later."""
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "DELETE FROM export WHERE erased_at < archive_now() - $1::interval", KEPT
+        )
+        claims = await _claim(lent, None)
+    return await _erase_all(vault, claims)
+
+
+async def without(vault: Vault, ids: Sequence[UUID]) -> set[UUID]:
+    """End and erase every export that holds any of these recordings.
+
+    Returns the recordings that some export holds all the same: they are not to be told as erased.
+    """
+    async with connection(vault.pool) as lent:
+        found = await lent.fetch(
+            "UPDATE export SET ended = coalesce(ended, 'recording')"
+            " WHERE erased_at IS NULL AND recordings && $1 RETURNING id",
+            ids,
+        )
+        if not found:
+            return set()
+        claims = await _claim(lent, [row["id"] for row in found])
+    await _erase_all(vault, claims)
+    async with connection(vault.pool) as lent:
+        left = await lent.fetch(
+            "SELECT DISTINCT unnest(recordings) AS id FROM export"
+            " WHERE erased_at IS NULL AND recordings && $1",
+            ids,
+        )
+    return {row["id"] for row in left} & set(ids)
+
+
+async def left_of(lent: Connection, day: date) -> int:
+    """How many exports of a day are not erased."""
+    found: int = await lent.fetchval(
+        "SELECT count(*) FROM export WHERE expires_on = $1 AND erased_at IS NULL", day
+    )
+    return found
+
+
+async def _claim(lent: Connection, only: Sequence[UUID] | None) -> list[_Claim]:
+    rows = await lent.fetch(
+        "WITH over AS (SELECT id FROM export e WHERE erased_at IS NULL"
+        " AND ($1::uuid[] IS NULL OR id = ANY ($1))"
+        " AND (lease_until IS NULL OR lease_until < archive_now())"
+        " AND (expires_at <= archive_now() OR ended IS NOT NULL OR number <>"
+        " (SELECT count(*) FROM recording r WHERE r.id = ANY (e.recordings)"
+        " AND r.state = 'stored')) ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED)"
+        " UPDATE export e SET epoch = epoch + 1, lease_until = archive_now() + $2::interval,"
+        " ended = coalesce(ended, CASE WHEN expires_at <= archive_now() THEN $4 ELSE $5 END)"
+        " FROM over WHERE e.id = over.id RETURNING e.id, e.expires_on, e.epoch, e.ended",
+        only,
+        LEASE,
+        _BATCH,
+        Why.EXPIRED,
+        Why.RECORDING,
+    )
+    return [_Claim(**dict(row)) for row in rows]
+
+
+async def _erase_all(vault: Vault, claims: Sequence[_Claim]) -> int:
+    erased = 0
+    for claim in claims:
+        try:
+            gone = await _emptied(vault, claim)
+        except UnavailableError:
+            gone = False
+        if gone:
+            steps.reached("export emptied")
+            erased += await _finish(vault, claim)
+        else:
+            await _let_go(vault, claim)
+    if claims:
+        log.info("erased %d of %d exports that are over", erased, len(claims))
+    return erased
+
+
+async def _emptied(vault: Vault, claim: _Claim) -> bool:
+    """Remove all that lies under its prefix; whether the store shows nothing there any more."""
+    prefix = recordings.prefix(claim.expires_on, claim.id)
+    found = await vault.objects.holdings(prefix)
+    if not found:
+        return True
+    await vault.objects.remove(found)
+    return not await vault.objects.holdings(prefix)
+
+
+async def _finish(vault: Vault, claim: _Claim) -> bool:
+    facts = {
+        "export": str(claim.id),
+        "day": claim.expires_on.isoformat(),
+        "why": claim.ended,
+        "absent": holdings.absent(versions=vault.objects.versions),
+    }
+    async with connection(vault.pool) as lent, lent.transaction():
+        finished = await lent.fetchval(
+            "UPDATE export SET erased_at = archive_now(), recordings = NULL, reason = NULL,"
+            " attempt = NULL, header = NULL, bytes = NULL, lease_until = NULL"
+            " WHERE id = $1 AND epoch = $2 AND erased_at IS NULL RETURNING true",
+            claim.id,
+            claim.epoch,
+        )
+        if finished:
+            await ledger.record(lent, ledger.SYSTEM, "export.erased", facts=facts)
+    return bool(finished)
+
+
+async def _let_go(vault: Vault, claim: _Claim) -> None:
+    """End the lease of what is still there, or could not be asked about: it is tried again soon."""
+    with suppress(UnavailableError):
+        async with connection(vault.pool) as lent:
+            await lent.execute(
+                "UPDATE export SET lease_until = archive_now() WHERE id = $1 AND epoch = $2",
+                claim.id,
+                claim.epoch,
+            )
+
+
+async def known(lent: Connection, ids: Sequence[UUID]) -> Mapping[UUID, UUID | None]:
+    """Of these ids those of exports, each with the attempt whose object is to be there.
+
+    None: no object is. The ledger tells of exports of which there is no row any more.
+    """
+    told = await lent.fetch(
+        "SELECT facts->>'export' AS id FROM ledger WHERE act = 'export.asked'"
+        " AND facts->>'export' = ANY ($1)",
+        [str(each) for each in ids],
+    )
+    rows = await lent.fetch("SELECT id, attempt FROM export WHERE id = ANY ($1)", ids)
+    gone: dict[UUID, UUID | None] = {UUID(row["id"]): None for row in told}
+    return gone | {row["id"]: row["attempt"] for row in rows}
