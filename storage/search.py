@@ -11,7 +11,7 @@ finds has to have a term of the scope as well. No row outside a scope is opened.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import asyncpg
@@ -20,7 +20,7 @@ from archive import access
 from archive.access import Caller, Scope
 from archive.asking import ANYTHING
 from archive.recording import Recording
-from archive.search import SEALED_FILTERS, Place, Query
+from archive.search import MOST, SEALED_FILTERS, Place, Query
 from storage import ledger, numbers
 from storage.database import Connection, connection
 from storage.keyring import Ring
@@ -52,12 +52,42 @@ async def find(vault: Vault, caller: Caller, query: Query, now: datetime) -> Pag
     """What the caller may know of and asks for; the search is in the ledger before its answer."""
     access.require(caller, access.READERS)
     asked = ledger.seal(vault.ring, now, _asked(query))
-    narrowed = query.within(caller)
     async with connection(vault.pool) as lent, lent.transaction():
-        # Planned for its own values: a rare one and a frequent one differ.
-        await lent.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         await ledger.record(lent, caller.id, "searched", sealed=asked)
-        rows = await _rows(lent, vault.ring, narrowed, caller.scope, now)
+        return await _page(vault, lent, caller, query, now)
+
+
+async def every(
+    vault: Vault, caller: Caller, query: Query, now: datetime, reason: str, most: int
+) -> AsyncIterator[Page]:
+    """All that the caller may know of and asks for, `most` at the most, a page at a time; a `next`
+    of the last page tells that there is more. It is in the ledger, once, before the first page.
+
+    What comes to its end while the pages are sent is in no later one.
+    """
+    access.require(caller, access.READERS)
+    asked = ledger.seal(vault.ring, now, {**_asked(query), "reason": reason})
+    async with connection(vault.pool) as lent:
+        await ledger.record(lent, caller.id, "listed", facts={"most": most}, sealed=asked)
+    left = most
+    while left:
+        query = replace(query, limit=min(left, MOST))
+        async with connection(vault.pool) as lent, lent.transaction():
+            now = await lent.fetchval("SELECT archive_now()")
+            page = await _page(vault, lent, caller, query, now)
+        left -= len(page.items)
+        yield page
+        if page.next is None:
+            return
+        query = replace(query, after=page.next)
+
+
+async def _page(
+    vault: Vault, lent: Connection, caller: Caller, query: Query, now: datetime
+) -> Page:
+    # Planned for its own values: a rare one and a frequent one differ.
+    await lent.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+    rows = await _rows(lent, vault.ring, query.within(caller), caller.scope, now)
     items = [as_heard(vault.ring, row, caller.scope).recording for row in rows[: query.limit]]
     more = len(rows) > query.limit
     last = items[-1] if items else None

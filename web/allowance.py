@@ -30,8 +30,9 @@ class Allowance:
     def __init__(self, visit: Visit, *opened: Opened, export: Order | None = None) -> None:
         self._visit, self._opened, self._export = visit, opened, export
         ends = [each.recording.call.expiry.at for each in opened]
-        left = (min([export.expires_at] if export else ends) - visit.now).total_seconds()
-        self._limit = asyncio.timeout_at(visit.seen + left)
+        end = min([export.expires_at] if export else ends, default=None)
+        left = None if end is None else (end - visit.now).total_seconds()
+        self._limit = asyncio.timeout_at(None if left is None else visit.seen + left)
         self._revoked = False
 
     async def __aenter__(self) -> None:

@@ -42,8 +42,8 @@ referrer at all, a browser would not say either that a form of ours comes from h
 
 FORM = "application/x-www-form-urlencoded"
 
-_MOST = 8192
-"""The most bytes that a form of these pages may have."""
+_MOST = 16384
+"""The most bytes that a form of these pages may have: as many calls as an export, and a reason."""
 
 _SILENCE = 20.0
 """Seconds that a form may take to arrive."""

@@ -127,13 +127,14 @@ def asset(name: str) -> str:
     return f"/static/{_names()[name]}"
 
 
-Kind = Literal["sign-in", "forbidden", "missing", "gone", "away", "many", "wrong"]
+Kind = Literal["sign-in", "forbidden", "missing", "gone", "large", "away", "many", "wrong"]
 
 _KINDS: dict[int, Kind] = {
     401: "sign-in",
     403: "forbidden",
     404: "missing",
     410: "gone",
+    413: "large",
     429: "many",
     503: "away",
 }
@@ -154,6 +155,10 @@ _TOLD: dict[Kind, tuple[str, str]] = {
     "gone": (
         marked("This recording is erased"),
         marked("Its period is over: audio and details are gone and cannot be brought back."),
+    ),
+    "large": (
+        marked("That is too much for one export"),
+        marked("Choose fewer calls, and make several exports of them."),
     ),
     "many": (
         marked("That was too much at once"),

@@ -11,7 +11,7 @@ from datetime import date, datetime, time, timedelta
 
 from aiohttp import hdrs, web
 
-from archive import asking
+from archive import asking, export, listening, listing
 from archive.access import READERS
 from archive.asking import Asked
 from archive.recording import LONGEST, CallType, Direction, Recording
@@ -189,6 +189,10 @@ async def _answer(
         "understood": _understood(asked, said),
         "columns": [(name, COLUMNS[name]) for name in pages.columns(request)],
         "plain": form == Form(),
+        "sealed": cursors.seal_params(vault.ring, form.params()),
+        "longest": listening.LONGEST,
+        "most": export.MOST,
+        "rows_at_most": listing.MOST,
         "token": pages.token(request, visit),
     }
     if _only_list(request):

@@ -236,8 +236,7 @@ def _left(time: timedelta, said: Words) -> str:
 
 
 def _moment(moment: datetime, policy: Policy, said: Words) -> str:
-    here = policy.local(moment)
-    return f"{said.day(here.date(), 'full')} {said.time(here)}"
+    return said.moment(policy.local(moment))
 
 
 def _facts(recording: Recording, said: Words) -> list[tuple[str, str]]:

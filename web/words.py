@@ -55,6 +55,10 @@ class Words:
         """The time of day of a moment in the zone that it is in."""
         return dates.format_time(moment, form, tzinfo=moment.tzinfo, locale=self.locale)
 
+    def moment(self, moment: datetime) -> str:
+        """Day and time of a moment in the zone that it is in."""
+        return f"{self.day(moment.date(), 'full')} {self.time(moment)}"
+
     def number(self, number: float) -> str:
         return numbers.format_decimal(number, locale=self.locale)
 

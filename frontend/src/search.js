@@ -68,10 +68,9 @@ async function further() {
     const answer = await ask(link.href, { signal });
     const more = document.createRange().createContextualFragment(await answer.text());
     if (signal.aborted) return;
-    link.parentElement.remove();
     const rows = found.querySelector("tbody");
     rows.append(...more.querySelectorAll("tbody tr"));
-    if (more.querySelector(".further")) found.append(more.querySelector(".further"));
+    link.parentElement.replaceWith(...more.querySelectorAll(".further"));
     say("");
     watch();
   } catch (error) {
