@@ -4,13 +4,17 @@ import base64
 import hashlib
 import json
 from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from archive import vcon
+from archive.recording import Audio, Call, CallType, Direction, Recording
+from archive.retention import Expiry
 
 AUDIO = b"audio"
 DIGEST = base64.urlsafe_b64encode(hashlib.sha512(AUDIO).digest()).decode().rstrip("=")
@@ -110,3 +114,38 @@ def test_audio_within() -> None:
     assert "RIF" not in repr(found)
     there = vcon.read(document(url="https://a.example/x.wav"))
     assert (there.body, there.url) == (None, "https://a.example/x.wav")
+
+
+def recording(direction: Direction | None) -> Recording:
+    started = datetime(2026, 11, 24, 7, 30, tzinfo=UTC)
+    expiry = Expiry(started + timedelta(days=365), date(2027, 11, 24), "P1Y")
+    call = Call(
+        "c-1", CallType.CONTRACT, started, expiry, direction,
+        caller="+358401234567", callee="3201", agent="Åke", queue="north", customer="C-1",
+    )  # fmt: skip
+    audio = Audio(len(AUDIO), "00" * 32, 61.2, 2, 8000, "pcm_s16le", "wav", ())
+    return Recording(uuid4(), "pbx", started, call, audio)
+
+
+@pytest.mark.parametrize("direction", [*Direction, None])
+def test_what_is_written_can_be_read(direction: Direction | None) -> None:
+    one = recording(direction)
+    audio = vcon.beside("a.wav", "audio/wav", hashlib.sha512(AUDIO).digest())
+    written = vcon.write(one, one.received_at, audio)
+    found = vcon.read(json.dumps(written).encode())
+    assert found.sha512 == hashlib.sha512(AUDIO).digest()
+    assert found.fields == {
+        "call_id": "c-1",
+        "started_at": one.call.started_at.isoformat(),
+        "caller": "+358401234567",
+        "callee": "3201",
+        "agent": "Åke",
+        "queue": "north",
+    }
+    [dialog] = written["dialog"]
+    assert dialog["parties"] == [[0, 1], [0, 1]], "nobody said who is on which channel"
+    assert len(written["parties"]) == (2 if direction in ("inbound", "outbound") else 3)
+    agents = [number for number, each in enumerate(written["parties"]) if "role" in each]
+    assert agents == [{"inbound": 1, "outbound": 0}.get(direction or "", 2)]
+    assert json.loads(written["attachments"][0]["body"])["customer"] == "C-1"
+    assert written["uuid"] == str(one.id)

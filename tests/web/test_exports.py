@@ -234,6 +234,7 @@ async def test_a_right_that_is_lost_while_it_is_sent_stops_it(service: Service) 
     await asyncio.sleep(1.5)
     with pytest.raises((aiohttp.ClientError, asyncio.IncompleteReadError)):
         await answer.content.readexactly(int(answer.headers["Content-Length"]) - 1000)
+    answer.close()
 
 
 @pytest.fixture

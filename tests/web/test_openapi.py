@@ -16,7 +16,18 @@ from archive import search
 from archive.recording import LONGEST, TEXT_FIELDS, CallType, Direction
 from storage import playback
 from tests.services import ways_in
-from web import finding, hearing, openapi, operations, overseeing, pages, problems, retrieval
+from web import (
+    export_pages,
+    finding,
+    hearing,
+    listing,
+    openapi,
+    operations,
+    overseeing,
+    pages,
+    problems,
+    retrieval,
+)
 from web.doors import OpenRoute, Route
 
 ROUTES: dict[openapi.Door, list[Route | OpenRoute]] = {
@@ -29,7 +40,13 @@ DOCUMENTS: dict[openapi.Door, dict[str, Any]] = {
 }
 FOR_PEOPLE: dict[openapi.Door, list[Route | OpenRoute]] = {
     "ingest": [],
-    "retrieval": [*finding.routes(), *hearing.routes(), *pages.routes()],
+    "retrieval": [
+        *finding.routes(),
+        *listing.page_routes(),
+        *hearing.routes(),
+        *export_pages.routes(),
+        *pages.routes(),
+    ],
     "operations": [*overseeing.routes(), *pages.routes()],
 }
 """Pages, which no client reads: the documents name them in a sentence."""

@@ -24,9 +24,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from archive import export
 from archive.access import OPERATORS, READERS, Level
 from archive.bounds import Bounds
-from storage import playback
+from storage import export_making, playback
 from tests.services import Service
 from tests.sounds import tone
 from tests.web.test_openapi import DOCUMENTS, ROUTES, SCHEMAS, every_door, names, operations_of
@@ -174,7 +175,7 @@ def _find_and_hear(client: Client) -> None:
             "retrieval", f"{ONE}/waveform", status, path_parameters=one, query={"points": points}
         )
     for method, path, _ in operations_of("retrieval"):
-        if "{id}" in path and "glass" not in path:
+        if "{id}" in path and "glass" not in path and "agree" not in path:
             absent = {"id": "019d2f6e-7c1a-7b44-9a55-0d6c3f5a1e02"}
             client.ask("retrieval", f"{method} {path}", 404, path_parameters=absent, **body(method))
 
@@ -275,6 +276,52 @@ async def test_a_broken_glass_is_answered_as_documented(service: Service) -> Non
         client.ask("operations", end, 404, "admin", path_parameters=other)
 
     await asking(service, ask)
+
+
+async def test_an_export_is_answered_as_documented(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "ALONE", 1)
+    kept: list[Any] = []
+
+    def ask(client: Client) -> None:
+        ids = [
+            put(client, 201, each, tone(pitch=300 + 10 * len(each)))["id"] for each in ("a", "bb")
+        ]
+        sent: dict[str, Any] = {"media_type": "application/json"}
+        sent["body"] = {"recordings": ids[:1], "reason": "complaint 4711"}
+        kept.append(client.ask("retrieval", "POST /v1/exports", 201, **sent).json())
+        sent["body"] = {**sent["body"], "recordings": ids}
+        kept.append(client.ask("retrieval", "POST /v1/exports", 201, **sent).json())
+        sent["body"] = {"recordings": ["019d2f6e-7c1a-7b44-9a55-0d6c3f5a1e02"], "reason": "x"}
+        client.ask("retrieval", "POST /v1/exports", 404, **sent)
+        client.ask("retrieval", "POST /v1/exports", 400, media_type="application/json", body={})
+        documented = DOCUMENTS["retrieval"]["components"]["schemas"]["Export"]
+        assert kept[0].keys() == documented["properties"].keys() == set(documented["required"])
+        [mine, mass] = [{"path_parameters": {"id": each["id"]}} for each in kept]
+        for method, status in (("GET", 503), ("HEAD", 503)):
+            client.ask("retrieval", f"{method} /v1/exports/{{id}}/file", status, **mine)
+        client.ask("retrieval", "GET /v1/exports/{id}/file", 403, **mass)
+        client.ask("retrieval", "POST /v1/exports/{id}/agree", 403, **mass)
+        client.ask("retrieval", "POST /v1/exports/{id}/agree", 404, "privacy", **mine)
+        client.ask("retrieval", "POST /v1/exports/{id}/agree", 200, "privacy", **mass)
+        client.ask("retrieval", "GET /v1/exports", 200)
+
+    def fetch(client: Client) -> None:
+        mine = {"path_parameters": {"id": kept[0]["id"]}}
+        client.ask("retrieval", "GET /v1/exports/{id}", 200, **mine)
+        for method in ("HEAD", "GET"):
+            client.ask("retrieval", f"{method} /v1/exports/{{id}}/file", 200, **mine)
+        client.ask("retrieval", "DELETE /v1/exports/{id}", 204, **mine)
+        client.ask("retrieval", "GET /v1/exports/{id}/file", 410, **mine)
+        listed = {"headers": {"Archive-Reason": "complaint"}}
+        client.ask("retrieval", "GET /v1/recordings.csv", 200, **listed)
+        client.ask("retrieval", "GET /v1/recordings.csv", 400)
+        client.ask("retrieval", "GET /v1/recordings.csv", 400, query={"agnet": "x"}, **listed)
+
+    await asking(service, ask)
+    assert await export_making.run(service.vault)
+    await asking(service, fetch)
 
 
 async def test_the_operations_are_answered_as_documented(service: Service) -> None:
