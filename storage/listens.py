@@ -1,7 +1,8 @@
 """Who heard a recording before, out of the ledger, for whoever may hear it.
 
-A player asks for a recording in many pieces, so what one person heard on one day is one line. Who
-that was, the privacy officer is told; a supervisor sees a name at his own lines alone.
+A player asks for a recording in many pieces, so what one person heard on one day is one line; what
+was taken out in an export counts as heard. Who that was, the privacy officer is told; a supervisor
+sees a name at his own lines alone.
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ async def of(vault: Vault, caller: Caller, recording: UUID) -> list[Listen]:
             "SELECT t.actor, coalesce(a.name, k.name) AS name, max(t.at) AS last"
             " FROM told t"
             " LEFT JOIN account a ON a.id = t.actor LEFT JOIN access_key k ON k.id = t.actor"
-            " WHERE t.recording = $1 AND t.act = 'listened'"
+            " WHERE t.recording = $1 AND t.act IN ('listened', 'exported')"
             " AND t.facts->>'format' IS DISTINCT FROM 'waveform'"
             " GROUP BY t.actor, a.name, k.name, (t.at AT TIME ZONE $2)::date"
             " ORDER BY last DESC LIMIT $3",

@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from storage import recordings, removal, steps
+from storage import export_erasing, export_making, recordings, removal, steps
 from storage.keyring import NoDayKeyError
 from storage.objects import ObjectStore
 from tests.app.child_service import Child, House
@@ -27,6 +27,7 @@ from tests.roles import connection
 from tests.services import Service, set_clock
 from tests.sounds import tone
 from tests.stores.servers import Server
+from tests.web.test_exports import asked, fetch, fetched, stage
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem, query
 
@@ -41,7 +42,8 @@ class Services:
     async def start(self, name: str = "a", *, crash_at: str = "", ahead: float = 0) -> Child:
         child = self._house.start(name, crash_at=crash_at, ahead=ahead)
         self.started.append(child)
-        return child if crash_at in steps.ERASURE + steps.CLOSE else await child.ready()
+        at_once = steps.ERASURE + steps.CLOSE + steps.EXPORT
+        return child if crash_at in at_once else await child.ready()
 
 
 @pytest.fixture
@@ -183,6 +185,53 @@ async def test_a_kill_in_erasure(service: Service, services: Services, step: str
     await no_row_without_bytes_and_no_bytes_without_row(service)
     assert await heard(again, kept) == audio
     assert not await removal.claim(service.vault)
+
+
+@pytest.mark.parametrize("step", steps.EXPORT)
+async def test_a_kill_while_an_export_is_made_or_erased(
+    service: Service, services: Services, step: str
+) -> None:
+    """It is made once more or erased once more; nobody gets a half one, and no object is left."""
+    audio = tone()
+    kept = await upload(service, "kept", audio)
+    identifier = await asked(service, [kept])
+    ended = step == "export emptied"
+    if ended:
+        assert await export_making.run(service.vault)
+        url = f"{service.retrieval}/v1/exports/{identifier}"
+        assert (await service.ask("DELETE", url, "supervisor")).status == 204
+    child = await services.start(crash_at=step)
+    await child.death()
+    answer = await fetch(service, identifier)
+    assert answer.status == {"export made": 200, "export emptied": 410}.get(step, 503)
+    answer.close()
+
+    await services.start()
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE export SET lease_until = archive_now() WHERE erased_at IS NULL"
+                           " AND lease_until IS NOT NULL")  # fmt: skip
+
+    async def done() -> bool:
+        return await stage(service, identifier) == ("erased" if ended else "ready")
+
+    if ended:
+        await export_erasing.run(service.vault)
+    await until(done)
+    if not ended:
+        assert (await fetched(service, identifier)).read(f"{kept}.wav") == audio
+        async with connection(service.vault.pool) as lent:
+            await lent.execute("UPDATE export SET ended = 'withdrawn'")
+        await export_erasing.run(service.vault)
+        await until(_erased(service, identifier))
+    await no_row_without_bytes_and_no_bytes_without_row(service)
+    assert [act for act, _ in await service.acts()].count("export.erased") == 1
+
+
+def _erased(service: Service, identifier: str) -> Callable[[], Awaitable[bool]]:
+    async def erased() -> bool:
+        return await stage(service, identifier) == "erased"
+
+    return erased
 
 
 @pytest.mark.parametrize("step", steps.CLOSE)

@@ -8,6 +8,7 @@ from playwright.async_api import expect
 from tests.pages.conftest import Opener, Seen
 from tests.services import Service
 from tests.sounds import tone
+from tests.web.test_exports import asked
 from tests.web.test_listen import upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -24,7 +25,9 @@ async def test_no_page_has_a_barrier_that_axe_finds(
 ) -> None:
     identifier = await upload(service, "a", tone(3, channels=2), agent="Anna", direction="inbound")
     await service.night()
+    await asked(service, [identifier])
     for path, level, door, awaited in (
+        ("/exports", "supervisor", "retrieval", ".export progress"),
         ("/", "supervisor", "retrieval", "table.calls"),
         (f"/recordings/{identifier}", "supervisor", "retrieval", ".talk"),
         ("/recordings/none", "supervisor", "retrieval", ".notice"),
@@ -54,8 +57,10 @@ async def test_nothing_needs_scrolling_to_the_side(
     )  # fmt: skip
     # An enlarged page is a narrower one, with as many more of the device's dots for each of its.
     view = {"viewport": {"width": width // zoom, "height": 600}, "device_scale_factor": zoom}
+    await asked(service, [identifier])
     for path, level, door in (
         ("/", "supervisor", "retrieval"),
+        ("/exports", "supervisor", "retrieval"),
         (f"/recordings/{identifier}", "supervisor", "retrieval"),
         ("/", "auditor", "operations"),
     ):

@@ -44,6 +44,7 @@ from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
 from tests.storage.upkeep.test_reconcile import put, stored
 from tests.web.browsing import signed_in
+from tests.web.test_exports import made
 from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem, query
 
@@ -220,6 +221,25 @@ async def test_a_database_that_was_lost_is_made_anew(service: Service, backups: 
     done = await rebuild.run(owned(vault))
     assert (done.rebuilt, done.replayed) == (0, Replayed())
     await agrees(again)
+
+
+async def test_exports_are_not_rebuilt_and_what_is_left_of_them_goes(
+    service: Service, backups: Backups
+) -> None:
+    kept = await upload(service, "kept")
+    identifier = await made(service, [kept])
+    dumped = backups.dump()
+    await tree.checkpoint(service.vault)
+    for copy in (None, dumped):
+        vault = await backups.put_back(copy, service.vault)
+        report = await rebuild.run(owned(vault))
+        assert (report.over, report.strange.count) == (1 if copy is None else 0, 0)
+        async with connection(vault.pool) as lent:
+            assert await lent.fetchval("SELECT count(*) FROM export") == 0
+        found = await reconcile.run(vault, repair=True)
+        assert (found.unknown.count, found.lost.count) == (0, 0)
+        assert found.removed == (1 if copy is None else 0)
+    assert not [held for held in await service.holdings() if identifier in held.key]
 
 
 async def test_a_day_that_was_closed_since_stays_closed(

@@ -1,0 +1,107 @@
+"""The pages of exports as they leave the door, without a browser."""
+
+import io
+import zipfile
+
+import pytest
+
+from archive import export
+from archive.access import Level
+from storage import export_making
+from tests.services import Service
+from tests.web.browsing import Browser, hidden, signed_in
+from tests.web.test_exports import entries, several
+
+WHY = "Complaint 4711"
+
+
+async def text(browser: Browser, path: str) -> str:
+    answer = await browser.get(path, Accept="text/html", Accept_Language="en")
+    assert answer.status == 200, path
+    return await answer.text()
+
+
+async def test_chosen_calls_become_a_file_that_is_fetched(service: Service) -> None:
+    ids = await several(service, 2)
+    browser = await signed_in(service)
+    page = await text(browser, "/")
+    for one in ids:
+        assert f'name="call.{one}"' in page
+    token = hidden(page, "csrf")
+    form = {"csrf": token, "reason": WHY, **{f"call.{one}": "on" for one in ids}}
+    answer = await browser.ask("POST", "/exports", {**form, "csrf": "x"})
+    assert answer.status == 403
+    answer = await browser.ask("POST", "/exports", form)
+    address = answer.headers["Location"]
+    assert answer.status == 303
+    page = await text(browser, address)
+    assert 'data-stage="queued" data-busy' in page
+    assert "2 calls" in page
+    assert WHY in page
+    assert await export_making.run(service.vault)
+    page = await text(browser, address)
+    assert 'data-stage="ready"' in page
+    assert f'href="{address}/file"' in page
+    part = await browser.get("/exports", Accept="text/html", X_Part="list")
+    assert "<html" not in await part.text()
+    head = await browser.ask("HEAD", f"{address}/file")
+    assert (head.status, await entries(service, "exported")) == (200, [])
+    answer = await browser.get(f"{address}/file")
+    archive = zipfile.ZipFile(io.BytesIO(await answer.read()))
+    assert f"{ids[0]}.wav" in archive.namelist()
+    assert "Nobody has heard it yet." not in await text(browser, f"/recordings/{ids[0]}")
+    answer = await browser.ask("POST", f"{address}/end", {"csrf": token})
+    assert answer.status == 303
+    assert 'data-stage="over"' in await text(browser, address)
+    gone = await browser.get(f"{address}/file", Accept="text/html", Accept_Language="en")
+    assert gone.status == 410
+    assert "<h1>" in await gone.text()
+
+
+async def test_a_form_without_a_call_or_a_reason_makes_none(service: Service) -> None:
+    [one] = await several(service, 1)
+    browser = await signed_in(service)
+    token = hidden(await text(browser, "/"), "csrf")
+    answer = await browser.ask("POST", "/exports", {"csrf": token, "reason": WHY})
+    assert answer.headers["Location"] == "/exports?none="
+    assert 'role="alert"' in await text(browser, "/exports?none=")
+    for reason in ("", " ", "x" * 501):
+        form = {"csrf": token, "reason": reason, f"call.{one}": "on"}
+        assert (await browser.ask("POST", "/exports", form)).status == 400
+    longest = {"csrf": token, "reason": "\u20ac" * 500, f"call.{one}": "on"}
+    longest |= {f"call.{one[:-4]}{number:04}": "on" for number in range(export.MOST - 1)}
+    assert (await browser.ask("POST", "/exports", longest)).status == 404, "it is read, and refused"
+    assert await entries(service, "export.asked") == []
+
+
+async def test_a_second_person_is_shown_what_waits_and_agrees(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "ALONE", 1)
+    ids = await several(service, 2)
+    browser = Browser(service, service.retrieval)
+    asker = service.tokens["supervisor"]
+    answer = await service.session.post(
+        f"{service.retrieval}/exports",
+        data={"reason": WHY, **{f"call.{one}": "on" for one in ids}},
+        headers={"Authorization": f"Bearer {asker}"},
+        allow_redirects=False,
+    )
+    address = answer.headers["Location"]
+    officer = {"Authorization": f"Bearer {service.tokens['privacy']}", "Accept_Language": "en"}
+    page = await (await browser.get("/exports", **officer)).text()
+    assert WHY in page
+    assert f'action="{address}/agree"' in page
+    assert f'action="{address}/end"' not in page
+    mine = await (await browser.get(address, Authorization=f"Bearer {asker}")).text()
+    assert f'action="{address}/agree"' not in mine
+    answer = await browser.ask("POST", f"{address}/agree", {"x": ""}, **officer)
+    assert (answer.status, answer.headers["Location"]) == (303, "/exports")
+    assert (await browser.get(address, **officer)).status == 404, "it is none of theirs"
+    assert await export_making.run(service.vault)
+
+
+async def test_an_account_of_another_level_has_no_exports(service: Service) -> None:
+    browser = await signed_in(service, "eve", Level.AUDITOR)
+    browser.door = service.retrieval
+    assert (await browser.get("/exports")).status == 403
