@@ -164,7 +164,7 @@ async def known(lent: Connection, ids: Sequence[UUID]) -> Mapping[UUID, UUID | N
     None: no object is. The ledger tells of exports of which there is no row any more.
     """
     told = await lent.fetch(
-        "SELECT facts->>'export' AS id FROM ledger WHERE act = 'export.asked'"
+        "SELECT facts->>'export' AS id FROM told WHERE act = 'export.asked'"
         " AND facts->>'export' = ANY ($1)",
         [str(each) for each in ids],
     )
