@@ -137,7 +137,7 @@ async def _finish(vault: Vault, claim: _Claim) -> bool:
     async with connection(vault.pool) as lent, lent.transaction():
         finished = await lent.fetchval(
             "UPDATE export SET erased_at = archive_now(), recordings = NULL, reason = NULL,"
-            " attempt = NULL, header = NULL, bytes = NULL, lease_until = NULL"
+            " attempt = NULL, packed = NULL, header = NULL, bytes = NULL, lease_until = NULL"
             " WHERE id = $1 AND epoch = $2 AND erased_at IS NULL RETURNING true",
             claim.id,
             claim.epoch,

@@ -16,7 +16,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -45,12 +45,15 @@ class _OverError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """An export that this maker has, until its lease ends; every write names the epoch."""
+    """An export that this maker has, until its lease ends; every write names the epoch. `packed`
+    are the attempts whose objects are in it by now.
+    """
 
     order: Order
     recordings: list[UUID]
     epoch: int
     identity: Identity
+    packed: list[UUID] = field(default_factory=list)
 
 
 async def run(vault: Vault) -> bool:
@@ -109,6 +112,7 @@ async def _files(vault: Vault, job: _Job) -> AsyncIterator[Packed]:
     made_at, items = await database.now(vault.pool), []
     for number, identifier in enumerate(job.recordings):
         opened = await _open(vault, job, number, identifier)
+        job.packed.append(opened.seal.identity.attempt)
         audio = audio_of(vault, opened)
         yield audio
         kind, _ = media.named(opened.recording.audio.container)
@@ -193,7 +197,7 @@ async def _commit(vault: Vault, job: _Job, header: bytes, size: int) -> None:
     async with connection(vault.pool) as lent:
         made = await lent.fetchval(
             "WITH made AS (UPDATE export SET made_at = archive_now(), header = $3, bytes = $4,"
-            " lease_until = NULL WHERE id = $1 AND epoch = $2 AND made_at IS NULL"
+            " packed = $6, lease_until = NULL WHERE id = $1 AND epoch = $2 AND made_at IS NULL"
             " AND ended IS NULL AND expires_at > archive_now()"
             " AND number = (SELECT count(*) FROM recording r WHERE r.id = ANY (recordings)"
             " AND r.state = 'stored') RETURNING id, number),"
@@ -205,6 +209,7 @@ async def _commit(vault: Vault, job: _Job, header: bytes, size: int) -> None:
             header,
             size,
             ledger.SYSTEM,
+            job.packed,
         )
     if not made:
         raise _OverError

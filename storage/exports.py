@@ -224,6 +224,9 @@ async def fetch(
     known = _from_row(vault.ring, row, now)
     _require_ready(known.stage)
     found = await _still_readable(vault, caller, row["recordings"], now)
+    if [one.seal.identity.attempt for one in found] != row["packed"]:
+        await withdraw(vault, caller, identifier, now)  # other audio stands for a recording now
+        raise GoneError(_OVER)
     if heard:
         await _hear(vault, caller, known.order, row["recordings"], now)
     return _package(vault.ring, row, known.order, found)

@@ -110,8 +110,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "upload": "SELECT (id, place, expires_at, recording), DELETE",
         "cdr": "SELECT, UPDATE (recording, details), DELETE",
         "notice": "SELECT (expires_at, expires_on), DELETE",
-        "export": "SELECT, UPDATE (recordings, reason, epoch, lease_until, attempt, done, header,"
-        " bytes, made_at, ended, erased_at), DELETE",
+        "export": "SELECT, UPDATE (recordings, reason, epoch, lease_until, attempt, done, packed,"
+        " header, bytes, made_at, ended, erased_at), DELETE",
         "filed": "SELECT, DELETE",
         "ledger": "SELECT",
         "ledger_waiting": f"SELECT, {_ENTRY}",

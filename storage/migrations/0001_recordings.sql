@@ -567,15 +567,16 @@ CREATE TABLE export (
     lease_until timestamptz,
     attempt uuid,
     done integer NOT NULL DEFAULT 0,
+    packed uuid[], -- the objects that it was made of, by their attempts: it is fetched while these are heard
     header bytea,
     bytes bigint,
     made_at timestamptz,
     ended text CHECK (ended IN ('expired', 'recording', 'damaged', 'withdrawn')),
     erased_at timestamptz,
-    CHECK (made_at IS NULL OR erased_at IS NOT NULL OR num_nulls(attempt, header, bytes) = 0),
+    CHECK (made_at IS NULL OR erased_at IS NOT NULL OR num_nulls(attempt, packed, header, bytes) = 0),
     CHECK (made_at IS NULL OR NOT mass OR agreed_by IS NOT NULL),
     CHECK (num_nulls(recordings, reason) = CASE WHEN erased_at IS NULL THEN 0 ELSE 2 END),
-    CHECK (erased_at IS NULL OR num_nonnulls(attempt, header, lease_until) = 0),
+    CHECK (erased_at IS NULL OR num_nonnulls(attempt, packed, header, lease_until) = 0),
     CHECK (erased_at IS NULL OR ended IS NOT NULL)
 );
 CREATE INDEX export_asker ON export (asker, asked_at);

@@ -167,7 +167,7 @@ async def test_each_recording_counts_as_heard_when_it_is_fetched_and_is_told_of(
     assert opened == {"reason": WHY}
     assert "4711" not in str([row["facts"] for row in rows])
     async with connection(service.vault.pool) as lent:
-        heard = await lent.fetchval("SELECT recordings FROM listener WHERE actor = $1", key)
+        heard = await lent.fetchval("SELECT recordings FROM listener")
     assert {str(one) for one in heard} == set(ids)
 
 
@@ -403,6 +403,15 @@ async def test_it_goes_with_a_recording_that_is_erased_before(service: Service) 
     assert acts.index("export.erased") < acts.index("erased"), "first the copies"
     assert {row["facts"]["why"] for row in await entries(service, "export.erased")} == {"recording"}
     await fetched(service, other)
+
+
+async def test_it_is_over_once_other_audio_stands_for_a_recording_in_it(service: Service) -> None:
+    identifier = await made(service, await several(service, 1))
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE export SET packed = ARRAY[gen_random_uuid()]")
+    await problem(await fetch(service, identifier), 410, "gone")
+    assert await stage(service, identifier) == "over"
+    assert await entries(service, "exported") == []
 
 
 async def test_who_asked_ends_it(service: Service) -> None:
