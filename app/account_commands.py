@@ -32,6 +32,7 @@ def add_parsers(commands: Commands) -> None:
         _add,
     )
     add.add_argument("--name", required=True)
+    add.add_argument("--person", help="whose it is, as with `archive key add`")
     change = command(
         acts,
         "change",
@@ -59,9 +60,17 @@ def add_parsers(commands: Commands) -> None:
         "  archive account reset anna   # forgot the password, or lost the telephone",
         _reset,
     )
-    for each in (change, lock, unlock, reset):
+    person = command(
+        acts,
+        "person",
+        "Say whose an account is: two people decide only where both are known.",
+        "  archive account person anna anna.koski",
+        _person,
+    )
+    for each in (change, lock, unlock, reset, person):
         each.add_argument("name")
-    for each in (add, change, listing, lock, unlock, reset):
+    person.add_argument("person", help="the same word for all keys and accounts of one person")
+    for each in (add, change, listing, lock, unlock, reset, person):
         each.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
@@ -74,12 +83,15 @@ def _limits(arguments: argparse.Namespace) -> "Limits":
 
 async def _add(arguments: argparse.Namespace) -> int:
     from app.keys import keyed
-    from storage import accounts
+    from storage import accounts, persons
 
-    async with keyed(config.load(arguments.config, os.environ)) as (lent, ring):
+    loaded = config.load(arguments.config, os.environ)
+    async with keyed(loaded) as (lent, ring), lent.transaction():
         password = await accounts.add(
             lent, ring, arguments.name, Level(arguments.level), _limits(arguments)
         )
+        if arguments.person is not None:
+            await persons.of_account(lent, arguments.name, arguments.person)
     facts = {"name": arguments.name, "level": arguments.level, "password": password}
     print(json.dumps(facts) if arguments.json else password)
     return 0
@@ -110,6 +122,15 @@ async def _unlock(arguments: argparse.Namespace) -> int:
     async with keyed(config.load(arguments.config, os.environ)) as (lent, _):
         await accounts.unlock(lent, arguments.name)
     return _said(arguments, "unlocked")
+
+
+async def _person(arguments: argparse.Namespace) -> int:
+    from app.keys import keyed
+    from storage import persons
+
+    async with keyed(config.load(arguments.config, os.environ)) as (lent, _):
+        await persons.of_account(lent, arguments.name, arguments.person)
+    return _said(arguments, "known")
 
 
 def _said(arguments: argparse.Namespace, done: str) -> int:
@@ -146,6 +167,7 @@ def _line(row: dict[str, Any]) -> str:
     seen, locked = row["signed_in_at"], row["locked_at"]
     about = [
         *(",".join(row[limit]) for limit in ("call_types", "queues", "teams") if row[limit]),
+        f"person {row['person']}" if row["person"] else "",
         "by the provider" if row["provider"] else "",
         "" if row["set_up"] else "not set up yet",
         f"signed in {seen:%Y-%m-%d %H:%M}" if seen else "never signed in",

@@ -231,9 +231,14 @@ class _Check:
     async def _fuse(self) -> str:
         async with connection(self._pool) as lent:
             _, faults = await fuse.look_at_due(lent, await clocks.read(lent))
-            people = await release.admins(lent)
+            people, known = await release.admins(lent)
         if faults:
             raise ValueError(f"{'; '.join(faults)}; see `archive expire --release`")
+        if people > 1 and known < 2:
+            raise ValueError(
+                "it is whole, but nobody could release it: say whose the admin keys are, with"
+                " `archive key person NAME PERSON`"
+            )
         if people > 1:
             return "whole; two people can release it"
         return (

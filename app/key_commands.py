@@ -34,7 +34,7 @@ def add_parsers(commands: Commands) -> None:
     add.add_argument("--call-types", help="call types that a reader is limited to, by commas")
     add.add_argument("--queues", help="queues that a reader is limited to, by commas")
     add.add_argument("--teams", help="teams that a reader is limited to; see `archive team`")
-    add.add_argument("--person", help="whose it is: two keys of one person are not four eyes")
+    add.add_argument("--person", help="whose it is: two people decide only where both are known")
     add.add_argument("--networks", help="where it may come from, like 10.0.0.0/8,2001:db8::/32")
     add.add_argument("--rate", help="how often it may ask, like 20/s, 100/min or 1000/h")
     add.add_argument("--quota", help="what an uploader may hand over in a day, like 50GB")
@@ -57,7 +57,16 @@ def add_parsers(commands: Commands) -> None:
         acts, "revoke", "Revoke a key, at once.", "  archive key revoke pbx1", _key_revoke
     )
     revoke.add_argument("name")
-    for each in (add, listing, rotate, revoke):
+    person = command(
+        acts,
+        "person",
+        "Say whose a key is: two people decide only where both are known.",
+        "  archive key person anna-privacy anna.koski",
+        _key_person,
+    )
+    person.add_argument("name")
+    person.add_argument("person", help="the same word for all keys and accounts of one person")
+    for each in (add, listing, rotate, revoke, person):
         each.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
@@ -135,4 +144,14 @@ async def _key_revoke(arguments: argparse.Namespace) -> int:
 
     await revoke(config.load(arguments.config, os.environ), arguments.name)
     print(json.dumps({"name": arguments.name, "revoked": True}) if arguments.json else "revoked")
+    return 0
+
+
+async def _key_person(arguments: argparse.Namespace) -> int:
+    from app.keys import keyed
+    from storage import persons
+
+    async with keyed(config.load(arguments.config, os.environ)) as (lent, _):
+        await persons.of_key(lent, arguments.name, arguments.person)
+    print(json.dumps({"name": arguments.name, "known": True}) if arguments.json else "known")
     return 0

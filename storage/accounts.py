@@ -74,6 +74,7 @@ class AccountRow:
     signed_in_at: datetime | None
     sessions: int
     locked_at: datetime | None
+    person: str | None
 
 
 def caller(ring: Ring, row: asyncpg.Record) -> Caller:
@@ -317,7 +318,7 @@ async def every(connection: Connection) -> list[AccountRow]:
     rows = await connection.fetch(
         "SELECT a.id, name, level, call_types, queues, teams, subject IS NOT NULL AS provider,"
         " initial_until IS NULL AND (factor IS NOT NULL OR NOT second_factor OR"
-        " subject IS NOT NULL) AS set_up, created_at, signed_in_at, locked_at,"
+        " subject IS NOT NULL) AS set_up, created_at, signed_in_at, locked_at, person,"
         " (SELECT count(*) FROM session s WHERE s.account = a.id AND s.setup IS NULL"
         " AND s.ends_at > archive_now() AND s.seen_at + s.idle > archive_now()) AS sessions"
         " FROM account a ORDER BY created_at, name"
@@ -343,4 +344,5 @@ def _row(row: asyncpg.Record) -> AccountRow:
         row["signed_in_at"],
         row["sessions"],
         row["locked_at"],
+        row["person"],
     )

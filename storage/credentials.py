@@ -20,9 +20,12 @@ from archive.bounds import FREE, Bounds, Rate
 from archive.errors import UnauthenticatedError
 from archive.recording import Call, CallType
 from archive.token import Token
-from storage import ledger, scopes
+from storage import ledger, persons, scopes
 from storage.database import Connection
 from storage.keyring import Ring
+from storage.persons import KeyRefusedError
+
+__all__ = ["KeyRefusedError"]
 
 LONGEST_OVERLAP = timedelta(days=31)
 """How long the former secret of a key may hold after a rotation, at the most."""
@@ -45,10 +48,6 @@ class Limits:
 
 
 UNLIMITED = Limits()
-
-
-class KeyRefusedError(ValueError):
-    """A key, or an account, cannot be made or changed as asked; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +190,14 @@ async def add(
     if level is Level.UPLOADER:
         source = source or name
     _check(name, level, source, bounds)
-    if person is not None and not _NAME.fullmatch(person):
-        raise KeyRefusedError("a person is written like a name")
     await check_limits(connection, level, limits)
     token = Token.new()
     async with connection.transaction():
         try:
             await connection.execute(
                 "INSERT INTO access_key (id, name, level, source, call_types, queues, teams,"
-                " networks, rate, quota, secret, person)"
-                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                " networks, rate, quota, secret)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                 token.id,
                 name,
                 level,
@@ -212,12 +209,13 @@ async def add(
                 bounds.rate and bounds.rate.text,
                 bounds.quota,
                 _peppered(ring, token),
-                person,
             )
         except asyncpg.UniqueViolationError:
             raise KeyRefusedError("there is a key of this name; revoked names stay taken") from None
         facts = {"key": token.id, "level": level, "source": source}
         await ledger.record(connection, ledger.SYSTEM, "key.added", facts=facts)
+        if person is not None:
+            await persons.of_key(connection, name, person)
     return token.text()
 
 

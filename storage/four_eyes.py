@@ -1,8 +1,9 @@
 """Four eyes: what one person asks for and another one grants, by asking for the same.
 
 The ledger is the only record: an asking is an entry, good for a day and for one granting, and the
-granting is another that names both. Never the same key, nor two keys of one person where the
-operator said whose they are; and whoever asked must still hold their key and its level.
+granting is another that names both. Never two keys of one person: the operator says whose each is
+(storage/persons.py), and a key of which nobody said it is no second person's. Whoever asked must
+still hold their key and its level.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,12 @@ class RefusedError(ValueError):
     """This cannot be asked for, or not by this person; the message says why."""
 
 
+NOBODYS = (
+    "two people decide, and whose this key is was not said: say it with"
+    " `archive key person NAME PERSON`"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Matter:
     """What is asked for: its two acts on the ledger, who may, and what both must have named.
@@ -40,7 +47,9 @@ class Matter:
 
 
 async def person(lent: Connection, ring: Ring, token: str, levels: frozenset[Level]) -> Caller:
-    """Whose word it is. Raises RefusedError for a token that is none, or of another level."""
+    """Whose word it is. Raises RefusedError for a token that is none, of another level, or of
+    nobody who is known.
+    """
     if not token:
         raise RefusedError(
             "two people decide, each with a key of their own: set ARCHIVE_TOKEN to yours, or name"
@@ -55,7 +64,16 @@ async def person(lent: Connection, ring: Ring, token: str, levels: frozenset[Lev
             f"this takes a key of level {' or '.join(sorted(levels))};"
             f" this one is of level {login.caller.level}"
         )
+    if not await is_somebodys(lent, login.caller.id):
+        raise RefusedError(NOBODYS)
     return login.caller
+
+
+async def is_somebodys(lent: Connection, holder: str) -> bool:
+    """Whether it was said whose a key is."""
+    return bool(
+        await lent.fetchval("SELECT true FROM holder WHERE id = $1 AND person IS NOT NULL", holder)
+    )
 
 
 async def alone(lent: Connection) -> None:
@@ -82,9 +100,7 @@ async def asker(lent: Connection, actor: str, matter: Matter) -> str | None:
     """Who else asked for the same, not too long ago, and whose asking was not answered yet."""
     found: str | None = await lent.fetchval(
         "SELECT a.actor FROM told a JOIN holder h ON h.id = a.actor"
-        " WHERE a.act = $2 AND a.actor <> $1 AND h.valid AND h.level = ANY ($3)"
-        " AND (h.person IS NULL OR h.person NOT IN"
-        " (SELECT person FROM holder WHERE id = $1 AND person IS NOT NULL))"
+        " WHERE a.act = $2 AND h.valid AND h.level = ANY ($3) AND two_people(a.actor, $1)"
         " AND a.facts @> $4 AND a.recording IS NOT DISTINCT FROM $5"
         " AND a.at BETWEEN archive_now() - $6::interval AND archive_now()"
         " AND NOT EXISTS (SELECT FROM told g WHERE g.act = $7 AND g.at >= a.at"

@@ -1,9 +1,10 @@
 """Breaking the glass: a reader knows of everything for an hour at the most, with a reason, because
 somebody whom they named lets them.
 
-The level stays: whoever may not hear a call does not by this either. It is in force from the
-granting on, and ends by itself, or when one of the two ends it. Each step is on the ledger, and an
-alarm sounds while it lasts and for an hour after.
+The level stays: whoever may not hear a call does not by this either. Of both it has to be said who
+they are (storage/persons.py), lest one person name themselves. It is in force from the granting on,
+and ends by itself, or when one of the two ends it. Each step is on the ledger, and an alarm sounds
+while it lasts and for an hour after.
 """
 
 import logging
@@ -33,7 +34,8 @@ APPROVERS = frozenset({Level.PRIVACY, Level.ADMIN})
 async def ask(vault: Vault, caller: Caller, approver: str, lasts: timedelta, reason: str) -> UUID:
     """Ask for it; returns what the approver has to be told.
 
-    Raises MalformedError for an approver who cannot be one: `approver` is the name of a key.
+    Raises MalformedError for an approver who cannot be one: `approver` is the name of a key or an
+    account, or its id where two have that name.
     """
     access.require(caller, access.READERS)
     if not timedelta(minutes=1) <= lasts <= MOST:
@@ -41,10 +43,8 @@ async def ask(vault: Vault, caller: Caller, approver: str, lasts: timedelta, rea
     identifier = uuid4()
     async with connection(vault.pool) as lent, lent.transaction():
         row = await lent.fetchrow(
-            "WITH other AS (SELECT h.id FROM holder h WHERE h.name = $2 AND h.valid"
-            " AND h.level = ANY ($3) AND h.id <> $4"
-            " AND (h.person IS NULL OR h.person NOT IN"
-            " (SELECT person FROM holder WHERE id = $4 AND person IS NOT NULL)))"
+            "WITH other AS (SELECT h.id FROM holder h WHERE $2 IN (h.name, h.id) AND h.valid"
+            " AND h.level = ANY ($3) AND two_people(h.id, $4) ORDER BY h.id LIMIT 1)"
             " INSERT INTO glass (id, reader, approver, lasts) SELECT $1, $4, id, $5 FROM other"
             " RETURNING approver, asked_at",
             identifier,
@@ -55,7 +55,8 @@ async def ask(vault: Vault, caller: Caller, approver: str, lasts: timedelta, rea
         )
         if row is None:
             raise MalformedError(
-                "`approver` is the name of another person's key, of level privacy or admin."
+                "`approver` is the name of a key or an account of another person, of level privacy"
+                " or admin. Of yours and theirs it must have been said whose they are."
             )
         facts = {"glass": str(identifier), "approver": row["approver"]}
         sealed = ledger.seal(vault.ring, row["asked_at"], {"reason": reason})
@@ -75,6 +76,7 @@ async def grant(vault: Vault, caller: Caller, identifier: UUID) -> datetime:
             "WITH n AS MATERIALIZED (SELECT archive_now() AS now)"
             " UPDATE glass SET granted_at = n.now, until = n.now + lasts FROM n"
             " WHERE id = $1 AND approver = $2 AND granted_at IS NULL AND ended_at IS NULL"
+            " AND two_people(reader, approver)"
             " AND asked_at > archive_now() - $3::interval RETURNING reader, until",
             identifier,
             caller.id,

@@ -1,8 +1,9 @@
 """Letting a blown fuse go on: the decision of two people, where two can be told apart.
 
-A person is told by a key of level admin. Where two or more such keys are valid, the first person's
-release only asks, and another person's release of the same day, within a day, is the one that
-counts. Each step is an entry of the ledger, and the asking is read back from there.
+A person is told by a key of level admin. Where two or more such keys are valid that are not said to
+be one person's, the first person's release only asks, and another person's release of the same day,
+within a day, is the one that counts. Each step is an entry of the ledger, and the asking is read
+back from there.
 """
 
 from dataclasses import dataclass
@@ -49,12 +50,9 @@ async def release(vault: Vault, through: date, token: str = "") -> Release:
                 f"by the database's clock today is {today.isoformat()}: release no later day"
             )
         actor = await _person(lent, vault.ring, token) if token else ledger.SYSTEM
-        several = await admins(lent) > 1
-        if several and not token:
-            raise ReleaseRefusedError(
-                "two people release, each with a key of level admin: "
-                "set ARCHIVE_TOKEN to yours, or name its file with --token-file"
-            )
+        several = (await admins(lent))[0] > 1
+        if several:
+            await _require_somebody(lent, actor)
         reach = None if through == today else through
         count, digest = await borne.stopped(lent, reach)
         facts: dict[str, object] = {"through": through.isoformat(), "let_go": count}
@@ -74,13 +72,27 @@ async def release(vault: Vault, through: date, token: str = "") -> Release:
         return Release(True, 2 if asker else 1, count)
 
 
-async def admins(lent: Connection) -> int:
-    """How many people hold a valid key of level admin: with two, a release is their decision."""
-    found: int = await lent.fetchval(
-        "SELECT count(DISTINCT coalesce(person, id)) FROM holder WHERE level = $1 AND valid",
+async def admins(lent: Connection) -> tuple[int, int]:
+    """How many people may hold a valid key of level admin, and how many do for certain.
+
+    Where they may be two, a release is their decision; and it takes two who are known.
+    """
+    [row] = await lent.fetch(
+        "SELECT count(DISTINCT coalesce(person, id)), count(DISTINCT person) FROM access_key"
+        " WHERE level = $1 AND revoked_at IS NULL",
         Level.ADMIN,
     )
-    return found
+    return row[0], row[1]
+
+
+async def _require_somebody(lent: Connection, actor: str) -> None:
+    if actor == ledger.SYSTEM:
+        raise ReleaseRefusedError(
+            "two people release, each with a key of level admin: "
+            "set ARCHIVE_TOKEN to yours, or name its file with --token-file"
+        )
+    if not await four_eyes.is_somebodys(lent, actor):
+        raise ReleaseRefusedError(four_eyes.NOBODYS)
 
 
 async def _person(lent: Connection, ring: Ring, token: str) -> str:

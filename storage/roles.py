@@ -94,6 +94,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "cdr": "SELECT (source, started_at, ended_at, expires_at, received_at, recording)",
         "notice": "SELECT (state, asked_at, expires_at)",
         "landing": "SELECT",
+        "holder": "SELECT",
         "ledger": "SELECT",
         "ledger_waiting": f"SELECT, {_ENTRY}",
         "told": "SELECT",

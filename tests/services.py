@@ -320,7 +320,10 @@ async def open_service(
         async with connection(vault.pool) as lent:
             for level in Level:
                 source = "pbx" if level is Level.UPLOADER else None
-                token = await credentials.add(lent, vault.ring, f"test-{level}", level, source)
+                person = None if source else f"who-is-{level}"
+                token = await credentials.add(
+                    lent, vault.ring, f"test-{level}", level, source, person=person
+                )
                 service.tokens[str(level)] = token
         yield service
 

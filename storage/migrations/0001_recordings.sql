@@ -341,11 +341,19 @@ CREATE INDEX cdr_day ON cdr (expires_on);
 CREATE INDEX cdr_started ON cdr (started_at);
 CREATE INDEX cdr_recording ON cdr (recording) WHERE recording IS NOT NULL;
 CREATE INDEX cdr_waiting ON cdr (received_at) WHERE recording IS NULL;
--- Whose a key is, where the operator says so: two keys of one person are not four eyes. `holder` is
--- everybody who can ask for something or grant it.
+-- Whose a key or an account is, where the operator says so. `holder` is everybody who can ask for
+-- something or grant it. Two of them are two people where it is said whose both are; where it is not,
+-- the one may be the other.
 ALTER TABLE access_key ADD COLUMN person text;
+ALTER TABLE account ADD COLUMN person text;
 CREATE VIEW holder AS
-    SELECT id, name, level, person, revoked_at IS NULL AS valid FROM access_key;
+    SELECT id, name, level, person, revoked_at IS NULL AS valid FROM access_key
+    UNION ALL
+    SELECT id, name, level, person, locked_at IS NULL FROM account;
+CREATE FUNCTION two_people(one text, other text) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM holder a JOIN holder b ON a.person <> b.person
+        WHERE a.id = one AND b.id = other)
+$$;
 -- What was granted to be erased before its year is over.
 CREATE INDEX ledger_granted ON ledger (recording) WHERE act = 'erasure.granted';
 -- Uploads that come in parts (tus). The bytes lie in a file of the service whose `place` it is, sealed

@@ -114,7 +114,7 @@ async def test_the_whole_story_knows_who_granted(service: Service) -> None:
 async def test_it_takes_two_different_people(service: Service) -> None:
     gone = await upload(service, "gone")
     anna = await service.key("privacy", "anna", person="anna")
-    also = await service.key("admin", "anna2", person="anna")
+    also = await service.key("admin", "anna2", person="Anna")
     other = await service.key("privacy", "bo", person="bo")
     for who in (anna, anna, also, also):
         assert not (await ask(service, gone, who)).granted
@@ -124,7 +124,7 @@ async def test_it_takes_two_different_people(service: Service) -> None:
 
 async def test_an_asking_ends_after_a_day_and_with_its_key(service: Service) -> None:
     gone = await upload(service, "gone")
-    third = await service.key("admin", "third")
+    third = await service.key("admin", "third", person="third")
     await ask(service, gone, "privacy")
     await service.turn_clock(four_eyes.WAIT + timedelta(seconds=5))
     assert not (await ask(service, gone, "admin")).granted
@@ -155,8 +155,8 @@ async def test_other_levels_neither_ask_nor_grant(service: Service, level: str) 
 
 async def test_what_is_not_there_cannot_be_asked_for(service: Service) -> None:
     gone = await upload(service, "gone")
-    limited = await service.key("privacy", "limited", ["other"])
-    narrow = await service.key("privacy", "narrow", queues=["north"])
+    limited = await service.key("privacy", "limited", ["other"], person="limited")
+    narrow = await service.key("privacy", "narrow", queues=["north"], person="narrow")
     for who in (limited, narrow):
         with pytest.raises(RefusedError, match="limited"):
             await ask(service, gone, who)

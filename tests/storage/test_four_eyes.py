@@ -58,12 +58,13 @@ async def test_who_asked_must_still_be_of_the_level(service: Service) -> None:
     assert await agree(service, "privacy") is None
 
 
-async def test_a_person_is_known_by_name_where_it_is_said(service: Service) -> None:
+async def test_two_are_two_people_where_it_is_said_whose_both_are(service: Service) -> None:
     for persons, other in (
         (("anna", "anna"), None),
         (("anna", "bo"), "admin"),
-        (("anna", None), "admin"),
-        ((None, "anna"), "admin"),
+        (("anna", None), None),
+        ((None, "anna"), None),
+        ((None, None), None),
     ):
         async with connection(service.vault.pool) as lent:
             for level, person in zip(("admin", "privacy"), persons, strict=True):
@@ -84,6 +85,9 @@ async def test_whose_word_it_is_has_to_be_shown(service: Service) -> None:
         ):
             with pytest.raises(RefusedError, match=why):
                 await four_eyes.person(lent, service.vault.ring, token, LEVELS)
+        nobodys = await service.key("admin", "nobodys")
+        with pytest.raises(RefusedError, match="archive key person"):
+            await four_eyes.person(lent, service.vault.ring, nobodys, LEVELS)
         token = service.tokens["admin"]
         caller = await four_eyes.person(lent, service.vault.ring, token, LEVELS)
     assert caller.level is Level.ADMIN

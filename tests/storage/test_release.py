@@ -11,8 +11,8 @@ import pytest
 
 from app import expire
 from app.config import Config
-from storage import clocks, tree
-from storage.release import ReleaseRefusedError, release
+from storage import clocks, persons, tree
+from storage.release import ReleaseRefusedError, admins, release
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection, owned
@@ -45,7 +45,7 @@ def of(token: str) -> str:
 
 
 async def two(service: Service) -> tuple[str, str]:
-    return service.tokens["admin"], await service.key("admin", "second")
+    return service.tokens["admin"], await service.key("admin", "second", person="second")
 
 
 async def test_one_person_releases_at_once_where_there_is_one_key(service: Service) -> None:
@@ -86,6 +86,23 @@ async def test_where_there_are_two_keys_it_takes_two_people(service: Service) ->
     assert (await service.erase()).stopped == "a test holds it"
 
 
+async def test_a_key_that_may_be_anybodys_neither_releases_nor_lets_one_person_do_it(
+    service: Service,
+) -> None:
+    nobodys = await service.key("admin", "nobodys")
+    day = today(service)
+    assert not (await release(owned(service.vault), day, service.tokens["admin"])).done
+    with pytest.raises(ReleaseRefusedError, match="archive key person"):
+        await release(owned(service.vault), day, nobodys)
+    async with connection(service.vault.pool) as lent:
+        assert await admins(lent) == (2, 1)
+        await persons.of_key(lent, "nobodys", "Who-Is-Admin")
+    async with connection(service.vault.pool) as lent:
+        assert await admins(lent) == (1, 1), "both are one person's"
+        await persons.of_key(lent, "nobodys", "bo")
+    assert (await release(owned(service.vault), day, nobodys)).people == 2
+
+
 async def test_a_request_ends_after_a_day(service: Service) -> None:
     first, second = await two(service)
     day = today(service)
@@ -105,7 +122,7 @@ async def test_another_day_is_another_decision(service: Service) -> None:
 
 async def test_a_request_of_a_key_that_was_revoked_does_not_count(service: Service) -> None:
     first, second = await two(service)
-    third = await service.key("admin", "third")
+    third = await service.key("admin", "third", person="third")
     await release(owned(service.vault), today(service), first)
     await service.revoke("admin")
     assert not (await release(owned(service.vault), today(service), second)).done

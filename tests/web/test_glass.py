@@ -11,7 +11,7 @@ import pytest
 
 from archive.access import Caller, Level
 from archive.errors import ForbiddenError, MalformedError, NotFoundError
-from storage import credentials, glass, ledger, overview, tree
+from storage import accounts, credentials, glass, ledger, overview, persons, tree
 from tests.roles import acting, connection
 from tests.services import Service, stop_clock
 from tests.web.test_listen import found, upload
@@ -24,7 +24,7 @@ WHY = "Threat in call 4711"
 async def reader(service: Service) -> str:
     """A supervisor who knows of nothing that is here."""
     await upload(service, "hidden", queue="south")
-    return await service.key("supervisor", "reader", queues=["north"])
+    return await service.key("supervisor", "reader", queues=["north"], person="rea")
 
 
 async def post(service: Service, url: str, token: str, body: Any = None) -> aiohttp.ClientResponse:
@@ -95,7 +95,7 @@ async def test_either_ends_it(service: Service, reader: str, who: str) -> None:
 
 
 async def test_nobody_else_grants_it(service: Service, reader: str) -> None:
-    second = await service.key("privacy", "second")
+    second = await service.key("privacy", "second", person="second")
     one = await asked(service, reader)
     assert await grant(service, one, "admin") == 404
     assert await grant(service, one, second) == 404
@@ -109,11 +109,16 @@ async def test_nobody_else_grants_it(service: Service, reader: str) -> None:
 async def test_an_approver_is_another_person_who_may(service: Service) -> None:
     mine = await service.key("privacy", "mine", queues=["north"], person="anna")
     await service.key("admin", "also-mine", person="anna")
-    await service.key("privacy", "gone")
+    await service.key("privacy", "gone", person="gone")
+    await service.key("admin", "nobodys")
     async with connection(service.vault.pool) as lent:
         await lent.execute("UPDATE access_key SET revoked_at = archive_now() WHERE name = 'gone'")
-    for name in ("mine", "also-mine", "gone", "nobody", "test-supervisor", "test-auditor"):
+    taken = ("mine", "also-mine", "gone", "nobodys", "nobody", "test-supervisor", "test-auditor")
+    for name in taken:
         await problem(await ask(service, mine, name), 400, "malformed")
+    await problem(
+        await ask(service, await service.key("supervisor", "of-nobody")), 400, "malformed"
+    )
     await service.key("privacy", "other", person="bo")
     for name in ("test-admin", "other"):
         assert (await ask(service, mine, name)).status == 201
@@ -128,6 +133,48 @@ async def test_an_approver_is_another_person_who_may(service: Service) -> None:
 @pytest.mark.parametrize("name", ["\0", "test-admin\0", "\ud800"])
 async def test_a_name_that_nothing_can_have_is_no_approvers(service: Service, name: str) -> None:
     await problem(await ask(service, "privacy", name), 400, "malformed")
+
+
+async def test_an_account_and_a_key_of_one_person_are_not_two(service: Service) -> None:
+    await upload(service, "hidden", queue="south")
+    names = ("anna", "boss")
+    async with connection(service.vault.pool) as lent:
+        for name, level in zip(names, (Level.SUPERVISOR, Level.ADMIN), strict=True):
+            await accounts.add(lent, service.vault.ring, name, level)
+        reader, boss = [
+            str(await lent.fetchval("SELECT id FROM account WHERE name = $1", name))
+            for name in names
+        ]
+    await service.key("privacy", "annas", person="anna.k")
+    vault, caller = acting(service.vault, "retrieval"), Caller(reader, Level.SUPERVISOR)
+
+    async def asked(approver: str) -> Any:
+        return await glass.ask(vault, caller, approver, timedelta(minutes=5), WHY)
+
+    async def say(name: str, person: str) -> None:
+        async with connection(service.vault.pool) as lent:
+            await persons.of_account(lent, name, person)
+
+    for person in (None, "anna.k"):  # as long as nobody said it, and then
+        if person:
+            await say("anna", person)
+        for approver in ("annas", "boss", boss):
+            with pytest.raises(MalformedError):
+                await asked(approver)
+    await say("boss", "bo")
+    granter = acting(service.vault, "operations"), Caller(boss, Level.ADMIN)
+    for approver in ("boss", boss):
+        await glass.grant(*granter, await asked(approver))
+    # What is said between the asking and the granting counts as well.
+    late = await asked("boss")
+    await say("boss", "anna.k")
+    with pytest.raises(NotFoundError):
+        await glass.grant(*granter, late)
+    async with connection(service.vault.pool) as lent:
+        await accounts.lock(lent, "boss")
+    await say("boss", "bo")
+    with pytest.raises(MalformedError):
+        await asked("boss")
 
 
 async def test_it_is_told_and_by_ids_alone(
@@ -160,7 +207,7 @@ async def test_it_makes_no_listener_of_who_is_none(service: Service) -> None:
         async with connection(service.vault.pool) as lent:
             await lent.execute(
                 "INSERT INTO glass SELECT gen_random_uuid(), id, 'x', '1 hour', archive_now(),"
-                " archive_now(), archive_now() + interval '1 hour' FROM access_key"
+                " archive_now(), archive_now() + interval '59 minutes' FROM access_key"
                 " WHERE name = $1",
                 f"test-{level}",
             )
