@@ -196,8 +196,8 @@ async def add(
         try:
             await connection.execute(
                 "INSERT INTO access_key (id, name, level, source, call_types, queues, teams,"
-                " networks, rate, quota, secret)"
-                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                " networks, rate, quota, secret, person)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                 token.id,
                 name,
                 level,
@@ -209,13 +209,12 @@ async def add(
                 bounds.rate and bounds.rate.text,
                 bounds.quota,
                 _peppered(ring, token),
+                None if person is None else persons.spelled(person),
             )
         except asyncpg.UniqueViolationError:
             raise KeyRefusedError("there is a key of this name; revoked names stay taken") from None
         facts = {"key": token.id, "level": level, "source": source}
         await ledger.record(connection, ledger.SYSTEM, "key.added", facts=facts)
-        if person is not None:
-            await persons.of_key(connection, name, person)
     return token.text()
 
 

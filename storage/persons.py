@@ -27,15 +27,19 @@ async def of_account(connection: Connection, name: str, person: str) -> None:
     await _say(connection, "account", name.casefold(), person, "account")
 
 
-async def _say(connection: Connection, table: str, name: str, person: str, kind: str) -> None:
-    person = person.casefold()  # Anna is anna, too
-    if not _NAME.fullmatch(person):
+def spelled(person: str) -> str:
+    """The word for a person as it is compared: Anna is anna, too. Raises KeyRefusedError."""
+    if not _NAME.fullmatch(person.casefold()):
         raise KeyRefusedError("a person is written in 1 to 128 letters, digits or any of . _ @ + -")
+    return person.casefold()
+
+
+async def _say(connection: Connection, table: str, name: str, person: str, kind: str) -> None:
     async with connection.transaction():
         found = await connection.fetchval(
             f"UPDATE {table} SET person = $2 WHERE name = $1 RETURNING id",  # noqa: S608 - our own
             name,
-            person,
+            spelled(person),
         )
         if found is None:
             raise KeyRefusedError(f"there is no {kind} of this name")
