@@ -14,7 +14,10 @@ from storage.database import Pool
 
 log = logging.getLogger("archive")
 
-SIZES = {"ingest": 20, "retrieval": 20, "operations": 5, "jobs": 10, "sequencer": 5}
+SIZES = {
+    **{"ingest": 20, "retrieval": 20, "operations": 5, "jobs": 10},
+    **{"sequencer": 5, "sign_in": 5},
+}
 """Connections that a role holds at the most."""
 
 

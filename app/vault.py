@@ -50,7 +50,7 @@ async def opened(
         stack.push_async_callback(pool.close)
         async with connection(pool) as lent:
             await database.migrate(lent)
-        vault = await _vault(config, servers, stack, pool, pool)
+        vault = await _vault(config, servers, stack, pool, pool, pool)
         if whole:
             await published.own(vault)
             await tree.agree_wholly(vault)
@@ -75,7 +75,9 @@ async def opened_parts(config: Config, parts: Sequence[str]) -> AsyncIterator[Ma
             await database.check_schema(lent)
         # Who only takes in has nothing to do with places in the ledger, nor a login for that.
         sequencer = first if [*parts] == ["ingest"] else await roles.of("sequencer")
-        vault = await _vault(config, servers, stack, first, sequencer)
+        lets_in = {"retrieval", "operations"} & {*parts}
+        sign_in = await roles.of("sign_in") if lets_in else first
+        vault = await _vault(config, servers, stack, first, sequencer, sign_in)
         await published.own(vault)
         await (tree.agree(vault) if sequencer is first else tree.agree_wholly(vault))
         yield {part: replace(vault, pool=pool) for part, pool in own.items()}
@@ -117,7 +119,12 @@ async def _servers(
 
 
 async def _vault(
-    config: Config, servers: Embedded, stack: AsyncExitStack, pool: Pool, sequencer: Pool
+    config: Config,
+    servers: Embedded,
+    stack: AsyncExitStack,
+    pool: Pool,
+    sequencer: Pool,
+    sign_in: Pool,
 ) -> Vault:
     """What the verbs need, over a database that is open."""
     objects = await open_store(config, servers)
@@ -135,6 +142,7 @@ async def _vault(
     return Vault(
         pool,
         sequencer,
+        sign_in,
         objects,
         ring,
         signer,

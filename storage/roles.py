@@ -21,12 +21,8 @@ _WATCHED = (
     " received_at, verified_at, damaged_at)"
 )
 _PEOPLE = {
-    "account": "SELECT, INSERT (id, name, subject, level, call_types, queues, teams),"
-    " UPDATE (level, call_types, queues, teams, password, initial_until, factor, factor_step,"
-    " signed_in_at)",
-    "session": "SELECT, INSERT, UPDATE (seen_at), DELETE",
-    "sign_in_try": "SELECT, INSERT, UPDATE, DELETE",
-    "sign_in_done": "SELECT, INSERT, DELETE",
+    "account": "SELECT (id, level, call_types, queues, teams, locked_at)",
+    "session": "SELECT, UPDATE (seen_at)",
 }
 _EVERYBODY = {
     "migration": "SELECT",
@@ -128,6 +124,16 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "ledger": "SELECT, INSERT",
         "ledger_waiting": "SELECT, DELETE",
     },
+    "sign_in": {
+        **_EVERYBODY,
+        "account": "SELECT, INSERT (id, name, subject, level, call_types, queues, teams),"
+        " UPDATE (level, call_types, queues, teams, password, initial_until, factor, factor_step,"
+        " signed_in_at)",
+        "session": "SELECT, INSERT, DELETE",
+        "sign_in_try": "SELECT, INSERT, UPDATE, DELETE",
+        "sign_in_done": "SELECT, INSERT, DELETE",
+        "ledger_waiting": _ENTRY,
+    },
 }
 """For each role and table what it may do; of what is not here it may do nothing."""
 
@@ -160,7 +166,8 @@ async def grant(lent: "Connection") -> list[str]:
                 continue
             await lent.execute(
                 f"REVOKE ALL ON {own} FROM {name};"
-                f"REVOKE ALL ON FUNCTION may_erase(), may_unmake(), may_decide() FROM {name};"
+                f"REVOKE ALL ON FUNCTION may_erase(), may_unmake(), may_decide(), may_grant()"
+                f" FROM {name};"
                 f"GRANT USAGE ON SCHEMA public TO {name};"
                 + "".join(
                     f"GRANT {rights} ON {table} TO {name};" for table, rights in tables.items()

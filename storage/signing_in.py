@@ -48,7 +48,7 @@ async def enter(vault: Vault, tried: Tried, limits: Limits) -> Begun:
     """Sign in. Raises UnauthenticatedError, TooManyError or UnavailableError."""
     ring = vault.ring
     async with vault.passwords.place():
-        async with connection(vault.pool) as lent:
+        async with connection(vault.sign_in) as lent:
             await tries.count(lent, ring, tried.name.strip().casefold(), tried.address)
             account, now = await accounts.named(lent, tried.name)
         known = await passwords.matches(
@@ -58,7 +58,7 @@ async def enter(vault: Vault, tried: Tried, limits: Limits) -> Begun:
             account.password if account else passwords.NOBODYS,
         )
     step = second_factor.step_of(_secret(ring, account), tried.code, now)
-    async with connection(vault.pool) as lent:
+    async with connection(vault.sign_in) as lent:
         right = account if account and known and account.opens(now) else None
         if begun := right and await _begin(lent, ring, right, step, limits):
             await tries.forgive(lent, ring, tried.name.strip().casefold(), tried.address)
@@ -108,7 +108,7 @@ async def refuse(lent: Connection, ring: Ring, account: str | None) -> None:
 
 async def offered(vault: Vault, setting: SettingUp) -> tuple[Account, str]:
     """Whose account is set up, and the secret of the second factor that is offered."""
-    async with connection(vault.pool) as lent:
+    async with connection(vault.sign_in) as lent:
         account = await accounts.of_id(lent, setting.account)
     if account is None:
         raise UnauthenticatedError("The account is gone.")
@@ -125,7 +125,7 @@ async def set_up(
     account, secret = await offered(vault, setting)
     if fault := sign_in.fault_of(password, account.name):
         raise SetUpRefusedError(fault)
-    async with connection(vault.pool) as lent:
+    async with connection(vault.sign_in) as lent:
         now: datetime = await lent.fetchval("SELECT archive_now()")
     step = second_factor.step_of(secret, code, now)
     if step is None:
@@ -134,7 +134,7 @@ async def set_up(
         if await passwords.matches(vault.ring, account.id, password, account.password):
             raise SetUpRefusedError("other")  # that one somebody else knows
         kept = await passwords.hashed(vault.ring, account.id, password)
-    async with connection(vault.pool) as lent, lent.transaction():
+    async with connection(vault.sign_in) as lent, lent.transaction():
         # The password is the one that let in: whoever reset the account meanwhile ended this.
         done = await lent.fetchval(
             "UPDATE account SET password = $2, initial_until = NULL, factor = $3, factor_step = $4"

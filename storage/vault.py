@@ -39,14 +39,15 @@ class Vault:
     """Database, object store, keys and the processes that decode; and the rules they serve.
 
     `pool` works as the role of the part of the service whose vault this is, `sequencer` as the one
-    that may add to the ledger (`storage.roles`). `probes` tell what arrived, `players` encode for
-    listeners: a long listen never holds up an upload. `spool` is the directory of the unnamed files
-    that hold a body while it is taken in, `intakes` counts those of each key, `shelf` keeps the
-    uploads that come in parts.
+    that may add to the ledger, `sign_in` as the one that lets people in (`storage.roles`). `probes`
+    tell what arrived, `players` encode for listeners: a long listen never holds up an upload.
+    `spool` is the directory of the unnamed files that hold a body while it is taken in, `intakes`
+    counts those of each key, `shelf` keeps the uploads that come in parts.
     """
 
     pool: Pool
     sequencer: Pool
+    sign_in: Pool
     objects: ObjectStore
     ring: Ring
     signer: Signer

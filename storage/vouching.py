@@ -70,7 +70,7 @@ class Flow:
 
 async def begin(vault: Vault, provider: Provider, to: str, back: str) -> tuple[Flow, str]:
     """Begin a sign-in; returns it, and where to send the browser. Raises UnavailableError."""
-    async with connection(vault.pool) as lent:
+    async with connection(vault.sign_in) as lent:
         flow = Flow.new(await lent.fetchval("SELECT archive_now()"), to)
     verifier = flow.part(vault.ring, "verifier")
     hashed = hashlib.sha256(verifier.encode()).digest()
@@ -87,7 +87,7 @@ async def finish(
     Raises UnauthenticatedError, ForbiddenError for who may nothing here, UnavailableError.
     """
     ring = vault.ring
-    async with connection(vault.pool) as lent:
+    async with connection(vault.sign_in) as lent:
         now: datetime = await lent.fetchval("SELECT archive_now()")
     if not hmac.compare_digest(state.encode(), flow.part(ring, "state").encode()):
         raise UnauthenticatedError("This sign-in was not begun in this browser.")
@@ -98,7 +98,7 @@ async def finish(
     verifier, nonce = flow.part(ring, "verifier"), flow.part(ring, "nonce")
     claims = await provider.redeem(code, back, verifier, nonce, now)
     subject = f"{provider.terms.issuer}\n{claims['sub']}"
-    async with connection(vault.pool) as lent:
+    async with connection(vault.sign_in) as lent:
         async with lent.transaction():
             await _once(lent, flow.part(ring, "done"))
             groups = id_token.groups(claims, provider.terms.groups_claim)

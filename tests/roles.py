@@ -65,7 +65,9 @@ def change(vault: Vault, name: str, value: object) -> None:
 def owned(vault: Vault) -> Vault:
     """The same vault in the hands of a command."""
     known = _KNOWN.get(vault.pool)
-    return replace(vault, pool=known.owner, sequencer=known.owner) if known else vault
+    if known is None:
+        return vault
+    return replace(vault, pool=known.owner, sequencer=known.owner, sign_in=known.owner)
 
 
 @asynccontextmanager

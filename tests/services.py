@@ -259,9 +259,9 @@ async def open_vault(
     async with AsyncExitStack() as stack:
         if as_roles:
             pools = await stack.enter_async_context(roles.opened(database_url))
-            pool, sequencer = pools["jobs"], pools["sequencer"]
+            pool, sequencer, sign_in = (pools[one] for one in ("jobs", "sequencer", "sign_in"))
         else:
-            pool = sequencer = await database.open_pool(database_url)
+            pool = sequencer = sign_in = await database.open_pool(database_url)
             stack.push_async_callback(pool.close)
         ring = Ring.open(
             folder / "ring",
@@ -277,6 +277,7 @@ async def open_vault(
         vault = Vault(
             pool,
             sequencer,
+            sign_in,
             objects,
             ring,
             Signer.open(folder / "ring", f"call-archive/{ring.id}", create=True),

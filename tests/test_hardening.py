@@ -114,25 +114,33 @@ def test_secrets_reach_the_service_as_credentials_alone() -> None:
 
 PART = ROOT / "deploy/systemd/part.conf"
 SEQUENCER = ROOT / "deploy/systemd/sequencer.conf"
+SIGN_IN = ROOT / "deploy/systemd/sign-in.conf"
+OTHERS = {
+    "jobs": {"sequencer_login"},
+    "ingest": set[str](),
+    "retrieval": {"sequencer_login", "sign_in_login"},
+    "operations": {"sequencer_login", "sign_in_login"},
+}
 
 
 def test_a_part_as_a_unit_has_its_own_login_alone() -> None:
     found = directives(PART)
     assert found["ExecStart"] == ["", directives(UNIT)["ExecStart"][0] + " --only %i"]
-    text = PART.read_text() + SEQUENCER.read_text()
+    text = PART.read_text() + SEQUENCER.read_text() + SIGN_IN.read_text()
     loaded = set(re.findall(r"^LoadCredential=(\w+):", text, re.MULTILINE))
     given = dict(re.findall(r"^Environment=ARCHIVE_([\w%]+)_FILE=%d/(\w+)$", text, re.MULTILINE))
     assert loaded == set(given.values())
     assert {name: file for name, file in given.items() if name.startswith("DATABASE")} == {
         "DATABASE_%i_LOGIN": "login",
         "DATABASE_SEQUENCER_LOGIN": "sequencer",
+        "DATABASE_SIGN_IN_LOGIN": "sign_in",
     }
     assert "ARCHIVE_DATABASE_URL=" in found["Environment"]
     for part in PARTS:
         files = {f"ARCHIVE_{name.replace('%i', part)}": "postgresql://r@db/c" for name in given}
         files["ARCHIVE_OBJECTS_ENDPOINT"] = "https://s3.example.fi"
         logins = load(None, files | {"ARCHIVE_DATABASE_URL": ""}).database.logins
-        assert {role for role, url in logins.items() if url} >= {"sequencer"}
+        assert {role for role, url in logins.items() if url} >= {"sequencer", "sign_in"}
 
 
 def test_a_part_as_a_container_has_its_own_logins_alone() -> None:
@@ -143,7 +151,7 @@ def test_a_part_as_a_container_has_its_own_logins_alone() -> None:
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        own = {f"{name}_login"} | (set() if name == "ingest" else {"sequencer_login"})
+        own = {f"{name}_login"} | OTHERS[name]
         assert set(service["secrets"]) == own | {"access_key", "secret_key"}
         given = {
             value.removeprefix("/run/secrets/"): key

@@ -74,7 +74,7 @@ def drop(response: web.StreamResponse, name: str) -> None:
 async def end(request: web.Request, vault: Vault) -> None:
     """End the session that a request shows, if it shows one."""
     if secret := session_of(request):
-        async with connection(vault.pool) as lent:
+        async with connection(vault.sign_in) as lent:
             await sessions.end(lent, vault.ring, secret)
 
 

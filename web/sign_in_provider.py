@@ -90,7 +90,7 @@ async def _refused(
     if isinstance(error, UnauthenticatedError):
         request.app[WRONG_SESSIONS].count(request.remote)
         vault = request.app[VAULT]
-        async with connection(vault.pool) as lent:
+        async with connection(vault.sign_in) as lent:
             await refuse(lent, vault.ring, None)
     response = pages.page(request, "refused", 403, nothing_here=isinstance(error, ForbiddenError))
     browser.drop(response, COOKIE)

@@ -592,3 +592,15 @@ CREATE INDEX export_alive ON export (expires_at) WHERE erased_at IS NULL;
 CREATE INDEX export_recordings ON export USING gin (recordings);
 -- So that an object without a row is told from one that nobody knows.
 CREATE INDEX ledger_export ON ledger ((facts->>'export')) WHERE act = 'export.asked';
+
+-- What a local account may is for its commands to say, which the owner runs. What a provider grants is
+-- written down by who signs people in, and by no door.
+CREATE FUNCTION may_grant() RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+REVOKE EXECUTE ON FUNCTION may_grant() FROM PUBLIC;
+CREATE FUNCTION grant_more() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM may_grant();
+    RETURN NEW;
+END $$;
+CREATE TRIGGER account_granted BEFORE UPDATE OF level, call_types, queues, teams ON account
+    FOR EACH ROW WHEN (OLD.subject IS NULL) EXECUTE FUNCTION grant_more();

@@ -26,8 +26,8 @@ PARTS = ("jobs", "ingest", "retrieval", "operations")
 NEEDED = {
     "jobs": ("jobs", "sequencer"),
     "ingest": ("ingest",),
-    "retrieval": ("retrieval", "sequencer"),
-    "operations": ("operations", "sequencer"),
+    "retrieval": ("retrieval", "sequencer", "sign_in"),
+    "operations": ("operations", "sequencer", "sign_in"),
 }
 """The logins that each part has to know: never the owner's."""
 

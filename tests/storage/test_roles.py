@@ -211,6 +211,37 @@ async def test_no_part_of_the_service_writes_down_what_people_decide(
     await owner.execute(entry, act)
 
 
+ACCOUNTS = (
+    "INSERT INTO account (id, name, level, password) VALUES ('person-0', 'anna', 'auditor', 'x')",
+    "INSERT INTO account (id, name, level, subject)"
+    " VALUES ('person-1', 'bo', 'auditor', sha256('bo'))",
+    "INSERT INTO session (id, account, idle, ends_at)"
+    " VALUES (sha256('his'), 'person-1', '1 hour', archive_now() + interval '1 hour')",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "who"),
+    [
+        ("UPDATE account SET level = 'privacy' WHERE id = 'person-0'", set[str]()),
+        ("UPDATE account SET teams = NULL WHERE id = 'person-0'", set[str]()),
+        ("UPDATE account SET level = 'privacy' WHERE id = 'person-1'", {"sign_in"}),
+        ("UPDATE account SET person = 'x' WHERE id = 'person-1'", set[str]()),
+        ("UPDATE session SET account = 'person-0'", set[str]()),
+        ("DELETE FROM session", {"sign_in"}),
+        (ACCOUNTS[2].replace("his", "mine").replace("person-1", "person-0"), {"sign_in"}),
+    ],
+)
+async def test_nobodys_login_makes_more_of_an_account(
+    owner: Link, link: Link, role: str, change: str, who: set[str]
+) -> None:
+    """Neither by its level nor by a session that is put under another one."""
+    for each in ACCOUNTS:
+        await owner.execute(each)
+    assert await may(link, change) is (role in who)
+    await owner.execute(change)
+
+
 def test_these_are_all_decisions() -> None:
     """As the sources write them: an act that is asked for, granted or let go."""
     found = set[str]()
@@ -281,12 +312,13 @@ async def test_a_right_that_was_given_besides_is_taken_at_the_next_start(
 ) -> None:
     await owner.execute("GRANT SELECT ON recording TO archive_ingest")
     await owner.execute("GRANT EXECUTE ON FUNCTION may_erase() TO archive_ingest")
-    await owner.execute("GRANT EXECUTE ON FUNCTION may_decide() TO archive_ingest")
+    await owner.execute("GRANT EXECUTE ON FUNCTION may_decide(), may_grant() TO archive_ingest")
     await database.migrate(owner)
     link = await asyncpg.connect(login(database_url, "ingest"))
     assert not await may(link, "SELECT header FROM recording")
     assert not await may(link, "SELECT may_erase()")
     assert not await may(link, "SELECT may_decide()")
+    assert not await may(link, "SELECT may_grant()")
     await link.close()
 
 
@@ -307,7 +339,17 @@ def test_what_the_roles_are_for() -> None:
         assert can("SELECT", "recording", column) == {"retrieval", "jobs"}
         assert can("UPDATE", "recording", column) == set()
     assert can("INSERT", "account", "password") | can("INSERT", "team") == set()
-    assert can("SELECT", "account") == can("SELECT", "session") == {"retrieval", "operations"}
+    assert can("SELECT", "account", "level") == can("SELECT", "session")
+    assert can("SELECT", "session") == {"retrieval", "operations", "sign_in"}
+    for column in ("password", "factor", "subject", "name"):
+        assert can("SELECT", "account", column) == {"sign_in"}
+    for column in ("level", "call_types", "queues", "teams", "password", "factor"):
+        assert can("UPDATE", "account", column) == {"sign_in"}
+    assert can("INSERT", "account") == can("INSERT", "session") == {"sign_in"}
+    assert can("DELETE", "session") == {"sign_in"}
+    assert can("UPDATE", "session", "account") | can("UPDATE", "session", "ends_at") == set()
+    assert can("UPDATE", "account", "person") | can("UPDATE", "access_key", "person") == set()
+    assert can("INSERT", "account", "person") | can("INSERT", "account", "password") == set()
     assert can("UPDATE", "glass", "reader") | can("UPDATE", "glass", "lasts") == set()
     assert can("UPDATE", "policy") | can("INSERT", "policy") == set()
     assert can("SELECT", "term") == {"retrieval", "jobs"}
