@@ -31,6 +31,10 @@ class MalformedError(ArchiveError):
     title = "The request cannot be read"
 
 
+class OutdatedError(MalformedError):
+    """An address that holds a search, of too long ago."""
+
+
 class UnauthenticatedError(ArchiveError):
     """No key, or a key that is not known or no longer valid. `schemes` are the ways to show one."""
 

@@ -127,7 +127,7 @@ def asset(name: str) -> str:
     return f"/static/{_names()[name]}"
 
 
-Kind = Literal["sign-in", "forbidden", "missing", "gone", "large", "away", "many", "wrong"]
+Kind = Literal["sign-in", "forbidden", "missing", "gone", "old", "large", "away", "many", "wrong"]
 
 _KINDS: dict[int, Kind] = {
     401: "sign-in",
@@ -155,6 +155,10 @@ _TOLD: dict[Kind, tuple[str, str]] = {
     "gone": (
         marked("This recording is erased"),
         marked("Its period is over: audio and details are gone and cannot be brought back."),
+    ),
+    "old": (
+        marked("This search is too old"),
+        marked("The address of a search is good for a day. Search again, by the same words."),
     ),
     "large": (
         marked("That is too much for one export"),
@@ -184,14 +188,25 @@ def problem(request: web.Request, told: web.Response) -> web.Response:
         )
     known = json.loads(told.text or "{}")
     kind = _KINDS.get(told.status, "away" if told.status >= 500 else "wrong")
-    title, text = _TOLD[kind]
     kept = {
         name: value
         for name, value in told.headers.items()
         if name not in (hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH)
     }
-    values = {"kind": kind, "title": title, "text": text, "certificate": known.get("certificate")}
-    return page(request, "problem.html", values, status=told.status, headers=kept)
+    return notice(request, kind, told.status, kept, known.get("certificate"))
+
+
+def notice(
+    request: web.Request,
+    kind: Kind,
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    certificate: str | None = None,
+) -> web.Response:
+    """A page that says why there is nothing else to see."""
+    title, text = _TOLD[kind]
+    values = {"kind": kind, "title": title, "text": text, "certificate": certificate}
+    return page(request, "problem.html", values, status=status, headers=headers)
 
 
 def _may_sign_in(request: web.Request) -> bool:

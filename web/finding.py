@@ -14,11 +14,11 @@ from aiohttp import hdrs, web
 from archive import asking, export, listening, listing
 from archive.access import READERS
 from archive.asking import Asked
+from archive.errors import OutdatedError
 from archive.recording import LONGEST, CallType, Direction, Recording
 from archive.retention import Policy
 from archive.search import Place, Query
 from storage import numbers, search
-from storage.vault import Vault
 from web import browser, cursors, face, pages
 from web.cursors import Params
 from web.doors import OpenRoute, Route, Visit
@@ -148,14 +148,17 @@ async def show(request: web.Request, visit: Visit) -> web.Response:
     params: Params = []
     place = None
     if sealed := request.query.get("q"):
-        params, place = cursors.unseal_params(visit.vault.ring, sealed)
+        try:
+            params, place = cursors.unseal_params(visit.vault.ring, sealed, visit.now)
+        except OutdatedError:
+            return face.notice(request, "old", 410)
     return await _answer(request, visit, Form.from_params(params), place)
 
 
 async def look(request: web.Request, visit: Visit) -> web.Response:
     """`POST /search`: what was typed and chosen, and the address that holds it."""
     form = Form.from_params(list((await browser.form(request)).items()))
-    address = _address(visit.vault, form)
+    address = _address(visit, form)
     if _only_list(request):
         answer = await _answer(request, visit, form, None)
         answer.headers["X-Address"] = address
@@ -167,10 +170,10 @@ def _only_list(request: web.Request) -> bool:
     return request.headers.get("X-Part") == "list"
 
 
-def _address(vault: Vault, form: Form, place: Place | None = None) -> str:
+def _address(visit: Visit, form: Form, place: Place | None = None) -> str:
     if form == Form() and place is None:
         return "/"
-    return f"/?q={cursors.seal_params(vault.ring, form.params(), place)}"
+    return f"/?q={cursors.seal_params(visit.vault.ring, form.params(), visit.now, place)}"
 
 
 async def _answer(
@@ -184,7 +187,7 @@ async def _answer(
     said = face.Reader.from_request(request).words
     values = {
         "rows": [_row(each, policy, said) for each in found.items],
-        "next": found.next and _address(vault, form, found.next),
+        "next": found.next and _address(visit, form, found.next),
         "further": place is not None,
         "understood": _understood(asked, said),
         "columns": [(name, COLUMNS[name]) for name in pages.columns(request)],

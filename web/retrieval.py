@@ -78,7 +78,7 @@ async def find(request: web.Request, visit: Visit) -> web.Response:
     if cursor := request.query.get("cursor"):
         if len(request.query) > 1:
             raise MalformedError("A cursor holds the whole search: give no filter beside it.")
-        params, query = cursors.unseal(ring, caller, cursor)
+        params, query = cursors.unseal(ring, caller, cursor, visit.now)
     else:
         params = [
             (name, numbers.with_plus(text) if name == "number" else text)
@@ -89,7 +89,7 @@ async def find(request: web.Request, visit: Visit) -> web.Response:
     items = [render.recording(found, visit.vault.policy) for found in page.items]
     if page.next is None:
         return render.data({"items": items, "next": None})
-    sealed = cursors.seal(ring, caller, params, page.next)
+    sealed = cursors.seal(ring, caller, params, page.next, visit.now)
     base = request.app[RETRIEVAL_URL] or f"{request.scheme}://{request.host}"
     address = f"{base}/v1/recordings?cursor={sealed}"
     return render.data({"items": items, "next": address}, Link=f'<{address}>; rel="next"')

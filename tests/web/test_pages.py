@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,12 +17,13 @@ from archive.listening import Rules
 from storage import ledger
 from storage.vault import Vault
 from tests.roles import connection
-from tests.services import Service, open_service
+from tests.services import Service, open_service, stop_clock
 from tests.sounds import tone
 from tests.web.browsing import Browser, signed_in
 from tests.web.test_listen import ago, upload
+from tests.web.test_upload import problem
 from tools import catalogues
-from web import face, words
+from web import cursors, face, words
 
 STATIC = Path(face.__file__).parent / "static"
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -197,6 +198,25 @@ async def test_an_address_of_a_search_tells_nothing_and_serves_a_colleague(
     narrow = await service.key("supervisor", "narrow", call_types=["contract"])
     _, text = await look(service, address, narrow)
     assert found(text) == []
+
+
+async def test_an_address_of_a_search_is_good_for_a_day(service: Service) -> None:
+    one, other = [await upload(service, name, agent="Anna") for name in ("a", "b")]
+    at = datetime.now(UTC)
+    await stop_clock(service.vault, at)
+    address, _ = await search(service, {"text": "Anna"})
+    answer = await service.get("/v1/recordings?limit=1&agent=Anna")
+    further = (await answer.json())["next"]
+    await stop_clock(service.vault, at + cursors.AGE)
+    answer, text = await look(service, address)
+    assert set(found(text)) == {one, other}
+    assert (await service.get(further)).status == 200
+    await stop_clock(service.vault, at + cursors.AGE + timedelta(milliseconds=1))
+    answer, text = await look(service, address)
+    assert answer.status == 410
+    assert "Tämä haku on liian vanha" in text
+    assert "Anna" not in text
+    await problem(await service.get(further), 400, "malformed")
 
 
 async def test_without_a_script_the_form_leads_to_its_address(service: Service) -> None:
