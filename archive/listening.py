@@ -18,7 +18,7 @@ REASON_HOLDS = timedelta(hours=1)
 """How long a reason that was given opens the audio of its recording: time to hear and go back."""
 
 HOUR = timedelta(hours=1)
-"""What a budget is counted over, from the first recording that is heard in it."""
+"""What a budget is counted over: any hour, wherever it begins."""
 
 LONGEST = 500
 """Characters of a reason."""

@@ -1,8 +1,9 @@
 """Letting a reader in to one recording: what they may know of, what hearing it asks for, and the
 ledger's entry, in one statement before the first byte.
 
-A budget is one row a person: the recordings that were heard since its hour began. Its lock makes it
-hold among all services, and the entry of a listen comes to be only together with its place in it.
+A budget is one row a person: the recordings that were heard within the hour that ends now, by any
+key or account that is known to be theirs. Its lock makes it hold among all services, and the entry
+of a listen comes to be only together with its place in it.
 """
 
 import logging
@@ -139,16 +140,17 @@ _REASONED = (
     "(r.call_type <> ALL ($8::text[]) OR $10::bytea IS NOT NULL OR EXISTS (SELECT FROM reason g"
     " WHERE g.actor = $2 AND g.recording = r.id AND g.until > $5))"
 )
+_WHO = "coalesce((SELECT person FROM holder WHERE id = {}), {})"
+_OTHERS = (
+    "FROM unnest(l.recordings, l.heard) AS o(id, at) WHERE o.at > $5 - $12::interval AND o.id <> $1"
+)
 _HEARD = (
-    " heard AS (INSERT INTO listener AS l (actor, since, recordings)"
-    " SELECT $2, $5, ARRAY[id] FROM allowed WHERE reasoned"
-    " ON CONFLICT (actor) DO UPDATE SET"
-    " since = CASE WHEN l.since <= $5 - $12::interval THEN $5 ELSE l.since END,"
-    " recordings = CASE WHEN l.since <= $5 - $12::interval THEN EXCLUDED.recordings"
-    " WHEN EXCLUDED.recordings <@ l.recordings THEN l.recordings"
-    " ELSE l.recordings || EXCLUDED.recordings END"
-    " WHERE l.since <= $5 - $12::interval OR EXCLUDED.recordings <@ l.recordings"
-    " OR cardinality(l.recordings) < $11 RETURNING true)"
+    " heard AS (INSERT INTO listener AS l (who, recordings, heard)"  # noqa: S608 - our own words
+    f" SELECT {_WHO.format('$2', '$2')}, ARRAY[id], ARRAY[$5] FROM allowed WHERE reasoned"
+    " ON CONFLICT (who) DO UPDATE SET"
+    f" recordings = ARRAY(SELECT o.id {_OTHERS}) || EXCLUDED.recordings,"
+    f" heard = ARRAY(SELECT o.at {_OTHERS}) || EXCLUDED.heard"
+    f" WHERE (SELECT count(*) {_OTHERS}) < $11 RETURNING true)"
 )
 _NOT_HEARD = " heard AS (SELECT $11::integer, $12::interval)"
 """An act that hears nothing has nothing to count."""
@@ -210,12 +212,14 @@ async def require_room(vault: Vault, caller: Caller, ids: Sequence[UUID], now: d
     if len(ids) > most:
         raise TooLargeError(f"You may hear {most} recordings in an hour: ask for fewer.")
     async with connection(vault.pool) as lent:
-        heard: list[UUID] | None = await lent.fetchval(
-            "SELECT recordings FROM listener WHERE actor = $1 AND since > $2",
+        heard: list[UUID] = await lent.fetchval(
+            "SELECT ARRAY(SELECT o.id FROM listener l,"  # noqa: S608 - our own words
+            " unnest(l.recordings, l.heard) AS o(id, at)"
+            f" WHERE l.who = {_WHO.format('$1', '$1')} AND o.at > $2)",
             caller.id,
             now - HOUR,
         )
-    if len({*(heard or ()), *ids}) > most:
+    if len({*heard, *ids}) > most:
         raise await _used_up(vault, caller, now)
 
 
@@ -224,16 +228,24 @@ async def _used_up(vault: Vault, caller: Caller, now: datetime) -> TooManyError:
     most = vault.listening.recordings_per_hour
     async with connection(vault.pool) as lent, lent.transaction():
         [row] = await lent.fetch(
-            "WITH was AS (SELECT since, coalesce(stopped_at >= since, false) AS told FROM listener"
-            " WHERE actor = $1 FOR UPDATE), noted AS (UPDATE listener SET stopped_at = $2"
-            " WHERE actor = $1) SELECT since, told FROM was",
+            "WITH was AS (SELECT who, heard,"  # noqa: S608 - our own words
+            " coalesce(told_at > $2::timestamptz - $3::interval, false) AS told"
+            f" FROM listener WHERE who = {_WHO.format('$1', '$1')} FOR UPDATE),"
+            " noted AS (UPDATE listener l SET stopped_at = $2,"
+            " told_at = CASE WHEN was.told THEN told_at ELSE $2 END FROM was"
+            " WHERE l.who = was.who)"
+            " SELECT told, (SELECT at FROM unnest(heard) AS at ORDER BY at DESC"
+            " OFFSET $4 - 1 LIMIT 1) AS first FROM was",
             caller.id,
             now,
+            HOUR,
+            most,
         )
         if not row["told"]:
             await ledger.record(lent, caller.id, "listening.stopped", facts={"most": most})
     log.warning("%s has heard as many recordings as one may in an hour", caller.id)
-    left = (row["since"] + HOUR - now).total_seconds()
+    # The budget has a place again when the first of the latest so many is an hour old.
+    left = (row["first"] + HOUR - now).total_seconds() if row["first"] else 0
     return TooManyError(
         f"You may hear {most} recordings in an hour, and have; go on after Retry-After seconds."
         " Those that you have heard in it stay open.",

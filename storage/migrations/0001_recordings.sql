@@ -258,12 +258,15 @@ CREATE TABLE reason (
 );
 CREATE INDEX reason_over ON reason (until);
 
--- One row a listener: what they heard since their hour began, and when their budget last stopped them.
+-- One row a listener, a person where it is said whose a key or account is: what they heard of late and
+-- when each was last heard, when their budget last stopped them, and when that was last told.
 CREATE TABLE listener (
-    actor text PRIMARY KEY,
-    since timestamptz NOT NULL,
+    who text PRIMARY KEY,
     recordings uuid[] NOT NULL,
-    stopped_at timestamptz
+    heard timestamptz[] NOT NULL,
+    stopped_at timestamptz,
+    told_at timestamptz,
+    CHECK (cardinality(recordings) = cardinality(heard))
 );
 CREATE INDEX listener_stopped ON listener (stopped_at) WHERE stopped_at IS NOT NULL;
 

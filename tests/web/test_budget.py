@@ -70,6 +70,42 @@ async def test_beyond_the_budget_nothing_more_is_heard(
     assert f"{key} has heard as many recordings as one may" in caplog.text
 
 
+async def test_no_hour_has_more_than_the_budget_wherever_it_begins(scarce: Service) -> None:
+    ids = await several(scarce, 2 * MOST)
+    assert await status(scarce, ids[0]) == 200
+    await scarce.turn_clock(timedelta(minutes=50))
+    for identifier in ids[1:MOST]:
+        assert await status(scarce, identifier) == 200
+    await scarce.turn_clock(timedelta(minutes=61))
+    # The first is over an hour old, the others are not.
+    assert await status(scarce, ids[MOST]) == 200
+    path = f"/v1/recordings/{ids[MOST + 1]}/audio"
+    answer = await scarce.get(path)
+    await problem(answer, 429, "too-many")
+    assert 48 * 60 < int(answer.headers["Retry-After"]) <= 49 * 60
+    # What is heard again counts from then on.
+    assert await status(scarce, ids[1]) == 200
+    await scarce.turn_clock(timedelta(minutes=111))
+    assert await status(scarce, ids[MOST + 1]) == 200
+    assert await status(scarce, ids[MOST + 2]) == 429
+
+
+async def test_a_person_has_one_budget_with_all_keys_and_accounts(scarce: Service) -> None:
+    ids = await several(scarce, 2 * MOST)
+    keys = [
+        await scarce.key(level, name, person="anna")
+        for level, name in (("supervisor", "one"), ("privacy", "two"))
+    ]
+    assert await status(scarce, ids[0], keys[0]) == 200
+    for identifier in ids[1:MOST]:
+        assert await status(scarce, identifier, keys[1]) == 200
+    for key in keys:
+        assert await status(scarce, ids[MOST], key) == 429
+        assert await status(scarce, ids[0], key) == 200
+    assert await status(scarce, ids[MOST], await scarce.key("privacy", "other")) == 200
+    assert len(await acts(scarce, "listening.stopped")) == 1
+
+
 async def test_an_hour_after_the_first_the_budget_is_whole_again(scarce: Service) -> None:
     ids = await several(scarce, MOST + 2)
     for identifier in ids[:MOST]:
@@ -79,6 +115,9 @@ async def test_an_hour_after_the_first_the_budget_is_whole_again(scarce: Service
     await scarce.turn_clock(timedelta(minutes=61))
     for identifier in ids[2 : MOST + 2]:
         assert await status(scarce, identifier) == 200
+    assert await status(scarce, ids[0]) == 429
+    assert len(await acts(scarce, "listening.stopped")) == 1, "once an hour"
+    await scarce.turn_clock(timedelta(minutes=120))
     assert await status(scarce, ids[0]) == 429
     assert len(await acts(scarce, "listening.stopped")) == 2
 
