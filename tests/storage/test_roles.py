@@ -242,6 +242,38 @@ async def test_nobodys_login_makes_more_of_an_account(
     await owner.execute(change)
 
 
+@pytest.mark.parametrize("act", DECISIONS)
+async def test_who_gives_places_puts_no_decision_there_that_did_not_wait(
+    database_url: str, owner: Link, act: str
+) -> None:
+    link = await asyncpg.connect(login(database_url, "sequencer"))
+    about = uuid4() if act.startswith("erasure") or act == "fuse.let_go" else None
+    await owner.execute(
+        "INSERT INTO ledger_waiting (actor, act, recording) VALUES ('key-0', $1, $2)", act, about
+    )
+    place = (
+        "WITH taken AS (DELETE FROM ledger_waiting WHERE number > $3 RETURNING *)"
+        " INSERT INTO ledger SELECT $1 + row_number() OVER (ORDER BY number) - 1, at, {}, act,"
+        " {}, {}, NULL, NULL, NULL FROM taken WHERE act = $2"
+    )
+    true = ("actor", "recording", "facts")
+    for words in (
+        ("'key-1'", *true[1:]),
+        ("actor", "gen_random_uuid()", "facts"),
+        ("actor", "recording", '\'{"keys": ["a", "b"]}\'::jsonb'),
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await link.execute(place.format(*words), 0, act, 0)
+    assert await link.execute(place.format(*true), 0, act, 0) == "INSERT 0 1"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await link.execute(
+            "INSERT INTO ledger SELECT 1, at, actor, act, recording, facts FROM ledger"
+        )
+    # The owner does, when a database is rebuilt from what was published.
+    await owner.execute("INSERT INTO ledger SELECT 1, at, actor, act, recording, facts FROM ledger")
+    await link.close()
+
+
 def test_these_are_all_decisions() -> None:
     """As the sources write them: an act that is asked for, granted or let go."""
     found = set[str]()
