@@ -5,7 +5,6 @@ where its owner makes their own and sets up a second factor (storage/signing_in.
 the command line and the sign-in page; the ledger and the log have the account's id alone.
 """
 
-import hmac
 import re
 import secrets
 import string
@@ -16,7 +15,6 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from archive.access import Caller, Level
-from archive.grants import Grant
 from storage import credentials, ledger, passwords, scopes
 from storage.credentials import UNLIMITED, KeyRefusedError, Limits
 from storage.database import Connection
@@ -25,7 +23,7 @@ from storage.keyring import Ring
 INITIAL = timedelta(hours=72)
 """How long a password holds that somebody else made."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
 _SMALL = string.ascii_lowercase + string.digits
 _SPOKEN = "abcdefghjkmnpqrstuvwxyz23456789"
 """What cannot be mistaken when it is read out or copied by hand."""
@@ -101,7 +99,7 @@ async def add(
     KeyRefusedError.
     """
     name = name.casefold()
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise KeyRefusedError("a name has 1 to 128 letters, digits or any of . _ @ + -")
     await _check(connection, level, limits)
     account, password = new_id(), own_password or spoken()
@@ -243,73 +241,6 @@ async def reset(connection: Connection, ring: Ring, name: str) -> str:
 async def _told(found: Awaitable[str | None]) -> str:
     if (account := await found) is None:
         raise KeyRefusedError("there is no such account of this name")
-    return account
-
-
-async def vouched(
-    connection: Connection, ring: Ring, subject: str, name: str, grant: Grant
-) -> str | None:
-    """The account of somebody whom a provider vouches for, made or changed to what it grants.
-
-    None if it is locked here. `subject` is the provider's address and what it calls the person.
-    In the caller's transaction.
-    """
-    known = _subject(ring, subject)
-    row = await connection.fetchrow(
-        "SELECT id, level, call_types, queues, teams, locked_at FROM account WHERE subject = $1"
-        " FOR NO KEY UPDATE",
-        known,
-    )
-    rights = (grant.level, *(limit and list(limit) for limit in grant.limits))
-    if row is None:
-        account = new_id()
-        await connection.execute(
-            "INSERT INTO account (id, name, subject, level, call_types, queues, teams)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            account,
-            await _free_name(connection, name, account),
-            known,
-            *rights,
-        )
-        facts = {"account": account, "level": grant.level, "by": "provider"}
-        await ledger.record(connection, ledger.SYSTEM, "account.added", facts=facts)
-        return account
-    account = str(row["id"])
-    if row["locked_at"]:
-        return None
-    if rights != (row["level"], row["call_types"], row["queues"], row["teams"]):
-        await connection.execute(
-            "UPDATE account SET level = $2, call_types = $3, queues = $4, teams = $5 WHERE id = $1",
-            account,
-            *rights,
-        )
-        facts = {"account": account, "level": grant.level, "by": "provider"}
-        await ledger.record(connection, ledger.SYSTEM, "account.changed", facts=facts)
-    return account
-
-
-def _subject(ring: Ring, subject: str) -> bytes:
-    return hmac.digest(ring.lookup_key("subject"), subject.encode(errors="replace"), "sha256")
-
-
-async def _free_name(connection: Connection, name: str, account: str) -> str:
-    """What a provider calls somebody, if nobody is called so yet, or else the account's id."""
-    name = name.casefold()
-    if not _NAME.fullmatch(name):
-        return account
-    taken = await connection.fetchval("SELECT true FROM account WHERE name = $1", name)
-    return account if taken else name
-
-
-async def ungranted(connection: Connection, ring: Ring, subject: str) -> str | None:
-    """Sign somebody out everywhere whom the provider knows, and who may nothing any more.
-
-    Returns the account, if there ever was one.
-    """
-    account: str | None = await connection.fetchval(
-        "SELECT id FROM account WHERE subject = $1", _subject(ring, subject)
-    )
-    await connection.execute("DELETE FROM session WHERE account = $1", account)
     return account
 
 

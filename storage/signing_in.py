@@ -6,7 +6,7 @@ there are, or whether a password was right. Each is counted before it is looked 
 (storage/tries.py), so that guessing is slow.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from archive import sign_in
@@ -21,20 +21,27 @@ from storage.vault import Vault
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What somebody typed to sign in, and what address it counts for, "" for none."""
+    """What somebody typed to sign in, what address it counts for, "" for none, and what the browser
+    shows of an earlier sign-in (storage/tries.py).
+    """
 
     name: str
     password: str = field(repr=False)
     code: str = field(repr=False)
     address: str
+    browser: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The secret of a session; `setup`: it opens only the page where it is set up."""
+    """The secret of a session; `setup`: it opens only the page where it is set up.
+
+    `known`: what the browser shows the next time.
+    """
 
     secret: str = field(repr=False)
     setup: bool
+    known: str = field(default="", repr=False)
 
 
 class SetUpRefusedError(ValueError):
@@ -49,8 +56,9 @@ async def enter(vault: Vault, tried: Tried, limits: Limits) -> Begun:
     ring = vault.ring
     async with vault.passwords.place():
         async with connection(vault.sign_in) as lent:
-            await tries.count(lent, ring, tried.name.strip().casefold(), tried.address)
             account, now = await accounts.named(lent, tried.name)
+            lane = tries.lane(ring, tried.name.strip().casefold(), tried.browser, now)
+            await tries.count(lent, ring, lane, tried.address)
         known = await passwords.matches(
             ring,
             account.id if account else "",
@@ -61,8 +69,8 @@ async def enter(vault: Vault, tried: Tried, limits: Limits) -> Begun:
     async with connection(vault.sign_in) as lent:
         right = account if account and known and account.opens(now) else None
         if begun := right and await _begin(lent, ring, right, step, limits):
-            await tries.forgive(lent, ring, tried.name.strip().casefold(), tried.address)
-            return begun
+            await tries.forgive(lent, ring, lane, tried.address)
+            return replace(begun, known=tries.know(ring, right.name, now))
         await refuse(lent, ring, account.id if account else None)
     raise UnauthenticatedError("The name, the password or the code is wrong.")
 
@@ -149,6 +157,5 @@ async def set_up(
             raise UnauthenticatedError("The account was locked or reset just now.")
         await sessions.end_all(lent, account.id)
         await ledger.record(lent, account.id, "account.set_up", facts={"account": account.id})
-        return Begun(
-            await sessions.begin(lent, vault.ring, account.id, limits, "password"), setup=False
-        )
+        secret = await sessions.begin(lent, vault.ring, account.id, limits, "password")
+        return Begun(secret, setup=False, known=tries.know(vault.ring, account.name, now))

@@ -3,10 +3,17 @@
 A try is counted before it is looked at, in one step with the question whether it may be made, so
 that many at the same time are no way around; who signs in takes theirs back. Names and addresses
 stand here as keyed hashes alone, and for a day.
+
+A browser in which somebody has signed in keeps a mark that says so, for their name alone. Its tries
+are counted by themselves: whoever guesses elsewhere makes everybody wait who is not known yet, and
+not the owner of the name at their own desk.
 """
 
 import hmac
 import math
+import re
+import secrets
+from datetime import datetime, timedelta
 
 from archive import sign_in
 from archive.errors import TooManyError
@@ -18,14 +25,40 @@ NOBODY = "nobody"
 """What stands for every name that there is not, where it is counted what is told of failures."""
 
 
-async def count(lent: Connection, ring: Ring, name: str, address: str) -> None:
+KNOWN_FOR = timedelta(days=90)
+"""How long a browser is known in which somebody signed in."""
+
+_KNOWN = re.compile(r"([A-Za-z0-9_-]{22}\.([0-9]{1,12}))\.([0-9a-f]{64})")
+
+
+def know(ring: Ring, name: str, now: datetime) -> str:
+    """What a browser keeps in which somebody has just signed in under this name."""
+    said = f"{secrets.token_urlsafe(16)}.{int(now.timestamp())}"
+    return f"{said}.{_known(ring, name, said)}"
+
+
+def _known(ring: Ring, name: str, said: str) -> str:
+    text = f"{said}\n{name}".encode(errors="surrogatepass")
+    return hmac.new(ring.lookup_key("known-browser"), text, "sha256").hexdigest()
+
+
+def lane(ring: Ring, name: str, shown: str, now: datetime) -> bytes:
+    """What a try is counted by: the browser, where it shows that it is known, or else the name."""
+    match = _KNOWN.fullmatch(shown)
+    ours = match and hmac.compare_digest(match[3], _known(ring, name, match[1]))
+    if match and ours and now.timestamp() - int(match[2]) < KNOWN_FOR.total_seconds():
+        return _mark(ring, "browser", shown)
+    return _mark(ring, "name", name)
+
+
+async def count(lent: Connection, ring: Ring, lane: bytes, address: str) -> None:
     """Count a try; an address that is many people's, as a proxy's, is "" and not counted.
 
     Raises TooManyError, alike for names that there are and that there are not.
     """
     await lent.execute("DELETE FROM sign_in_try WHERE tried_at < archive_now() - interval '1 day'")
     async with lent.transaction():
-        await _count(lent, _mark(ring, "name", name), OF_A_NAME)
+        await _count(lent, lane, OF_A_NAME)
         if address:
             await _count(lent, _mark(ring, "address", address), OF_AN_ADDRESS)
 
@@ -45,9 +78,9 @@ async def _count(lent: Connection, mark: bytes, slowing: Slowing) -> None:
     )
 
 
-async def forgive(lent: Connection, ring: Ring, name: str, address: str) -> None:
-    """Take a try back that was right: with all that failed under this name before."""
-    await lent.execute("DELETE FROM sign_in_try WHERE mark = $1", _mark(ring, "name", name))
+async def forgive(lent: Connection, ring: Ring, lane: bytes, address: str) -> None:
+    """Take a try back that was right: with all that failed in this lane before."""
+    await lent.execute("DELETE FROM sign_in_try WHERE mark = $1", lane)
     await lent.execute(
         "UPDATE sign_in_try SET failures = greatest(failures - 1, 0) WHERE mark = $1",
         _mark(ring, "address", address),

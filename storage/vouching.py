@@ -17,7 +17,7 @@ from typing import Literal
 
 from archive.errors import ForbiddenError, UnauthenticatedError
 from archive.grants import granted
-from storage import accounts, id_token, sessions, signing_in
+from storage import id_token, sessions, signing_in, vouched
 from storage.database import Connection, connection
 from storage.keyring import Ring
 from storage.provider import Provider
@@ -103,13 +103,13 @@ async def finish(
             await _once(lent, flow.part(ring, "done"))
             groups = id_token.groups(claims, provider.terms.groups_claim)
             grant = granted(groups, provider.terms.grants)
-            account = grant and await accounts.vouched(
+            account = grant and await vouched.account_of(
                 lent, ring, subject, str(claims.get("preferred_username", "")), grant
             )
             if account:
                 secret = await sessions.begin(lent, ring, account, limits, "provider")
                 return Begun(secret, setup=False)
-            refused = await accounts.ungranted(lent, ring, subject)
+            refused = await vouched.ungranted(lent, ring, subject)
         await signing_in.refuse(lent, ring, refused)
     raise ForbiddenError("You may sign in, but there is nothing here that you may do.")
 

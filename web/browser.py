@@ -26,6 +26,9 @@ counts as that to Chromium and Firefox."""
 
 SETUP_COOKIE = "__Host-setup"
 
+KNOWN_COOKIE = "__Host-known"
+"""That somebody has signed in here before: it opens nothing."""
+
 FIELD = "csrf"
 HEADER = "X-CSRF-Token"
 """Where a request that changes something carries its session's token."""
@@ -59,9 +62,13 @@ def session_of(request: web.Request, name: str = COOKIE) -> str | None:
     return found if _SECRET.fullmatch(found) else None
 
 
-def keep(response: web.StreamResponse, secret: str, name: str = COOKIE) -> None:
-    """Give the browser the secret of a session."""
-    response.set_cookie(name, secret, path="/", secure=True, httponly=True, samesite="Strict")
+def keep(
+    response: web.StreamResponse, secret: str, name: str = COOKIE, age: int | None = None
+) -> None:
+    """Give the browser the secret of a session, for as long as it runs, or for so many seconds."""
+    response.set_cookie(
+        name, secret, max_age=age, path="/", secure=True, httponly=True, samesite="Strict"
+    )
 
 
 def drop(response: web.StreamResponse, name: str) -> None:

@@ -1,7 +1,8 @@
 """What all pages share: what a browser loads, and how each person wants to see them.
 
 What is chosen (language, colours, shortcuts, columns) is kept in cookies and nowhere else. They
-tell nothing of the person, and who reads or writes them learns and changes nothing else.
+tell nothing of the person, and who reads or writes them learns and changes nothing else. Only pages
+of this door write them all the same: no other site chooses what somebody sees here.
 """
 
 import gzip
@@ -74,6 +75,7 @@ def _built() -> dict[str, tuple[str, bytes, bytes]]:
 
 async def prefer(request: web.Request) -> web.Response:
     """`POST /preferences`: keep what was chosen, and go back to the page where it was."""
+    browser.require_same_site(request)
     form = await request.post()
     chosen = {name: str(form[name]) for name in ("lang", "theme", "shortcuts") if name in form}
     allowed: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from archive.errors import NotFoundError, TooManyError, UnauthenticatedError
 from archive.sign_in import way_on
-from storage import second_factor, sessions, signing_in
+from storage import second_factor, sessions, signing_in, tries
 from storage.database import connection
 from storage.signing_in import Begun, SetUpRefusedError, Tried
 from web import browser
@@ -99,6 +99,7 @@ async def enter(request: web.Request) -> web.Response:
         fields.get("password", ""),
         fields.get("code", ""),
         request.app[BEARS].counted(request.remote),
+        request.cookies.get(browser.KNOWN_COOKIE, ""),
     )
     try:
         begun = await signing_in.enter(request.app[VAULT], tried, request.app[SIGN_IN].limits)
@@ -120,6 +121,7 @@ async def _go_on(request: web.Request, begun: Begun, to: str) -> web.Response:
     await browser.end(request, request.app[VAULT])
     response = browser.to(to)
     browser.keep(response, begun.secret)
+    browser.keep(response, begun.known, browser.KNOWN_COOKIE, int(tries.KNOWN_FOR.total_seconds()))
     browser.drop(response, browser.SETUP_COOKIE)
     return response
 

@@ -129,7 +129,7 @@ LINES = [
     _line("retrieval", "POST /exports/{id}/agree", {"privacy"}, "a form"),
     _line("retrieval", "POST /exports/{id}/end", READ, "a form"),
     _line("retrieval", "GET /static/{name}", set(), "none yet"),
-    _line("retrieval", "POST /preferences", set(), "a form"),
+    _line("retrieval", "POST /preferences", set(), "its own page"),
     _line("retrieval", "GET /openapi.json", set(), "open"),
     _line("operations", "GET /healthz", set(), "open"),
     _line("operations", "GET /readyz", set(), "open"),
@@ -146,7 +146,7 @@ LINES = [
     _line("operations", "DELETE /v1/glass/{id}", {"admin"}, "none yet"),
     _line("operations", "GET /", OPERATE, "workings"),
     _line("operations", "GET /static/{name}", set(), "none yet"),
-    _line("operations", "POST /preferences", set(), "a form"),
+    _line("operations", "POST /preferences", set(), "its own page"),
     _line("operations", "GET /openapi.json", set(), "open"),
 ]
 _SIGN_IN = {

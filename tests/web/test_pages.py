@@ -308,10 +308,15 @@ async def test_what_is_sent_cannot_become_part_of_a_page(service: Service) -> No
 
 
 async def test_preferences_are_kept_and_lead_nowhere_else(service: Service) -> None:
+    url, ours = service.retrieval + "/preferences", {"Sec-Fetch-Site": "same-origin"}
+
     async def prefer(**form: Any) -> aiohttp.ClientResponse:
-        return await service.session.post(
-            service.retrieval + "/preferences", data=form, allow_redirects=False
-        )
+        return await service.session.post(url, data=form, allow_redirects=False, headers=ours)
+
+    for theirs in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}, {}):
+        answer = await service.session.post(url, data={"lang": "sv"}, headers=theirs)
+        await problem(answer, 403, "forbidden")
+        assert not answer.cookies
 
     answer = await prefer(lang="sv", theme="dark", shortcuts="off", columns="queue", back="/?q=x")
     assert answer.status == 303

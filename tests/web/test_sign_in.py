@@ -12,7 +12,7 @@ import pytest
 
 from archive.access import Level
 from archive.sign_in import OF_A_NAME, OF_AN_ADDRESS
-from storage import accounts, passwords, tree
+from storage import accounts, passwords, tree, tries
 from tests.archive.test_sign_in import ELSEWHERE
 from tests.roles import connection
 from tests.services import Service
@@ -61,7 +61,7 @@ async def test_an_account_is_set_up_by_its_owner_and_signs_in(
 
     answer = await browser.set_up()
     assert answer.status == 303
-    assert browser.cookies.keys() == {"__Host-session"}
+    assert browser.cookies.keys() == {"__Host-session", "__Host-known"}
     (cookie,) = (text for text in browser.set_cookies if text.startswith("__Host-session="))
     said = {part.strip() for part in cookie.split(";")[1:]}
     assert said == {"HttpOnly", "Path=/", "SameSite=Strict", "Secure"}
@@ -186,6 +186,44 @@ async def test_guessing_is_slow(service: Service, name: str) -> None:
     await browser.enter("somebody", "else at all")
     async with connection(service.vault.pool) as lent:
         assert await lent.fetchval("SELECT max(failures) FROM sign_in_try") == 1
+
+
+async def test_who_guesses_elsewhere_does_not_keep_the_owner_waiting(service: Service) -> None:
+    await stop_clock(service)
+    anna = await signed_in(service)
+    mark = anna.cookies["__Host-known"]
+    assert "anna" not in mark
+
+    async def enter(known: str, password: str = OWN, steps: int = 1, name: str = "anna") -> int:
+        browser = Browser(service, service.retrieval, {"__Host-known": known})
+        code = await code_of(service.vault, anna.secret, steps)
+        return (await browser.enter(name, password, code)).status
+
+    stranger = Browser(service, service.retrieval)
+    for _ in range(OF_A_NAME.free):
+        assert (await stranger.enter("anna", "a wrong password")).status == 403
+    assert await enter("") == 429
+    other = "0" if mark[-1] != "0" else "1"
+    for forged in (
+        mark[:-1] + other,
+        mark[:-1] + "x",
+        mark.replace(".", "x"),
+        "",
+        "x" * 4000,
+        mark[::-1],
+    ):
+        assert await enter(forged) == 429, "whoever makes a mark up is a stranger"
+    assert await enter(mark, name="bo") == 403, "it is of one name"
+    # A known browser is no way to guess faster, and does not count for strangers.
+    for _ in range(OF_A_NAME.free):
+        assert await enter(mark, "a wrong password") == 403
+    assert await enter(mark) == 429
+    await stop_clock(service, seconds=5)
+    assert await enter(mark) == 303
+    await stop_clock(service, days=tries.KNOWN_FOR.days)
+    for _ in range(OF_A_NAME.free):
+        assert (await stranger.enter("anna", "a wrong password")).status == 403
+    assert await enter(mark) == 429, "it is good for a while"
 
 
 async def test_many_guesses_at_once_are_no_way_around(

@@ -1,5 +1,6 @@
 """Signing in by a provider: what its word has to be to count, and what it opens."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,7 +15,9 @@ from joserfc.jwk import RSAKey
 
 from archive.bounds import Rate
 from archive.grants import Grant
-from storage import accounts, provider
+from storage import accounts, provider, vouched
+from storage.database import Connection
+from storage.database import connection as lending
 from storage.provider import Provider, Terms
 from storage.sessions import Limits
 from tests.roles import acting, connection
@@ -179,6 +182,40 @@ async def test_who_is_locked_here_stays_out(site: Site) -> None:
     refused = [facts for _, act, facts in await entries(site.service) if act == "sign_in.refused"]
     assert len(refused) == 1
     assert refused[0]["account"].startswith("person-")
+
+
+@pytest.mark.parametrize(("subject", "same"), [("i\nanna", True), ("i\nother", False)])
+async def test_two_first_sign_ins_at_once_are_two_sessions(
+    service: Service, subject: str, same: bool
+) -> None:
+    """Of one person, or of two of the same name: neither fails."""
+    vault = service.vault
+
+    async def first(lent: Connection, who: str) -> str | None:
+        return await vouched.account_of(lent, vault.ring, who, "anna", GRANTS[0])
+
+    async def waits() -> bool:
+        async with connection(vault.pool) as lent:
+            return bool(
+                await lent.fetchval(
+                    "SELECT true FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND query LIKE 'INSERT INTO account%' AND datname = current_database()"
+                )
+            )
+
+    async def second() -> str | None:
+        async with lending(vault.sign_in) as lent, lent.transaction():
+            return await first(lent, subject)
+
+    async with lending(vault.sign_in) as lent:
+        async with lent.transaction():
+            one = await first(lent, "i\nanna")
+            other = asyncio.create_task(second())
+            while not other.done() and not await waits():
+                await asyncio.sleep(0.01)
+    assert ((await other) == one) is same
+    async with connection(vault.pool) as lent:
+        assert len(await accounts.every(lent)) == (1 if same else 2)
 
 
 async def test_another_of_the_same_name_is_another(site: Site) -> None:
