@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
+from zxcvbn import zxcvbn
 
 from archive.errors import UnavailableError
 from storage.keyring import Ring
@@ -38,6 +39,20 @@ NOBODYS = (
 """What a password is compared with where there is none: as much work, and never right."""
 
 
+WORDS = (
+    *("archive", "call", "calls", "recording", "recordings", "password", "welcome"),
+    *("arkisto", "puhelu", "puhelut", "puheluarkisto", "tallenne", "tallenteet", "salasana"),
+    *("tervetuloa", "arkiv", "samtal", "samtalsarkiv", "inspelning", "lösenord", "välkommen"),
+)
+"""What somebody tries first here."""
+
+_SAFE = 3
+"""The least score of a password: over 10^8 guesses, which at some 300 a day nobody makes."""
+
+_LOOKED_AT = 72
+"""The characters that are looked at: what is safe so far is not made worse by more."""
+
+
 class Passwords:
     """The places where hashes are made; `here` is how many have one or wait for one."""
 
@@ -56,6 +71,18 @@ class Passwords:
                 yield
         finally:
             self.here -= 1
+
+
+async def is_guessed(password: str, name: str) -> bool:
+    """Whether it is one of those that are tried first, or made of a few of them; in a `place`.
+
+    By the lists and the rules of zxcvbn: common passwords, names, words, rows of keys, dates and
+    repetitions; and by words of this archive and the person's own name.
+    """
+    looked = await asyncio.to_thread(
+        zxcvbn, password[:_LOOKED_AT], user_inputs=[name, *name.split("."), *WORDS]
+    )
+    return bool(looked["score"] < _SAFE)
 
 
 async def hashed(ring: Ring, account: str, password: str) -> str:

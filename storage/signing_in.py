@@ -45,7 +45,9 @@ class Begun:
 
 
 class SetUpRefusedError(ValueError):
-    """A password or a code that cannot be set up: `short`, `long`, `name`, `other` or `code`."""
+    """A password or a code that cannot be set up: `short`, `long`, `name`, `guessed`, `other` or
+    `code`.
+    """
 
 
 _NOBODYS_SECRET = second_factor.new()
@@ -141,6 +143,8 @@ async def set_up(
     async with vault.passwords.place():
         if await passwords.matches(vault.ring, account.id, password, account.password):
             raise SetUpRefusedError("other")  # that one somebody else knows
+        if await passwords.is_guessed(password, account.name):
+            raise SetUpRefusedError("guessed")
         kept = await passwords.hashed(vault.ring, account.id, password)
     async with connection(vault.sign_in) as lent, lent.transaction():
         # The password is the one that let in: whoever reset the account meanwhile ended this.

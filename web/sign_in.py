@@ -30,6 +30,7 @@ _FAULTS = {
     "short": "The password has less than 12 characters.",
     "long": "The password has more than 256 characters.",
     "name": "The password has your name in it.",
+    "guessed": "This password is guessed soon. Take a longer one, or words that nobody expects.",
     "other": "Take another password than the one that you were given.",
     "again": "The two passwords are not the same.",
     "code": "The code is wrong. Is the clock of your telephone right?",

@@ -59,9 +59,9 @@ _WORDS: dict[str, tuple[str, str]] = {
     "The code that it shows": ("Sovelluksen näyttämä koodi", "Koden som den visar"),
     "A password of your own": ("Oma salasanasi", "Ditt eget lösenord"),
     "Once more": ("Uudelleen", "En gång till"),
-    "At least 12 characters; any are good.": (
-        "Vähintään 12 merkkiä; mitkä tahansa kelpaavat.",
-        "Minst 12 tecken; vilka som helst går bra.",
+    "At least 12 characters; any are good, but nothing that is guessed soon.": (
+        "Vähintään 12 merkkiä; mitkä tahansa kelpaavat, mutta ei mikään helposti arvattava.",
+        "Minst 12 tecken; vilka som helst går bra, men inget som är lätt att gissa.",
     ),
     "The password has less than 12 characters.": (
         "Salasanassa on alle 12 merkkiä.",
@@ -74,6 +74,10 @@ _WORDS: dict[str, tuple[str, str]] = {
     "The password has your name in it.": (
         "Salasanassa on käyttäjätunnuksesi.",
         "Lösenordet innehåller ditt användarnamn.",
+    ),
+    "This password is guessed soon. Take a longer one, or words that nobody expects.": (
+        "Tämä salasana on pian arvattu. Valitse pidempi tai sanoja, joita kukaan ei odota.",
+        "Det här lösenordet är snart gissat. Välj ett längre, eller ord som ingen väntar sig.",
     ),
     "Take another password than the one that you were given.": (
         "Valitse eri salasana kuin se, jonka sait.",

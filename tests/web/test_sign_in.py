@@ -334,6 +334,7 @@ async def test_a_password_that_is_set_up_is_long_typed_twice_and_another(service
         ({"password": "short", "again": "short"}, "less than 12"),
         ({"again": OWN + "x"}, "not the same"),
         ({"password": "anna, anna, anna", "again": "anna, anna, anna"}, "your name"),
+        ({"password": "passwordpassword", "again": "passwordpassword"}, "guessed soon"),
         ({"password": first, "again": first}, "another password"),
         ({"code": "000000x"}, "code is wrong"),
     ):
