@@ -8,11 +8,11 @@ its account: rights are the account's, read from its row each time.
 import hmac
 import secrets
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
-from archive.errors import UnauthenticatedError
+from archive.errors import NotFoundError, UnauthenticatedError
 from archive.recording import Call
 from storage import accounts, ledger, scopes
 from storage.credentials import Login
@@ -45,6 +45,20 @@ class SettingUp:
 
     account: str
     sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A session as its owner is told of it. `id` names it and opens nothing; `this`: it asks."""
+
+    id: str
+    began_at: datetime
+    seen_at: datetime
+    ends_at: datetime
+    this: bool
+
+
+_NAMED = "encode(substr(s.id, 1, 16), 'hex')"
 
 
 def _over() -> UnauthenticatedError:
@@ -164,6 +178,32 @@ async def end(connection: Connection, ring: Ring, secret: str) -> None:
             await ledger.record(connection, row["account"], "signed_out")
 
 
-async def end_all(connection: Connection, account: str) -> None:
-    """Sign an account out everywhere."""
-    await connection.execute("DELETE FROM session WHERE account = $1", account)
+async def end_all(connection: Connection, account: str, but: bytes = b"") -> None:
+    """Sign an account out everywhere, or everywhere else."""
+    await connection.execute("DELETE FROM session WHERE account = $1 AND id <> $2", account, but)
+
+
+async def held(connection: Connection, login: Login) -> list[Held]:
+    """Where somebody is signed in, the latest first. A key is nowhere."""
+    rows = await connection.fetch(
+        f"SELECT {_NAMED} AS id, s.began_at, s.seen_at,"  # noqa: S608 - our own words
+        " least(s.ends_at, s.seen_at + s.idle) AS ends_at, s.id = $2 AS this"
+        " FROM session s JOIN account k ON k.id = s.account"
+        f" WHERE k.id = $1 AND s.setup IS NULL AND {_LIVES} ORDER BY s.began_at DESC, s.id",
+        login.caller.id,
+        login.shown,
+    )
+    return [Held(**dict(row)) for row in rows]
+
+
+async def end_one(connection: Connection, account: str, named: str) -> None:
+    """Sign somebody out in one place. Raises NotFoundError for none of theirs."""
+    async with connection.transaction():
+        if not await connection.fetchval(
+            "DELETE FROM session s WHERE account = $1 AND s.setup IS NULL"  # noqa: S608 - our own
+            f" AND {_NAMED} = $2 RETURNING true",
+            account,
+            named,
+        ):
+            raise NotFoundError("No session of yours has this id.")
+        await ledger.record(connection, account, "signed_out")

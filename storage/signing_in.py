@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from archive import sign_in
-from archive.errors import UnauthenticatedError
+from archive.errors import NotFoundError, UnauthenticatedError
 from storage import accounts, ledger, passwords, second_factor, sessions, tries
 from storage.accounts import Account
+from storage.credentials import Login
 from storage.database import Connection, connection
 from storage.keyring import Ring
 from storage.sessions import Limits, SettingUp
@@ -46,7 +47,7 @@ class Begun:
 
 class SetUpRefusedError(ValueError):
     """A password or a code that cannot be set up: `short`, `long`, `name`, `guessed`, `other` or
-    `code`.
+    `code`; and where one's own is changed, `wrong`.
     """
 
 
@@ -133,19 +134,13 @@ async def set_up(
     Raises SetUpRefusedError, and UnauthenticatedError when somebody else was first.
     """
     account, secret = await offered(vault, setting)
-    if fault := sign_in.fault_of(password, account.name):
-        raise SetUpRefusedError(fault)
     async with connection(vault.sign_in) as lent:
         now: datetime = await lent.fetchval("SELECT archive_now()")
     step = second_factor.step_of(secret, code, now)
     if step is None:
         raise SetUpRefusedError("code")
     async with vault.passwords.place():
-        if await passwords.matches(vault.ring, account.id, password, account.password):
-            raise SetUpRefusedError("other")  # that one somebody else knows
-        if await passwords.is_guessed(password, account.name):
-            raise SetUpRefusedError("guessed")
-        kept = await passwords.hashed(vault.ring, account.id, password)
+        kept = await _kept(vault.ring, account, password)
     async with connection(vault.sign_in) as lent, lent.transaction():
         # The password is the one that let in: whoever reset the account meanwhile ended this.
         done = await lent.fetchval(
@@ -163,3 +158,56 @@ async def set_up(
         await ledger.record(lent, account.id, "account.set_up", facts={"account": account.id})
         secret = await sessions.begin(lent, vault.ring, account.id, limits, "password")
         return Begun(secret, setup=False, known=tries.know(vault.ring, account.name, now))
+
+
+async def _kept(ring: Ring, account: Account, password: str) -> str:
+    """What is stored of a new password, in a place. Raises SetUpRefusedError for one that will not
+    do: the one before is known to somebody else, or is no change.
+    """
+    if fault := sign_in.fault_of(password, account.name):
+        raise SetUpRefusedError(fault)
+    if await passwords.matches(ring, account.id, password, account.password):
+        raise SetUpRefusedError("other")
+    if await passwords.is_guessed(password, account.name):
+        raise SetUpRefusedError("guessed")
+    return await passwords.hashed(ring, account.id, password)
+
+
+async def local(vault: Vault, login: Login) -> Account | None:
+    """The account of who is signed in, if it has a password here."""
+    async with connection(vault.sign_in) as lent:
+        return await accounts.of_id(lent, login.caller.id) if login.session else None
+
+
+async def change_password(vault: Vault, login: Login, password: str, new: str) -> None:
+    """Let somebody change their own password, who knows it; they are signed out everywhere else.
+
+    Raises SetUpRefusedError, NotFoundError for who has none here, TooManyError.
+    """
+    ring, account = vault.ring, await local(vault, login)
+    if account is None:
+        raise NotFoundError("You have no password here.")
+    lane = tries.lane_of_owner(ring, account.id)
+    async with vault.passwords.place():
+        async with connection(vault.sign_in) as lent:
+            await tries.count(lent, ring, lane, "")
+        right = await passwords.matches(ring, account.id, password, account.password)
+        async with connection(vault.sign_in) as lent:
+            if not right:
+                await refuse(lent, ring, account.id)
+                raise SetUpRefusedError("wrong")
+            await tries.forgive(lent, ring, lane, "")
+        kept = await _kept(ring, account, new)
+    async with connection(vault.sign_in) as lent, lent.transaction():
+        # As at the setting up: whoever locked or reset the account meanwhile was first.
+        if not await lent.fetchval(
+            "UPDATE account SET password = $2 WHERE id = $1 AND locked_at IS NULL"
+            " AND password = $3 RETURNING true",
+            account.id,
+            kept,
+            account.password,
+        ):
+            raise UnauthenticatedError("The account was locked or reset just now.")
+        await sessions.end_all(lent, account.id, but=login.shown)
+        facts = {"account": account.id}
+        await ledger.record(lent, account.id, "account.password", facts=facts)

@@ -51,6 +51,11 @@ def lane(ring: Ring, name: str, shown: str, now: datetime) -> bytes:
     return _mark(ring, "name", name)
 
 
+def lane_of_owner(ring: Ring, account: str) -> bytes:
+    """What the tries are counted by of who is signed in, and asked for the password again."""
+    return _mark(ring, "owner", account)
+
+
 async def count(lent: Connection, ring: Ring, lane: bytes, address: str) -> None:
     """Count a try; an address that is many people's, as a proxy's, is "" and not counted.
 

@@ -21,6 +21,7 @@ from storage.keyring import KeyRingError
 from storage.signer import SignerError
 from storage.vault import Vault
 from web import (
+    account,
     asked,
     cdrs,
     certificates,
@@ -56,6 +57,8 @@ def routes() -> list[Route | OpenRoute]:
         Route("GET", "/v1/certificates/night/{day}", OPERATORS, certificates.night),
         *overseeing.routes(),
         *pages.routes(),
+        *account.routes(OPERATORS),
+        *account.page_routes(OPERATORS),
         *sign_in.routes(),
         OpenRoute("GET", "/openapi.json", openapi.page("operations")),
     ]

@@ -22,6 +22,7 @@ from storage import numbers, playback, reading, search
 from storage.reading import Act
 from storage.recordings import Opened
 from web import (
+    account,
     certificates,
     cursors,
     export_pages,
@@ -67,6 +68,8 @@ def routes() -> list[Route | OpenRoute]:
         *export_pages.routes(),
         *hearing.routes(),
         *pages.routes(),
+        *account.routes(READERS),
+        *account.page_routes(READERS),
         *sign_in.routes(),
         OpenRoute("GET", "/openapi.json", openapi.page("retrieval")),
     ]

@@ -301,6 +301,7 @@ CREATE TABLE session (
     account text NOT NULL REFERENCES account ON DELETE CASCADE,
     setup bytea,
     idle interval NOT NULL,
+    began_at timestamptz NOT NULL DEFAULT archive_now(),
     seen_at timestamptz NOT NULL DEFAULT archive_now(),
     ends_at timestamptz NOT NULL
 );

@@ -1,11 +1,15 @@
 """The pages are for everyone: without a script, in either theme, narrow, enlarged, any letters."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, Page, expect
 
+from archive.access import Level
+from storage import accounts
 from tests.pages.conftest import Opener, Seen
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
 from tests.web.test_exports import asked
@@ -37,14 +41,42 @@ async def test_no_page_has_a_barrier_that_axe_finds(
         await expect(page.locator(awaited)).to_be_visible()
         await page.get_by_text("Settings", exact=True).click()
         assert seen.refused == []
-        await page.evaluate(AXE.read_text())
-        found = await page.evaluate("axe.run({resultTypes: ['violations']})")
-        barriers = [
-            (each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]
-        ]
-        assert barriers == [], path
+        assert await barriers(page) == [], path
         seen.refused.clear()  # axe tries styles of its own
         await page.context.close()
+
+
+async def barriers(page: Page) -> list[Any]:
+    """What axe finds on a page."""
+    await page.evaluate(AXE.read_text())
+    found = await page.evaluate("axe.run({resultTypes: ['violations']})")
+    return [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_ones_own_account_has_no_barrier_either(
+    service: Service, chromium: Browser, theme: str
+) -> None:
+    async with connection(service.vault.pool) as lent:
+        await accounts.add(
+            lent, service.vault.ring, "anna", Level.SUPERVISOR, own_password=LONG_NAME
+        )
+    for _ in range(2):
+        context = await chromium.new_context(
+            base_url=service.retrieval, locale="en-GB", color_scheme=theme
+        )
+        page = await context.new_page()
+        await page.goto("/sign-in?to=/account")
+        assert await barriers(page) == []
+        await page.fill("#name", "anna")
+        await page.fill("#password", LONG_NAME)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+    assert await barriers(page) == []
+    await page.get_by_role("button", name="End the one since").click()
+    await expect(page.locator("main li")).to_have_count(1)
+    for each in chromium.contexts:
+        await each.close()
 
 
 @pytest.mark.parametrize(("width", "zoom"), [(320, 1), (1280, 4)])

@@ -130,6 +130,11 @@ LINES = [
     _line("retrieval", "POST /exports/{id}/end", READ, "a form"),
     _line("retrieval", "GET /static/{name}", set(), "none yet"),
     _line("retrieval", "POST /preferences", set(), "its own page"),
+    _line("retrieval", "GET /v1/sessions", READ, "workings"),
+    _line("retrieval", "DELETE /v1/sessions/{session}", READ, "none yet"),
+    _line("retrieval", "GET /account", READ, "workings"),
+    _line("retrieval", "POST /account", READ, "a form"),
+    _line("retrieval", "POST /account/sessions", READ, "a form"),
     _line("retrieval", "GET /openapi.json", set(), "open"),
     _line("operations", "GET /healthz", set(), "open"),
     _line("operations", "GET /readyz", set(), "open"),
@@ -147,6 +152,11 @@ LINES = [
     _line("operations", "GET /", OPERATE, "workings"),
     _line("operations", "GET /static/{name}", set(), "none yet"),
     _line("operations", "POST /preferences", set(), "its own page"),
+    _line("operations", "GET /v1/sessions", OPERATE, "workings"),
+    _line("operations", "DELETE /v1/sessions/{session}", OPERATE, "none yet"),
+    _line("operations", "GET /account", OPERATE, "workings"),
+    _line("operations", "POST /account", OPERATE, "a form"),
+    _line("operations", "POST /account/sessions", OPERATE, "a form"),
     _line("operations", "GET /openapi.json", set(), "open"),
 ]
 _SIGN_IN = {

@@ -13,10 +13,12 @@ import pytest
 import schemathesis
 
 from archive import search
+from archive.access import OPERATORS, READERS
 from archive.recording import LONGEST, TEXT_FIELDS, CallType, Direction
 from storage import playback
 from tests.services import ways_in
 from web import (
+    account,
     export_pages,
     finding,
     hearing,
@@ -46,8 +48,9 @@ FOR_PEOPLE: dict[openapi.Door, list[Route | OpenRoute]] = {
         *hearing.routes(),
         *export_pages.routes(),
         *pages.routes(),
+        *account.page_routes(READERS),
     ],
-    "operations": [*overseeing.routes(), *pages.routes()],
+    "operations": [*overseeing.routes(), *pages.routes(), *account.page_routes(OPERATORS)],
 }
 """Pages, which no client reads: the documents name them in a sentence."""
 

@@ -353,7 +353,7 @@ async def test_whoever_may_not_is_told_so_as_documented(service: Service) -> Non
             for method, path, operation in operations_of(door):
                 if not operation["security"]:
                     continue
-                names = ("id", "call_id", "name", "day", "path")
+                names = ("id", "call_id", "name", "day", "path", "session")
                 case = {"path_parameters": dict.fromkeys(names, "x")}
                 client.ask(door, f"{method} {path}", 401, "nobody", **case)
                 client.ask(door, f"{method} {path}", 403, stranger, **case)
