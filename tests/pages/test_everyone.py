@@ -73,7 +73,7 @@ async def test_ones_own_account_has_no_barrier_either(
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("heading", name="Your account")).to_be_visible()
     assert await barriers(page) == []
-    await page.get_by_role("button", name="End the one since").click()
+    await page.get_by_role("button", name="End this one").click()
     await expect(page.locator("main li")).to_have_count(1)
     for each in chromium.contexts:
         await each.close()
