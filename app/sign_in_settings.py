@@ -36,6 +36,8 @@ class SigningIn:
             settings.text("scopes"),
             settings.text("groups_claim"),
             _grants(settings),
+            _named(settings, "acr"),
+            _named(settings, "amr"),
         )
         if idle > absolute:
             settings.fail("idle", "must not be longer than absolute")
@@ -63,6 +65,13 @@ def _grants(settings: Settings) -> tuple[Grant, ...]:
         return tuple(map(Grant.from_text, settings.texts("groups")))
     except ValueError as error:
         settings.fail("groups", str(error))
+
+
+def _named(settings: Settings, key: str) -> tuple[str, ...]:
+    found = tuple(settings.texts(key))
+    if any(not name or name.split() != [name] for name in found):
+        settings.fail(key, "must be names without spaces, as the provider writes them")
+    return found
 
 
 def _require(settings: Settings, terms: Terms) -> None:

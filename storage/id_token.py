@@ -41,12 +41,18 @@ class UnknownKeyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a token has to be: whose, for whom, of which sign-in, signed how."""
+    """What a token has to be: whose, for whom, of which sign-in, signed how.
+
+    And, where there are any, one of the strengths (`acr`) and of the ways (`amr`) by which the
+    provider has to have asked who it is.
+    """
 
     issuer: str
     audience: str
     nonce: str
     algorithms: Collection[str]
+    acr: Collection[str] = ()
+    amr: Collection[str] = ()
 
 
 def keys(document: Any) -> tuple[Key, ...]:
@@ -114,9 +120,19 @@ def _check(claims: Mapping[str, Any], expected: Expected, now: float) -> None:
         raise _refused("its time")
     if over <= now - _SKEW or (begins is not None and begins > now + _SKEW):
         raise _refused("its time")
+    _check_strength(claims, expected)
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= 255:
         raise _refused("its subject")
+
+
+def _check_strength(claims: Mapping[str, Any], expected: Expected) -> None:
+    strength, ways = claims.get("acr"), claims.get("amr")
+    if expected.acr and not (isinstance(strength, str) and strength in expected.acr):
+        raise _refused("how strongly it asked")
+    named = {way for way in ways if isinstance(way, str)} if isinstance(ways, list) else set()
+    if expected.amr and named.isdisjoint(expected.amr):
+        raise _refused("the way in which it asked")
 
 
 def _instant(claims: Mapping[str, Any], name: str) -> float | None:

@@ -44,6 +44,8 @@ class Terms:
     scopes: str
     groups_claim: str
     grants: tuple[Grant, ...]
+    acr: tuple[str, ...] = ()
+    amr: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Provider:
             "nonce": nonce,
             "code_challenge": challenge,
             "code_challenge_method": "S256",
+            **({"acr_values": " ".join(self.terms.acr)} if self.terms.acr else {}),
         }
         return f"{seen.authorize}{'&' if '?' in seen.authorize else '?'}{urlencode(asked)}"
 
@@ -110,7 +113,9 @@ class Provider:
         token = answer.get("id_token") if isinstance(answer, dict) else None
         if not isinstance(token, str):
             raise UnauthenticatedError("The provider did not say who it is.")
-        expected = Expected(terms.issuer, terms.client_id, nonce, terms.algorithms)
+        expected = Expected(
+            terms.issuer, terms.client_id, nonce, terms.algorithms, terms.acr, terms.amr
+        )
         try:
             return id_token.read(token, seen.keys, expected, now)
         except UnknownKeyError:

@@ -157,6 +157,8 @@ OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
     ("sign_in", "algorithms"): ("ES256", lambda c: c.sign_in.terms.algorithms == {"ES256"}),
     ("sign_in", "scopes"): ("openid", lambda c: c.sign_in.terms.scopes == "openid"),
     ("sign_in", "groups_claim"): ("roles", lambda c: c.sign_in.terms.groups_claim == "roles"),
+    ("sign_in", "acr"): ("phr, mfa", lambda c: c.sign_in.terms.acr == ("phr", "mfa")),
+    ("sign_in", "amr"): ("hwk", lambda c: c.sign_in.terms.amr == ("hwk",)),
     ("sign_in", "groups"): (
         "a = auditor, b = supervisor queues:x|y teams:z",
         lambda c: c.sign_in.terms.grants[1].queues == ("x", "y"),
@@ -209,7 +211,7 @@ def refused(file: Path, environ: dict[str, str] | None = None) -> ConfigError:
     return caught.value
 
 
-_OPTIONAL = {"access_key", "secret_key", "client_secret", "groups"} | {
+_OPTIONAL = {"access_key", "secret_key", "client_secret", "groups", "acr", "amr"} | {
     key for _, key in every_key() if "_tls_" in key
 }
 
@@ -354,6 +356,8 @@ WRONG = [
     ("sign_in", "algorithms", '["none"]'),
     ("sign_in", "algorithms", '["RS256", "HS256"]'),
     ("sign_in", "algorithms", "[]"),
+    ("sign_in", "acr", '["phr mfa"]'),
+    ("sign_in", "amr", '[""]'),
     ("sign_in", "groups", '["leads"]'),
     ("sign_in", "groups", '["pbx = uploader"]'),
     ("sign_in", "groups", '["a = auditor queues:x"]'),

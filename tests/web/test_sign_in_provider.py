@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -321,6 +321,35 @@ async def test_a_word_that_is_not_right_in_every_part_lets_nobody_in(site: Site,
     async with connection(site.service.vault.pool) as lent:
         assert await lent.fetchval("SELECT count(*) FROM account") == 0
         assert await lent.fetchval("SELECT count(*) FROM session") == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"acr": "phr", "amr": ["pwd", "hwk"]}, 200),
+        ({"acr": "mfa", "amr": ["hwk", 7]}, 200),
+        ({"acr": "0", "amr": ["hwk"]}, 403),
+        ({"amr": ["hwk"]}, 403),
+        ({"acr": ["phr"], "amr": ["hwk"]}, 403),
+        ({"acr": "phr", "amr": ["pwd"]}, 403),
+        ({"acr": "phr", "amr": "hwk"}, 403),
+        ({"acr": "phr"}, 403),
+    ],
+)
+async def test_the_provider_asks_as_strongly_as_the_configuration_wants(
+    site: Site, said: dict[str, Any], status: int
+) -> None:
+    async with AsyncExitStack() as stack:
+        wanted = terms(site.rogue.address, acr=("phr", "mfa"), amr=("hwk", "swk"))
+        asked = Provider(wanted)
+        stack.push_async_callback(asked.close)
+        ways = SignIn(Limits(), local=False, provider=asked)
+        strict = replace(site, retrieval=await door(stack, site.service, retrieval, ways))
+        assert (await strict.leave(strict.browser()))["acr_values"] == "phr mfa"
+        site.rogue.claims |= said
+        assert (await strict.enter(strict.browser())).status == status
+    # Where nothing is wanted nothing is asked for.
+    assert "acr_values" not in await site.leave(site.browser())
 
 
 async def test_an_answer_counts_once_in_its_browser_and_soon(site: Site) -> None:
