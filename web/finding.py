@@ -192,7 +192,7 @@ async def _answer(
         "understood": _understood(asked, said),
         "columns": [(name, COLUMNS[name]) for name in pages.columns(request)],
         "plain": form == Form(),
-        "sealed": cursors.seal_params(vault.ring, form.params()),
+        "sealed": cursors.seal_params(vault.ring, form.params(), visit.now),
         "longest": listening.LONGEST,
         "most": export.MOST,
         "rows_at_most": listing.MOST,

@@ -54,7 +54,7 @@ async def save(request: web.Request, visit: Visit) -> web.StreamResponse:
     """`POST /search/csv`: the list of the search that the page shows."""
     sent = await browser.form(request)
     reason = listening.reason(sent.get("reason"))
-    params, _ = cursors.unseal_params(visit.vault.ring, sent.get("q", ""))
+    params, _ = cursors.unseal_params(visit.vault.ring, sent.get("q", ""), visit.now)
     form = Form.from_params(params)
     policy = visit.vault.policy
     today = policy.day_of(visit.now)
