@@ -225,11 +225,8 @@ def _handler(route: Route) -> Plain:
     async def handle(request: web.Request) -> web.StreamResponse:
         # A client that asked before it sent has been let in already.
         known = request.get(_VISIT)
-        visit = known or await _let_in(route, request)
-        with _under_way(route, request, visit):
-            if known is None and route.first is not None:
-                await route.first(request, visit)
-            return await route.act(request, visit)
+        with _under_way(route, request):
+            return await route.act(request, known or await _let_in(route, request))
 
     return handle
 
@@ -244,10 +241,8 @@ def _expect_handler(route: Route) -> Callable[[web.Request], Awaitable[web.Strea
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
             return _closing(problems.answer(MalformedError("Only 100-continue can be expected.")))
         try:
-            request[_VISIT] = visit = await _let_in(route, request)
-            with _under_way(route, request, visit):
-                if route.first is not None:
-                    await route.first(request, visit)
+            with _under_way(route, request):
+                request[_VISIT] = await _let_in(route, request)
         except ArchiveError as error:
             return _closing(problems.answer(error))
         except Exception as error:  # the same boundary, outside the middlewares
@@ -278,8 +273,6 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
         await browser.require_token(request, vault.ring, secret)
     try:
         token = None if secret else credentials.read(_token(request, basic=basic))
-        if token and basic:  # once more when the key is known to be shown by its owner
-            request.app[_KEYS].require_room(token.id, vault.limits.max_concurrent)
         async with connection(vault.pool) as lent:
             login = await (
                 credentials.authenticate(lent, vault.ring, token)
@@ -296,14 +289,22 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
         error.schemes = ("Bearer", "Basic") if basic else ("Bearer",)
         raise
     trace.note(decision="allowed")
+    if route.first is not None:
+        await route.first(request, visit)
     return visit
 
 
-def _under_way(route: Route, request: web.Request, visit: Visit) -> AbstractContextManager[None]:
-    """Count what an uploader's key has under way. Raises TooManyError."""
+def _under_way(route: Route, request: web.Request) -> AbstractContextManager[None]:
+    """Count what one uploader's key has under way, before the database is asked for it. The secret
+    counts: who knows no more than a key's id takes nothing from its owner. Raises TooManyError.
+    """
     if Level.UPLOADER not in route.levels:
         return nullcontext()
-    return request.app[_KEYS].under_way(visit.caller.id, visit.vault.limits.max_concurrent)
+    try:
+        token = credentials.read(_token(request, basic=True))
+    except UnauthenticatedError:  # it is refused, and counted, in a moment
+        return nullcontext()
+    return request.app[_KEYS].under_way(token, request.app[VAULT].limits.max_concurrent)
 
 
 async def _check_bounds(route: Route, request: web.Request, visit: Visit, lent: Connection) -> None:

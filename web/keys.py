@@ -14,6 +14,7 @@ from datetime import timedelta
 from archive.access import Caller
 from archive.bounds import Bucket, Rate
 from archive.errors import TooManyError, UnavailableError
+from archive.token import Token
 from storage import credentials, quota
 from storage.credentials import Login
 from storage.database import connection
@@ -38,7 +39,7 @@ class Keys:
     def __init__(self) -> None:
         self._buckets: dict[str, tuple[Rate, Bucket]] = {}
         self._notes: dict[str, asyncio.Task[None]] = {}
-        self._under_way: Counter[str] = Counter()
+        self._under_way: Counter[Token] = Counter()
 
     def count(self, caller: Caller, now: float) -> None:
         """Count one request, at this moment of the loop's clock. Raises TooManyError."""
@@ -52,27 +53,22 @@ class Keys:
                 f"The key may ask {rate.text}; wait as long as Retry-After says.", math.ceil(wait)
             )
 
-    def require_room(self, key: str, places: int) -> None:
-        """Raises TooManyError for a key that has three quarters of so many places already: a stolen
-        one leaves some for the others. Who only names the key takes none.
-        """
-        if self._under_way[key] >= places - places // 4:
-            raise TooManyError(
-                "The key has too much under way at once; wait as long as Retry-After says.",
-                _AGAIN,
-            )
-
     @contextmanager
-    def under_way(self, key: str, places: int) -> Iterator[None]:
-        """One request of this key, from its head to the end of its answer. Raises TooManyError."""
-        self.require_room(key, places)
-        self._under_way[key] += 1
+    def under_way(self, token: Token, places: int) -> Iterator[None]:
+        """One request with this token, from its head to the end of its answer. Raises TooManyError
+        beyond three quarters of so many places: a stolen key leaves some for the others.
+        """
+        if self._under_way[token] >= places - places // 4:
+            raise TooManyError(
+                "The key has too much under way at once; wait as long as Retry-After says.", _AGAIN
+            )
+        self._under_way[token] += 1
         try:
             yield
         finally:
-            self._under_way[key] -= 1
-            if not self._under_way[key]:
-                del self._under_way[key]
+            self._under_way[token] -= 1
+            if not self._under_way[token]:
+                del self._under_way[token]
 
     def note(self, vault: Vault, login: Login) -> None:
         """See to it that the use of this key is written down, once a minute, beside the request."""

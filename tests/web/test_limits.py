@@ -15,6 +15,7 @@ from aiohttp import web
 from archive.access import Caller, Level
 from archive.bounds import FREE, read_networks
 from archive.errors import TooManyError, UnavailableError
+from archive.token import Token
 from storage import credentials, intake
 from storage.vault import Vault
 from tests.services import Service, open_service
@@ -159,19 +160,17 @@ def test_who_floods_gets_no_connection_for_a_while() -> None:
 
 def test_one_key_never_has_all_places() -> None:
     keys, places = Keys(), 4
-    for _ in range(10):
-        keys.require_room("stolen", places)  # who only names a key takes none
+    stolen, mine = Token.new(), Token.new()
+    guessed = replace(mine, id=stolen.id)
     with ExitStack() as held:
         for _ in range(3):
-            held.enter_context(keys.under_way("stolen", places))
-        with pytest.raises(TooManyError):
-            keys.require_room("stolen", places)
-        with pytest.raises(TooManyError), keys.under_way("stolen", places):
+            held.enter_context(keys.under_way(stolen, places))
+        with pytest.raises(TooManyError), keys.under_way(stolen, places):
             pass
-        with keys.under_way("mine", places):
-            keys.require_room("mine", places)
-    with keys.under_way("stolen", places):
-        keys.require_room("stolen", places)
+        with keys.under_way(mine, places), keys.under_way(guessed, places):
+            pass
+    with keys.under_way(stolen, places):
+        pass
 
 
 def test_there_are_so_many_places(vault: Vault) -> None:
