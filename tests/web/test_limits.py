@@ -360,27 +360,54 @@ async def test_a_flood_around_a_body_is_refused(
     assert await service.rows() == []
 
 
+def in_one_read(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let so many bytes of a connection come at once, however the network cut them."""
+    held, take = bytearray(), Connection.data_received
+
+    def wait(connection: Connection, data: bytes) -> None:
+        held.extend(data)
+        if len(held) == size:
+            take(connection, bytes(held))
+
+    monkeypatch.setattr(Connection, "data_received", wait)
+
+
 async def test_a_flood_is_noticed_before_all_that_is_there_was_parsed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flood = upload(service, "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 40_000
-    held, take, judge, seen = bytearray(), Connection.data_received, limits.wrapped_too_much, [0]
-
-    def at_once(connection: Connection, data: bytes) -> None:
-        held.extend(data)
-        if len(held) == len(flood):
-            take(connection, bytes(held))
+    judge, seen = limits.wrapped_too_much, [0]
 
     def judged(wire: int, received: int) -> bool:
         seen.append(received)
         return judge(wire, received)
 
-    monkeypatch.setattr(Connection, "data_received", at_once)
+    in_one_read(monkeypatch, len(flood))
     monkeypatch.setattr(limits, "wrapped_too_much", judged)
     async with opened(service) as (reader, writer):
         writer.write(flood)
         answer = await rest(reader)
     assert 0 < max(seen) <= connections.PIECE
+    assert b" 400 " in answer.splitlines()[0]
+
+
+async def test_a_head_is_noticed_before_all_that_is_there_was_parsed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flood = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: %s\r\n" % (b"x" * 8000) * 60
+    refuse, seen = Connection._refuse_head, list[int]()
+
+    def refused(connection: Connection) -> None:
+        seen.append(connection._wire)
+        refuse(connection)
+
+    in_one_read(monkeypatch, len(flood))
+    monkeypatch.setattr(Connection, "_refuse_head", refused)
+    async with opened(service) as (reader, writer):
+        writer.write(flood)
+        answer = await rest(reader)
+    assert limits.HEAD_BYTES < seen[0] <= limits.HEAD_BYTES + connections.PIECE
+    assert len(seen) == 1
     assert b" 400 " in answer.splitlines()[0]
 
 
