@@ -120,6 +120,12 @@ def began() -> dict[str, str]:
 AUDIO = tone(0.1)
 
 
+def _lost_its_key(case: Any) -> bool:
+    """Whether the key is what was taken out of a request to make it wrong."""
+    wrongs = getattr(case.meta.phase.data, "mutations", ()) if case.meta else ()
+    return any("Authorization" in f"{each.parameter} {each.original_value}" for each in wrongs)
+
+
 def _shape(sent: requests.PreparedRequest) -> int:
     """What tells a request from others: all but the number that schemathesis gives it."""
     headers = {**sent.headers, "X-Schemathesis-TestCaseId": ""}
@@ -162,7 +168,7 @@ class Asker:
         """Send one request and judge its answer."""
         judged = put_right(case) if kind == "likely" else not is_beyond_schemas(case)
         secured = bool(case.operation.definition.raw.get("security"))
-        made_up = case.headers.pop("Authorization", None) is not None
+        made_up = case.headers.pop("Authorization", None) is not None or _lost_its_key(case)
         key = {} if who == "none" else {"Authorization": self._key(who)}
         if who == "right":
             # A form of the sign-in pages is read only when it comes from one of them.
