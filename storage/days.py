@@ -128,7 +128,6 @@ async def _note(
     await lent.execute("DELETE FROM term WHERE expires_on = $1", day)
     await lent.execute("DELETE FROM filed WHERE expires_on = $1", day)
     await lent.execute("DELETE FROM cdr WHERE expires_on = $1", day)
-    await lent.execute("DELETE FROM notice WHERE expires_on = $1", day)
     await lent.execute(
         "UPDATE recording SET call_hash = NULL WHERE expires_on = $1 AND call_hash IS NOT NULL", day
     )

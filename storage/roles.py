@@ -106,7 +106,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "term": "SELECT, INSERT, DELETE",
         "upload": "SELECT (id, place, expires_at, recording), DELETE",
         "cdr": "SELECT, UPDATE (recording, details), DELETE",
-        "notice": "SELECT (expires_at, expires_on), DELETE",
+        "notice": "SELECT (expires_at), DELETE",
         "export": "SELECT, UPDATE (recordings, reason, epoch, lease_until, attempt, done, packed,"
         " header, bytes, made_at, ended, erased_at), DELETE",
         "filed": "SELECT, DELETE",

@@ -542,7 +542,6 @@ CREATE TABLE notice (
 CREATE INDEX notice_due ON notice (due_at) WHERE state IN ('waiting', 'deleting');
 CREATE INDEX notice_left ON notice (asked_at) WHERE state <> 'done';
 CREATE INDEX notice_expiry ON notice (expires_at);
-CREATE INDEX notice_day ON notice (expires_on);
 
 -- Landing buckets, where others write (storage/landing.py): when each was last looked at as a whole,
 -- since when the oldest lies there that was left, and how many were refused.
