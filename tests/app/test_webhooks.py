@@ -54,11 +54,16 @@ WRONG = [
     ('caller = ["{notice.call.from}"]', 'caller = ["{x"]', {}, "caller: is wrong"),
     ('words = ["support=', 'words = ["support', {}, "words: is wrong"),
     ('only = ["event=', 'only = ["event', {}, "only: is written like"),
-    ('hosts = ["127.0.0.1:8443"]', "", {}, "hosts: must not be empty"),
+    ('hosts = ["127.0.0.1:8443"]', "", {}, "hosts: is missing"),
     ('hosts = ["127.0.0.1:8443"]', 'hosts = ["https://a.b"]', {}, "hosts: is a list of names"),
     ('networks = ["127.0.0.0/8"]', 'networks = ["127.0.0.1/8"]', {}, "networks: networks are"),
     ("http = true", 'http = "yes"', {}, "http: must be true or false"),
-    ("http = true", 'http = true\nsecret = "x"', {}, "secret: a secret has no place"),
+    (
+        "http = true",
+        'http = true\nsecret = "x"',
+        {"ARCHIVE_WEBHOOK_OWN_SECRET": None},
+        "secret: a secret has no place",
+    ),
     ("http = true", "http = true\ndelete_after = true", {}, "delete_url: is needed"),
     ("", "", {"ARCHIVE_WEBHOOK_OWN_SECRET": ""}, "secret: set ARCHIVE_WEBHOOK_OWN_SECRET"),
     ("", "", {"ARCHIVE_WEBHOOK_ELSE_SECRET": "x"}, "is of no webhook"),
@@ -74,13 +79,14 @@ WRONG = [
 
 @pytest.mark.parametrize(("old", "new", "more", "problem"), WRONG)
 def test_what_is_wrong_is_named(
-    tmp_path: Path, old: str, new: str, more: dict[str, str], problem: str
+    tmp_path: Path, old: str, new: str, more: dict[str, str | None], problem: str
 ) -> None:
     text = vendors.config(AT)
     at = text.index(old, text.index('name = "own"')) if old else 0
     text = text[:at] + new + text[at + len(old) :]
     with pytest.raises(ConfigError, match=re.escape(problem)):
-        read(tmp_path, text, {**vendors.environ(), **more})
+        environ = {**vendors.environ(), **more}
+        read(tmp_path, text, {key: value for key, value in environ.items() if value is not None})
 
 
 def test_webhook_as_one_table_is_refused(tmp_path: Path) -> None:

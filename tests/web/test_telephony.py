@@ -605,13 +605,13 @@ async def test_a_vcon_may_stand_beside_the_audio(service: Service) -> None:
 
 
 async def test_a_vcon_may_have_its_audio_within(service: Service) -> None:
+    begun = started().isoformat()
+
     def sent(body: bytes | None, digest: bytes) -> tuple[str, bytes]:
         text = base64.urlsafe_b64encode(body or b"").decode().rstrip("=")
         content_hash = base64.urlsafe_b64encode(digest).decode().rstrip("=")
         within = {"body": text, "encoding": "base64url"} if body else {}
-        document = vcon_document(
-            start=started().isoformat(), content_hash=f"sha512-{content_hash}", **within
-        )
+        document = vcon_document(start=begun, content_hash=f"sha512-{content_hash}", **within)
         head = (
             "POST /v1/recordings?call_type=fault_report HTTP/1.1\n"
             f"Host: archive\nAuthorization: Basic {login(service)}\n"

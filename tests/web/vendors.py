@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -40,7 +41,9 @@ VONAGE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 Answer = web.StreamResponse | bytes | Awaitable[web.StreamResponse]
 
 
+@cache
 def started() -> datetime:
+    """The same for every notice: one that is sent again says the same."""
     return (datetime.now(UTC) - timedelta(hours=1)).replace(microsecond=0)
 
 
