@@ -16,6 +16,7 @@ from storage import steps
 from storage.objects import ObjectStore
 from tests.app.child_service import House
 from tests.app.test_crash import Services, at, heard, until
+from tests.roles import connection
 from tests.services import Service
 from tests.storage.test_fetching import ask
 from tests.stores.servers import Server
@@ -105,6 +106,8 @@ async def test_what_stays_away_is_listed_tried_again_and_dropped(
     [told] = json.loads(said("--json"))
     assert (told["hook"], told["state"], told["tries"]) == ("own", "waiting", 1)
     assert "its host answers 403" in said()
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE notice SET due_at = archive_now() + interval '1 hour'")
     assert await fetch(service.vault, hooks) == 0
     said("--again", told["id"])
     assert await fetch(service.vault, hooks) == 1
