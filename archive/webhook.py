@@ -19,6 +19,8 @@ from archive.recording import Direction
 
 Notice = Mapping[str, str]
 
+FORM = "application/x-www-form-urlencoded"
+
 MOST = 100
 """Notices that one request may hold."""
 
@@ -168,9 +170,9 @@ def _segments(text: str) -> str:
     return "/".join(quote(part, safe="") for part in parts if part not in ("", ".", ".."))
 
 
-def read(kind: str, body: bytes) -> list[dict[str, str]]:
+def read(kind: str, body: bytes, media_type: str = "") -> list[dict[str, str]]:
     """The notices in the body of a request; several stand in a list. Raises ValueError."""
-    if kind == "twilio":
+    if kind == "twilio" or media_type == FORM:
         return [dict(form(body))]
     if kind == "vcon":
         told = vcon.read(body)

@@ -69,7 +69,7 @@ async def post(webhooks: Mapping[str, Webhook], request: web.Request) -> web.Res
         raise
     trace.note(actor=webhook.actor, decision="allowed")
     try:
-        told = notices.read(webhook.kind, body)
+        told = notices.read(webhook.kind, body, request.content_type)
     except ValueError as error:
         raise MalformedError(f"The notice {_plain(error)}.") from None
     took = await _take_all(vault, webhook, told, _query(request), now)
