@@ -209,7 +209,6 @@ class Config:
         told = tables.pop("webhook", [])
         landing = landing_settings.sections(path, tables, environ)
         sections = _sections(path, tables, environ)
-        ways = mappings.from_toml(sections)
         server = Server.from_toml(sections["server"])
         retention = Retention.from_toml(sections["retention"], sections["retention.period"])
         config = cls(
@@ -224,7 +223,7 @@ class Config:
             jobs=Jobs.from_toml(sections["jobs"], retention.timezone),
             access=Access.from_toml(sections["access"]),
             sign_in=SigningIn.from_toml(sections["sign_in"]),
-            mappings=ways,
+            mappings=(ways := mappings.from_toml(sections)),
             webhooks=webhooks.from_toml(path, told, environ),
             landings=tuple(
                 Place.from_toml(settings, name, Objects.from_toml(settings), ways)

@@ -234,8 +234,9 @@ async def _used_up(vault: Vault, caller: Caller, now: datetime) -> TooManyError:
             " noted AS (UPDATE listener l SET stopped_at = $2,"
             " told_at = CASE WHEN was.told THEN told_at ELSE $2 END FROM was"
             " WHERE l.who = was.who)"
-            " SELECT told, (SELECT at FROM unnest(heard) AS at ORDER BY at DESC"
-            " OFFSET $4 - 1 LIMIT 1) AS first FROM was",
+            " SELECT told, coalesce((SELECT at FROM unnest(heard) AS at ORDER BY at DESC"
+            " OFFSET $4 - 1 LIMIT 1), (SELECT min(at) FROM unnest(heard) AS at"
+            " WHERE at > $2 - $3::interval)) AS first FROM was",
             caller.id,
             now,
             HOUR,
