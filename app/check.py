@@ -17,12 +17,13 @@ from app.landings import opened_at
 from app.vault import check_residency, open_ring, open_store
 from archive.errors import ArchiveError
 from archive.retention import Policy
-from storage import clocks, credentials, database, fuse, landing, leftovers, release
+from storage import clocks, credentials, database, fuse, landing, leftovers, release, schema
 from storage.audio.pool import AudioPool
 from storage.clocks import Others
-from storage.database import Pool, SchemaError, connection
+from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
+from storage.schema import SchemaError
 from storage.signer import SignerError
 from web.tls import SOON, Shown, TlsError
 
@@ -144,7 +145,7 @@ class _Check:
         self._pool = await database.open_pool(url, size=2)
         self._stack.push_async_callback(self._pool.close)
         async with connection(self._pool) as lent:
-            self._missing = await database.migrate(lent)
+            self._missing = await schema.migrate(lent)
             version = lent.get_server_version()
             fsync = await lent.fetchval("SELECT current_setting('fsync')")
         if fsync != "on":
@@ -164,7 +165,7 @@ class _Check:
             roles = pools.Pools(self._config, self._servers, stack)
             for role in logins:
                 async with connection(await roles.of(role)) as lent:
-                    await database.check_schema(lent)
+                    await schema.check_schema(lent)
         return "every part of the service has its own login"
 
     async def _store(self) -> str:

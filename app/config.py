@@ -8,7 +8,7 @@ opened here but the file and the secrets: whether the rest is there, `archive ch
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -17,12 +17,12 @@ from app import landing_settings, mappings, values, webhooks
 from app.doors import Door, Doors
 from app.landing_settings import Place
 from app.logins import Database
+from app.object_store import Objects
 from app.settings import ConfigError, Settings
 from app.sign_in_settings import SigningIn
 from archive.listening import Rules
 from archive.mapping import Reading
 from archive.recording import CallType
-from archive.residency import EEA
 from archive.retention import Period, Policy
 from archive.webhook import Webhook
 from storage.audio.formats import NAMES
@@ -61,38 +61,6 @@ class Server:
     def from_toml(cls, settings: Settings) -> "Server":
         """Read `[server]`."""
         return cls(settings.path("data_dir"))
-
-
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """The object store. Keys are "" when it is embedded: that one makes its own."""
-
-    endpoint: str
-    bucket: str
-    access_key: str = field(repr=False)
-    secret_key: str = field(repr=False)
-    ca: Path | None
-    region: str
-    country: str
-    replicas: frozenset[str]
-
-    @property
-    def embedded(self) -> bool:
-        return self.endpoint == values.EMBEDDED
-
-    @classmethod
-    def from_toml(cls, settings: Settings) -> "Objects":
-        """Read `[objects]`. Refuses a country outside the EU and the EEA, and keys half given."""
-        return cls(
-            endpoint=(endpoint := settings.parsed("endpoint", values.endpoint)),
-            bucket=settings.parsed("bucket", values.bucket),
-            access_key=_store_key(settings, "access_key", endpoint),
-            secret_key=_store_key(settings, "secret_key", endpoint),
-            ca=settings.optional_path("ca", None),
-            region=settings.parsed("region", values.region),
-            country=settings.parsed("country", values.country),
-            replicas=settings.words("replicas", EEA, least=0),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,12 +263,3 @@ def _flat(document: Mapping[str, object]) -> dict[str, object]:
     if not isinstance(ways, dict):
         return {**tables, "mapping": ways}
     return {**tables, **{mappings.section(way): table for way, table in ways.items()}}
-
-
-def _store_key(settings: Settings, key: str, endpoint: str) -> str:
-    value = settings.secret(key)
-    if endpoint == values.EMBEDDED and value:
-        settings.fail(key, "is not taken: the embedded store makes its own; name an endpoint")
-    if endpoint != values.EMBEDDED and not value:
-        settings.fail(key, f"set {settings.variable(key)} or {settings.variable(key)}_FILE")
-    return value

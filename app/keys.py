@@ -12,7 +12,7 @@ from app.embedded import Embedded
 from app.vault import open_ring
 from archive.access import Level
 from archive.bounds import Bounds
-from storage import credentials, database
+from storage import credentials, database, schema
 from storage.credentials import KeyRow, Limits
 from storage.database import Connection, Pool, connection
 from storage.keyring import Ring
@@ -27,7 +27,7 @@ async def _database(config: Config) -> AsyncIterator[Pool]:
         pool = await database.open_pool(pools.owner(config, servers), size=1)
         try:
             async with connection(pool) as lent:
-                await database.migrate(lent)
+                await schema.migrate(lent)
             yield pool
         finally:
             await pool.close()

@@ -4,14 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.object_store import Objects
 from app.settings import ConfigError, Settings
 from archive.mapping import Reading
 from archive.recording import CallType
-
-if TYPE_CHECKING:
-    from app.config import Objects
 
 TABLE = "landing"
 USUAL = {"prefix": "", "call_type": "", "region": "us-east-1", "ca": "", "replicas": []}
@@ -29,11 +26,11 @@ class Place:
     key: str
     prefix: str
     reading: Reading
-    objects: "Objects"
+    objects: Objects
 
     @classmethod
     def from_toml(
-        cls, settings: Settings, name: str, objects: "Objects", mappings: Mapping[str, Reading]
+        cls, settings: Settings, name: str, objects: Objects, mappings: Mapping[str, Reading]
     ) -> "Place":
         """Read one; `objects` was read from the same section."""
         if objects.embedded:
@@ -69,7 +66,7 @@ def sections(
     return found
 
 
-def check_apart(places: Sequence[Place], own: "Objects", sections: Mapping[str, Settings]) -> None:
+def check_apart(places: Sequence[Place], own: Objects, sections: Mapping[str, Settings]) -> None:
     """Refuse the archive's own bucket, of which nothing is taken for another's."""
     for place in places:
         if (place.objects.endpoint, place.objects.bucket) == (own.endpoint, own.bucket):

@@ -17,7 +17,7 @@ from app.embedded import Embedded
 from app.pools import Pools
 from archive import residency
 from archive.retention import Policy
-from storage import clocks, database, published, tree
+from storage import clocks, database, published, schema, tree
 from storage.audio.pool import AudioPool
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
@@ -49,7 +49,7 @@ async def opened(
         pool = await database.open_pool(pools.owner(config, servers), patience=patience)
         stack.push_async_callback(pool.close)
         async with connection(pool) as lent:
-            await database.migrate(lent)
+            await schema.migrate(lent)
         vault = await _vault(config, servers, stack, pool, pool, pool)
         if whole:
             await published.own(vault)
@@ -72,7 +72,7 @@ async def opened_parts(config: Config, parts: Sequence[str]) -> AsyncIterator[Ma
         own = {part: await roles.of(part) for part in parts}
         first = own[parts[0]]
         async with connection(first) as lent:
-            await database.check_schema(lent)
+            await schema.check_schema(lent)
         # Who only takes in has nothing to do with places in the ledger, nor a login for that.
         sequencer = first if [*parts] == ["ingest"] else await roles.of("sequencer")
         lets_in = {"retrieval", "operations"} & {*parts}
@@ -91,7 +91,7 @@ async def prepare(config: Config, servers: Embedded) -> list[str]:
     pool = await database.open_pool(pools.owner(config, servers), size=1)
     try:
         async with connection(pool) as lent:
-            missing = await database.migrate(lent)
+            missing = await schema.migrate(lent)
             await standing(lent, config.retention.policy)
         await open_ring(config, pool, config.retention.policy)
     finally:

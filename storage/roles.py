@@ -1,18 +1,16 @@
 """The database's roles: each part of the service has a login of its own, with the fewest rights.
 
-The tables belong to their owner, who makes them (`storage.database.migrate`) and runs commands. No
+The tables belong to their owner, who makes them (`storage.schema.migrate`) and runs commands. No
 part of the service is the owner, so that none can alter a table, switch a trigger off, or give the
 archive another clock. What a role may do stands in RIGHTS and nowhere else: as PostgreSQL is told
 it, and as docs/roles.md has it.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import asyncpg
 
-if TYPE_CHECKING:
-    from storage.database import Connection
+from storage.database import Connection
 
 _KEYS = "SELECT, UPDATE (used_at)"
 _ENTRY = "INSERT (actor, act, recording, facts, month, details)"
@@ -145,7 +143,7 @@ _MAKE = (
 )
 
 
-async def grant(lent: "Connection") -> list[str]:
+async def grant(lent: Connection) -> list[str]:
     """Give each role its rights and take all others, as the owner of the tables.
 
     A role is named after the owner: `archive_ingest` where that is `archive`. Those that are not
@@ -177,7 +175,7 @@ async def grant(lent: "Connection") -> list[str]:
     return missing
 
 
-async def _made(lent: "Connection", name: str, make: str) -> bool:
+async def _made(lent: Connection, name: str, make: str) -> bool:
     """Whether the role is there now."""
     if await lent.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", name):
         return True
@@ -191,6 +189,6 @@ async def _made(lent: "Connection", name: str, make: str) -> bool:
     return True
 
 
-async def _quoted(lent: "Connection", name: str) -> str:
+async def _quoted(lent: Connection, name: str) -> str:
     found: str = await lent.fetchval("SELECT quote_ident($1)", name)
     return found

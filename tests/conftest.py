@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from storage import database
+from storage import schema
 from storage.objects import ObjectStore
 from storage.vault import Vault
 from tests.postgres import Postgres
@@ -39,7 +39,7 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture
 async def database_url(postgres: Postgres) -> str:
     """A database with the schema, for this test alone."""
-    return await postgres.fresh_database(database.migrate)
+    return await postgres.fresh_database(schema.migrate)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from hypothesis import strategies as st  # noqa: E402
 from schemathesis.checks import CHECKS, load_all_checks  # noqa: E402
 from schemathesis.core.failures import FailureGroup  # noqa: E402
 
-from storage import database  # noqa: E402
+from storage import schema  # noqa: E402
 from tests.postgres import Postgres  # noqa: E402
 from tests.services import Service, open_service, open_vault  # noqa: E402
 from tests.sounds import tone  # noqa: E402
@@ -289,7 +289,7 @@ async def _ask(
     door: Door, number: int, first: int, minutes: float, postgres: Postgres, folder: Path
 ) -> Found:
     """Ask one door, over servers of its own."""
-    url = await postgres.fresh_database(database.migrate)
+    url = await postgres.fresh_database(schema.migrate)
     everybody = Limits(100_000, 100_000, (ip_network("127.0.0.0/8"),))
     with running_rclone(folder / "s3") as server:
         async with AsyncExitStack() as stack:

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from archive import frozen
-from storage import database
+from storage import schema
 from storage.objects import ObjectStore
 from tests.app.child_service import House
 from tests.postgres import Postgres
@@ -33,7 +33,7 @@ class Room:
 
     async def database(self) -> str:
         """A new database with the schema; its address."""
-        return await self.postgres.fresh_database(database.migrate)
+        return await self.postgres.fresh_database(schema.migrate)
 
     def versioned(self) -> Server:
         """Ceph's gateway, with buckets that keep versions."""

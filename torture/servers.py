@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 
 from app.child import leftovers, mark_of
-from storage import database
+from storage import schema
 from storage.objects import ObjectStore
 from tests.app import embedding
 from tests.services import open_service, open_vault
@@ -38,7 +38,7 @@ async def measure(room: Room, limit: Limit) -> list[Row]:
         running = await asyncio.to_thread(embedding.start, data)
         stack.callback(running.stop)
         lent = await asyncpg.connect(running.facts["database_url"])
-        await database.migrate(lent)
+        await schema.migrate(lent)
         await lent.close()
         facts = running.facts
         store = await ObjectStore.connect(

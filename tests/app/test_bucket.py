@@ -8,7 +8,7 @@ import pytest
 from app import config, rebuild
 from app.config import Config
 from app.vault import opened
-from storage import database
+from storage import schema
 from storage.keyring import KeyRingError
 from tests.postgres import Postgres
 from tests.stores.servers import Server
@@ -26,7 +26,7 @@ async def test_no_archive_starts_on_the_bucket_of_another(
                 "ARCHIVE_SERVER_DATA_DIR": str(tmp_path / name),
                 "ARCHIVE_KEYS_STORE": f"file:{tmp_path / name / 'keys'}",
                 "ARCHIVE_KEYS_ROOT_FILE": str(tmp_path / name / "root.key"),
-                "ARCHIVE_DATABASE_URL": await postgres.fresh_database(database.migrate),
+                "ARCHIVE_DATABASE_URL": await postgres.fresh_database(schema.migrate),
                 "ARCHIVE_OBJECTS_ENDPOINT": rclone_server.endpoint,
                 "ARCHIVE_OBJECTS_ACCESS_KEY": rclone_server.access_key,
                 "ARCHIVE_OBJECTS_SECRET_KEY": rclone_server.secret_key,

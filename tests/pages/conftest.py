@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from storage import database
+from storage import schema
 from storage.vault import Vault
 from tests.postgres import Postgres
 from tests.services import Service, open_service, open_vault
@@ -38,7 +38,7 @@ class Seen:
 @pytest_asyncio.fixture(loop_scope="session")
 async def vault(postgres: Postgres, rclone_server: Server, tmp_path: Path) -> AsyncIterator[Vault]:
     """A vault of this test alone, on the loop that the browser is on."""
-    url = await postgres.fresh_database(database.migrate)
+    url = await postgres.fresh_database(schema.migrate)
     store = await rclone_server.connect()
     async with open_vault(url, store, tmp_path) as opened:
         yield opened

@@ -11,7 +11,7 @@ import pytest
 
 from archive.errors import UnavailableError
 from archive.lifecycle import STEPS, State
-from storage import database, ledger, tree
+from storage import database, ledger, schema, tree
 from storage.vault import Vault
 from tests.postgres import Postgres
 from tests.roles import connection
@@ -78,7 +78,7 @@ async def tables(link: Link) -> set[str]:
 @pytest.fixture
 async def bare_url(postgres: Postgres) -> AsyncIterator[str]:
     """A database of its own, without the schema."""
-    await postgres.fresh_database(database.migrate)  # it is up then
+    await postgres.fresh_database(schema.migrate)  # it is up then
     name = f"bare_{uuid4().hex}"
     maintenance = await asyncpg.connect(postgres.url("postgres"))
     await maintenance.execute(f"CREATE DATABASE {name} TEMPLATE template0")
@@ -89,12 +89,12 @@ async def bare_url(postgres: Postgres) -> AsyncIterator[str]:
 async def test_the_schema_is_made_once(bare_url: str) -> None:
     links = [await asyncpg.connect(bare_url) for _ in range(4)]
     try:
-        await asyncio.gather(*(database.migrate(each) for each in links))
+        await asyncio.gather(*(schema.migrate(each) for each in links))
         made = await tables(links[0])
         assert {"recording", "ledger", "term", "day", "night", "migration"} <= made
         done = await links[0].fetch("SELECT * FROM migration ORDER BY number")
         assert [row["number"] for row in done] == list(range(1, len(done) + 1))
-        await database.migrate(links[1])
+        await schema.migrate(links[1])
         assert await links[1].fetch("SELECT * FROM migration ORDER BY number") == done
         assert await links[1].fetchval("SELECT count(*) FROM archive") == 1
         assert (
@@ -112,11 +112,11 @@ async def test_a_migration_that_breaks_leaves_nothing_and_lets_go(
     try:
         with monkeypatch.context() as patch:
             broken = {1: "CREATE TABLE half (x int); SELECT 1/0"}
-            patch.setattr(database, "_migrations", lambda: broken)
+            patch.setattr(schema, "_migrations", lambda: broken)
             with pytest.raises(asyncpg.DivisionByZeroError):
-                await database.migrate(link)
+                await schema.migrate(link)
         assert await tables(other) == {"migration"}
-        await asyncio.wait_for(database.migrate(other), 20)
+        await asyncio.wait_for(schema.migrate(other), 20)
         assert "recording" in await tables(link)
     finally:
         await link.close()
@@ -126,13 +126,13 @@ async def test_a_migration_that_breaks_leaves_nothing_and_lets_go(
 async def test_a_newer_schema_is_refused(link: Link) -> None:
     await link.execute("INSERT INTO migration (number) VALUES (9999)")
     with pytest.raises(RuntimeError, match="newer"):
-        await database.migrate(link)
+        await schema.migrate(link)
 
 
 async def test_an_older_server_is_refused(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "OLDEST", 990000)
+    monkeypatch.setattr(schema, "OLDEST", 990000)
     with pytest.raises(RuntimeError, match="too old"):
-        await database.migrate(link)
+        await schema.migrate(link)
 
 
 @pytest.mark.parametrize("before", State)

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from archive.lifecycle import STEPS, State
-from storage import database
+from storage import schema
 from storage.roles import ERASES, RIGHTS
 from tests.postgres import Postgres
 from tests.roles import login
@@ -321,13 +321,13 @@ async def test_an_owner_who_may_make_no_roles_is_told_how(postgres: Postgres) ->
     await admin.execute(f"CREATE DATABASE {name} OWNER {name}")
     url = postgres.url(name).replace("://archive@", f"://{name}@")
     owner = await asyncpg.connect(url)
-    missing = await database.migrate(owner)
+    missing = await schema.migrate(owner)
     assert len(missing) == len(RIGHTS)
     assert any(f"CREATE ROLE {name}_{other} LOGIN" in each for each in missing)
     await admin.execute("".join(missing))
-    assert await database.migrate(owner) == []
+    assert await schema.migrate(owner) == []
     link = await asyncpg.connect(url.replace(f"://{name}@", f"://{name}_{other}@"))
-    await database.check_schema(link)
+    await schema.check_schema(link)
     assert await may(link, "SELECT id FROM recording")
     assert not await may(link, "SELECT details FROM recording")
     await link.close()
@@ -345,7 +345,7 @@ async def test_a_right_that_was_given_besides_is_taken_at_the_next_start(
     await owner.execute("GRANT SELECT ON recording TO archive_ingest")
     await owner.execute("GRANT EXECUTE ON FUNCTION may_erase() TO archive_ingest")
     await owner.execute("GRANT EXECUTE ON FUNCTION may_decide(), may_grant() TO archive_ingest")
-    await database.migrate(owner)
+    await schema.migrate(owner)
     link = await asyncpg.connect(login(database_url, "ingest"))
     assert not await may(link, "SELECT header FROM recording")
     assert not await may(link, "SELECT may_erase()")

@@ -30,9 +30,9 @@ from storage import (
     steps,
     tree,
 )
-from storage.database import migrate
 from storage.holdings import Holding
 from storage.release import release
+from storage.schema import migrate
 from storage.signer import RewrittenError
 from storage.upkeep import rebuild, reconcile
 from storage.upkeep.replay import Replayed
