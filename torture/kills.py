@@ -39,7 +39,7 @@ _LIFE = 8.0
 _PASSES = dict.fromkeys(steps.INTAKE, 60) | dict.fromkeys(steps.ERASURE, 4) | {"sequenced": 2}
 """How often a service may come by its last step before, at the most."""
 
-_SENDERS = 8
+_SENDERS = 16
 
 
 @dataclass(slots=True)
