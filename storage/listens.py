@@ -31,12 +31,11 @@ async def of(vault: Vault, caller: Caller, recording: UUID) -> list[Listen]:
     access.require(caller, access.READERS)
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
-            "SELECT t.actor, coalesce(a.name, k.name) AS name, max(t.at) AS last"
-            " FROM told t"
-            " LEFT JOIN account a ON a.id = t.actor LEFT JOIN access_key k ON k.id = t.actor"
+            "SELECT t.actor, h.name, max(t.at) AS last FROM told t"
+            " LEFT JOIN holder h ON h.id = t.actor"
             " WHERE t.recording = $1 AND t.act IN ('listened', 'exported')"
             " AND t.facts->>'format' IS DISTINCT FROM 'waveform'"
-            " GROUP BY t.actor, a.name, k.name, (t.at AT TIME ZONE $2)::date"
+            " GROUP BY t.actor, h.name, (t.at AT TIME ZONE $2)::date"
             " ORDER BY last DESC LIMIT $3",
             recording,
             vault.policy.zone.key,

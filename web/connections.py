@@ -96,7 +96,13 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         self._wire += len(data)
         if len(self._messages) > before:
-            self._begin(*self._messages[-1])
+            head, following = self._messages[-1]
+            if of_body and isinstance(head, _ErrInfo):
+                # Whoever reads the body would wait for the rest of it.
+                self._messages.pop()
+                self._refuse(MalformedError("What follows the head is no body of HTTP."))
+            else:
+                self._begin(head, following)
         elif not self._body.is_eof():
             # While reading is paused, some of it is not looked through yet.
             parsed = not self._reading_paused
@@ -121,7 +127,7 @@ class Connection(web.RequestHandler):
         self._pace = Pace(self._since)
 
     def _refuse_head(self) -> None:
-        self._deaf = True
+        self._listen_no_more()
         error = _ErrInfo(400, BadHttpMessage("too large"), "too large")
         self._messages.append((error, EMPTY_PAYLOAD))
         if self._waiter is not None and not self._waiter.done():
@@ -129,12 +135,16 @@ class Connection(web.RequestHandler):
 
     def _refuse(self, error: ArchiveError) -> None:
         """Let whoever reads the body, if anybody does, tell the sender why it is given up."""
-        self._deaf = True
+        self._listen_no_more()
         if self._current_request is None and not self._messages:
             self.cut()
             return
         self._lingering_time = 0.0
         self._body.set_exception(error)
+
+    def _listen_no_more(self) -> None:
+        self._deaf = True
+        self._pause_transport_reading()
 
     def cut(self) -> None:
         """End it now, without a word."""

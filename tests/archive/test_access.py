@@ -2,13 +2,24 @@
 
 import pytest
 
-from archive.access import EVERYTHING, OPERATORS, READERS, Caller, Level, Scope, member, require
+from archive.access import (
+    EVERYTHING,
+    OPERATORS,
+    ORIGINALS,
+    READERS,
+    Caller,
+    Level,
+    Scope,
+    member,
+    require,
+)
 from archive.errors import ForbiddenError
 
 
 def test_who_reads_and_who_operates() -> None:
     assert {"supervisor", "privacy"} == READERS
     assert {"auditor", "admin"} == OPERATORS
+    assert {"privacy"} == ORIGINALS
 
 
 @pytest.mark.parametrize("level", Level)

@@ -24,6 +24,9 @@ MEANT = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("OPTIONS", "/v1/uploads"),
+    # Whoever sends these shows a signature, or is known by their network.
+    ("POST", "/v1/hooks/{name}"),
+    ("GET", "/orktrack/command"),
 }
 
 

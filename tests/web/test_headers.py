@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from storage.vault import Vault
-from tests.services import Service
+from tests.services import FREELY, Service, open_service
 from tests.sounds import tone
 from tests.web.test_openapi import ROUTES, plain
 from tests.web.test_upload import query
@@ -52,7 +52,12 @@ def address(path: str, **values: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], "x"), plain(path))
 
 
-async def test_every_route_says_it_to_everybody(service: Service) -> None:
+async def test_every_route_says_it_to_everybody(vault: Vault) -> None:
+    async with open_service(vault, FREELY) as service:
+        await _says_it(service)
+
+
+async def _says_it(service: Service) -> None:
     kept = await (await service.put("a", tone(), query())).json()
     for door, routes in ROUTES.items():
         for route in routes:

@@ -10,7 +10,8 @@ import pytest
 import yarl
 
 from app import lines
-from tests.services import Service
+from storage.vault import Vault
+from tests.services import FREELY, Service, open_service
 from tests.sounds import tone
 from tests.web.test_headers import address
 from tests.web.test_openapi import ROUTES, plain
@@ -52,7 +53,12 @@ async def asked(service: Service, told: Any, method: str, url: str, token: str |
     return line
 
 
-async def test_every_decision_on_every_route_is_told(service: Service, told: Any) -> None:
+async def test_every_decision_on_every_route_is_told(vault: Vault, told: Any) -> None:
+    async with open_service(vault, FREELY) as service:
+        await _tells(service, told)
+
+
+async def _tells(service: Service, told: Any) -> None:
     ids = {name: token.split("_")[1] for name, token in service.tokens.items()}
     for door, routes in ROUTES.items():
         for route in routes:

@@ -12,7 +12,7 @@ import pytest
 
 from storage import recordings, tree
 from storage.holdings import Holding
-from storage.upkeep import comparison, mark, reconcile
+from storage.upkeep import comparison, listed, mark, reconcile
 from storage.upkeep.strays import Why
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.roles import connection
@@ -230,8 +230,8 @@ async def test_a_difference_of_the_moment_is_not_told(service: Service) -> None:
 async def test_more_than_a_page_of_rows_and_objects(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_PAGE", "_ASKED"):
-        monkeypatch.setattr(comparison, name, 2)
+    monkeypatch.setattr(listed, "_PAGE", 2)
+    monkeypatch.setattr(comparison, "_ASKED", 2)
     lost = [await upload(service, f"c{number}") for number in range(7)]
     for number, identifier in enumerate(lost):
         day, key = await stored(service, identifier)
