@@ -88,6 +88,7 @@ async def end(request: web.Request, visit: Visit) -> web.Response:
 
 async def show(request: web.Request, visit: Visit) -> web.Response:
     """`GET /account`: the page."""
+    asked.refuse_others(request)
     return await _page(request, visit)
 
 
