@@ -41,10 +41,7 @@ def add_parsers(commands: Commands) -> None:
         _change,
     )
     for each in (add, change):
-        each.add_argument("--level", required=True, choices=_LEVELS)
-        each.add_argument("--call-types", help="call types that a reader is limited to, by commas")
-        each.add_argument("--queues", help="queues that a reader is limited to, by commas")
-        each.add_argument("--teams", help="teams that a reader is limited to; see `archive team`")
+        _add_level(each)
     listing = command(acts, "list", "List all accounts.", "  archive account list --json", _list)
     lock = command(
         acts, "lock", "Lock an account; it is signed out at once.", "  archive account lock anna",
@@ -72,6 +69,13 @@ def add_parsers(commands: Commands) -> None:
     person.add_argument("person", help="the same word for all keys and accounts of one person")
     for each in (add, change, listing, lock, unlock, reset, person):
         each.add_argument("--json", action="store_true", help="print facts as JSON")
+
+
+def _add_level(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--level", required=True, choices=_LEVELS)
+    parser.add_argument("--call-types", help="call types that a reader is limited to, by commas")
+    parser.add_argument("--queues", help="queues that a reader is limited to, by commas")
+    parser.add_argument("--teams", help="teams that a reader is limited to; see `archive team`")
 
 
 def _limits(arguments: argparse.Namespace) -> "Limits":

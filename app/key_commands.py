@@ -57,6 +57,12 @@ def add_parsers(commands: Commands) -> None:
         acts, "revoke", "Revoke a key, at once.", "  archive key revoke pbx1", _key_revoke
     )
     revoke.add_argument("name")
+    person = _add_person(acts)
+    for each in (add, listing, rotate, revoke, person):
+        each.add_argument("--json", action="store_true", help="print facts as JSON")
+
+
+def _add_person(acts: Commands) -> argparse.ArgumentParser:
     person = command(
         acts,
         "person",
@@ -66,8 +72,7 @@ def add_parsers(commands: Commands) -> None:
     )
     person.add_argument("name")
     person.add_argument("person", help="the same word for all keys and accounts of one person")
-    for each in (add, listing, rotate, revoke, person):
-        each.add_argument("--json", action="store_true", help="print facts as JSON")
+    return person
 
 
 async def _key_add(arguments: argparse.Namespace) -> int:

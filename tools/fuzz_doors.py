@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -26,7 +25,6 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -44,8 +42,9 @@ from tests.services import Service, open_service, open_vault  # noqa: E402
 from tests.sounds import tone  # noqa: E402
 from tests.stores.servers import running_rclone  # noqa: E402
 from tests.web.test_openapi import DOCUMENTS  # noqa: E402
-from tests.web.test_openapi_answers import LEVEL, make_likely, now  # noqa: E402
+from tests.web.test_openapi_answers import LEVEL, make_likely  # noqa: E402
 from tests.web.test_upload import query  # noqa: E402
+from tools.fuzz_cases import TUS, began, is_beyond_schemas, put_right  # noqa: E402
 from web.limits import Limits  # noqa: E402
 from web.openapi import Door  # noqa: E402
 
@@ -62,62 +61,8 @@ UNSAYABLE = ["409", "410", "413", "415", "416", "422", "429", "503"]
 """What may be said to a request that the page allows: whether a body is audio, a time is of the
 last year and a call is known, no schema can say."""
 
-TUS = "/v1/uploads"
 ANOTHER_VERSION = "412"
 """What tus wants to be said to who does not name its version, or names another."""
-
-
-def is_beyond_schemas(case: Any) -> bool:
-    """Whether a request has something of which no schema can say when it is right."""
-    return (
-        # It was given out, and stands alone.
-        "cursor" in case.query
-        # Its other parts are named by whatever stands in a header.
-        or case.media_type == "multipart/form-data"
-        # How long a text is behind its percents, and whether it is UTF-8.
-        or "Archive-Reason" in case.headers
-        # Which zones there are, and who has a key.
-        or "zone" in case.query
-        or case.path == "/v1/glass"
-        # Headers that go with each other, with the body and with what came before; and in one of
-        # them names that stand there once, and texts that are UTF-8 behind their base64.
-        or case.path.startswith(TUS)
-    )
-
-
-def put_right(case: Any) -> bool:
-    """Put right what no schema can say, as far as it can be: whether it must be taken then."""
-    if "Archive-Reason" in case.headers:
-        case.headers["Archive-Reason"] = "complaint%204711%20%C3%A4"
-    if "zone" in case.query:
-        case.query["zone"] = "Europe/Helsinki"
-    if case.path == "/v1/glass" and isinstance(case.body, dict):
-        case.body["approver"] = "test-privacy"
-    if case.path.startswith(TUS):
-        _put_upload_right(case)
-    return "cursor" not in case.query and case.media_type != "multipart/form-data"
-
-
-def _put_upload_right(case: Any) -> None:
-    for name in ("Upload-Checksum", "Upload-Defer-Length", "Upload-Length", "Upload-Offset"):
-        case.headers.pop(name, None)
-    if case.method == "PATCH" or case.headers.get("X-HTTP-Method-Override") == "PATCH":
-        case.headers["Upload-Offset"] = "0"
-    elif case.method != "POST" or "X-HTTP-Method-Override" in case.headers:
-        return
-    else:
-        case.headers.update(began())
-    case.body, case.media_type = AUDIO, "application/offset+octet-stream"
-
-
-def began() -> dict[str, str]:
-    """The headers of an upload of a call that was not there before."""
-    said = {"call_id": uuid4().hex, "call_type": "other", "started_at": now(hours=1)}
-    told = ",".join(f"{name} {b64encode(text.encode()).decode()}" for name, text in said.items())
-    return {"Upload-Length": str(len(AUDIO)), "Upload-Metadata": told}
-
-
-AUDIO = tone(0.1)
 
 
 def _lost_its_key(case: Any) -> bool:
