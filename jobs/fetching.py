@@ -7,18 +7,13 @@ minute later.
 """
 
 import asyncio
-import logging
-import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 
-from archive.errors import UnavailableError
 from archive.webhook import Webhook
+from jobs.schedule import tell
 from storage import fetching, notices
 from storage.notices import Job
 from storage.vault import Vault
-
-log = logging.getLogger("archive.jobs")
 
 PULSE = 1.0
 """Seconds between two looks at what is to be fetched."""
@@ -50,8 +45,10 @@ class Fetching:
 
     async def _go(self) -> None:
         while True:
-            with suppress(UnavailableError):  # the doors tell of that
+            try:
                 await self._look()
+            except Exception as error:  # a boundary of the jobs: it goes on with the next look
+                tell("fetching", error)
             await asyncio.sleep(PULSE)
 
     async def _look(self) -> None:
@@ -65,8 +62,5 @@ class Fetching:
     async def _one(self, job: Job) -> None:
         try:
             await fetching.work(self._vault, self._webhooks[job.hook], job)
-        except UnavailableError as error:
-            log.warning("fetching: %s", error.detail)
-        except Exception as error:  # a boundary of the jobs; messages of drivers hold values
-            where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("fetching: %s\n%s", type(error).__name__, where)  # noqa: TRY400
+        except Exception as error:  # the same for one notice
+            tell("fetching", error)

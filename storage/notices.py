@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +30,8 @@ from storage.database import Connection, connection
 from storage.keyring import NoDayKeyError, Ring
 from storage.sealing import NONCE, DamagedError
 from storage.vault import Vault
+
+log = logging.getLogger("archive.notices")
 
 LEASE = timedelta(minutes=1)
 """How long a notice is held by who works on it; renewed meanwhile."""
@@ -87,7 +90,10 @@ async def recorded(vault: Vault, hook: str, name: str) -> bool:
 
 
 async def claim(vault: Vault, hooks: Sequence[str], most: int) -> list[Job]:
-    """Take up notices that are due, those first which have waited longest."""
+    """Take up notices that are due, those first which have waited longest.
+
+    One that was changed keeps no other waiting: it stays, until it is told of as not fetched.
+    """
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
             "UPDATE notice n SET due_at = archive_now() + $3::interval, tries = tries + 1"
@@ -99,8 +105,12 @@ async def claim(vault: Vault, hooks: Sequence[str], most: int) -> list[Job]:
         )
     found = []
     for row in rows:
-        with suppress(NoDayKeyError):  # its day is just being closed
+        try:
             found.append(_job(vault.ring, row))
+        except NoDayKeyError:
+            continue  # its day is just being closed
+        except DamagedError as error:
+            log.error("notice %s: %s", row["id"], error)  # noqa: TRY400 (it says all)
     return found
 
 

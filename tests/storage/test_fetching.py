@@ -315,6 +315,48 @@ async def test_two_services_never_fetch_the_same(
     assert await calls(vault) == 12
 
 
+async def test_a_look_that_fails_is_not_the_last_one(
+    vault: Vault, host: Vendor, hooks: dict[str, Webhook], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, failed = notices.claim, asyncio.Event()
+
+    async def claim(*arguments: Any) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("a fault that nobody thought of")
+        return await usual(*arguments)
+
+    monkeypatch.setattr(notices, "claim", claim)
+    await ask(vault, f"{host.url}/x")
+    service = Fetching(acting(vault, "ingest"), hooks)
+    service.start()
+    async with asyncio.timeout(60):
+        while (await only(vault))["state"] != "done":
+            await asyncio.sleep(0.05)
+    await service.stop()
+    assert failed.is_set()
+    assert await calls(vault) == 1
+
+
+async def test_a_notice_that_was_changed_keeps_no_other_waiting(
+    vault: Vault, host: Vendor, hooks: dict[str, Webhook]
+) -> None:
+    working = acting(vault, "ingest")
+    for number in range(2):
+        await ask(vault, f"{host.url}/{number}", number)
+    async with connection(vault.pool) as lent:
+        changed = await lent.fetchval(
+            "UPDATE notice SET details = details || '\\x00' WHERE id ="
+            " (SELECT id FROM notice ORDER BY asked_at LIMIT 1) RETURNING id"
+        )
+    jobs = await notices.claim(working, ["own"], 9)
+    assert [job.id for job in jobs] == [
+        row["id"] for row in await rows(vault) if row["id"] != changed
+    ]
+    await fetching.work(working, hooks["own"], jobs[0])
+    assert await calls(vault) == 1
+
+
 async def test_who_lost_a_notice_says_nothing_more_of_it(
     vault: Vault, host: Vendor, hooks: dict[str, Webhook]
 ) -> None:
