@@ -175,7 +175,7 @@ class Service:
         async with connection(self.vault.pool) as lent:
             await lent.execute(
                 "UPDATE recording SET lease_until = archive_now() - interval '1 second'"
-                " WHERE lease_until IS NOT NULL"
+                " WHERE state IN ('receiving', 'erasing', 'abandoned')"
             )
 
     async def rows(self) -> list[dict[str, Any]]:

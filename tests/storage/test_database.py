@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
+from ipaddress import ip_network
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -275,3 +276,38 @@ async def test_of_two_that_wait_for_each_other_one_is_told_to_come_again(vault: 
         await lent.execute("CREATE TABLE deadlock (name text PRIMARY KEY)")
     ended = await asyncio.gather(crosswise(0), crosswise(1), return_exceptions=True)
     assert sorted(map(type, ended), key=str) == sorted([UnavailableError, type(None)], key=str)
+
+
+async def test_the_arrays_that_are_known_are_those_of_the_catalogue(link: Link) -> None:
+    rows = await link.fetch(
+        "SELECT a.oid, a.typname AS name, a.typelem AS elemtype, e.typname AS elemtype_name"
+        " FROM pg_type a JOIN pg_type e ON e.oid = a.typelem"
+        " WHERE a.typnamespace = 'pg_catalog'::regnamespace AND a.typdelim = ','"
+    )
+    told = {row["oid"]: dict(row) for row in rows}
+    for oid, known in database.KNOWN.items():
+        assert told[oid].items() <= known.items()
+
+
+async def test_no_connection_asks_what_an_array_is(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked(_: object, oids: list[int], __: float | None) -> None:
+        raise AssertionError(f"asked what {oids} are")
+
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", asked)
+    sent = {
+        "cidr": ip_network("10.0.0.0/8"), "bytea": b"\x00", "int2": 1, "int4": 2, "int8": 3,
+        "date": date(2027, 11, 24), "timestamptz": datetime.now(UTC), "uuid": uuid4(),
+        "jsonb": {"a": [1]},
+    }  # fmt: skip
+    pool = await database.open_pool(database_url)
+    try:
+        for name, value in sent.items():
+            assert await pool.fetchval(f"SELECT $1::{name}[]", [value, None]) == [value, None]
+        assert await pool.fetchval("SELECT ARRAY[ROW(1, 2)]") == [(1, 2)]
+    finally:
+        await pool.close()
+    assert {f"_{name}" for name in (*sent, "record")} == {
+        each["name"] for each in database.KNOWN.values()
+    }
