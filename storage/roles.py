@@ -164,7 +164,7 @@ async def grant(lent: Connection) -> list[str]:
                 continue
             await lent.execute(
                 f"REVOKE ALL ON {own} FROM {name};"
-                f"REVOKE ALL ON FUNCTION may_erase(), may_unmake(), may_decide(), may_grant()"
+                f"REVOKE ALL ON FUNCTION may_erase(), may_unmake(), may_grant()"
                 f" FROM {name};"
                 f"GRANT USAGE ON SCHEMA public TO {name};"
                 + "".join(

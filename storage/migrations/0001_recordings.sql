@@ -472,21 +472,13 @@ CREATE TRIGGER recording_unmade BEFORE DELETE ON recording FOR EACH ROW
     WHEN (OLD.state <> 'abandoned') EXECUTE FUNCTION unmake();
 
 -- What people decide is written down by their commands alone, which the owner runs: an entry lets a
--- recording be erased before its year, and no part of the service may put one there.
-CREATE FUNCTION is_decision(act text) RETURNS boolean IMMUTABLE LANGUAGE sql AS $$
-    SELECT act IN ('erasure.asked', 'erasure.granted', 'fuse.release_asked', 'fuse.released',
-        'fuse.let_go', 'retention.asked', 'retention.changed')
-$$;
-CREATE FUNCTION may_decide() RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
-REVOKE EXECUTE ON FUNCTION may_decide() FROM PUBLIC;
-CREATE FUNCTION decide() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM may_decide();
-    RETURN NEW;
-END $$;
-CREATE TRIGGER ledger_waiting_decided BEFORE INSERT ON ledger_waiting FOR EACH ROW
-    WHEN (is_decision(NEW.act))
-    EXECUTE FUNCTION decide();
+-- recording be erased before its year, and no part of the service may put one there. A policy and no
+-- trigger: it is looked at with the plan, where a trigger costs each entry half as much again.
+CREATE FUNCTION is_decision(act text) RETURNS boolean IMMUTABLE LANGUAGE sql
+    RETURN act IN ('erasure.asked', 'erasure.granted', 'fuse.release_asked', 'fuse.released',
+        'fuse.let_go', 'retention.asked', 'retention.changed');
+ALTER TABLE ledger_waiting ENABLE ROW LEVEL SECURITY;
+CREATE POLICY no_decision ON ledger_waiting USING (true) WITH CHECK (NOT is_decision(act));
 
 -- The redacted copy that stands for a recording: its object's name, when it was made, how long its
 -- audio is, and its head. One that has a name and no head is lost: nobody hears the original instead.
@@ -611,20 +603,11 @@ END $$;
 CREATE TRIGGER account_granted BEFORE UPDATE OF level, call_types, queues, teams ON account
     FOR EACH ROW WHEN (OLD.subject IS NULL) EXECUTE FUNCTION grant_more();
 
--- Who gives entries their places puts no decision into the ledger that did not wait for one. STABLE: what
--- the same statement takes out of what waits is still seen.
-CREATE INDEX ledger_waiting_decisions ON ledger_waiting (recording)
-    WHERE is_decision(act);
-CREATE FUNCTION place_decision() RETURNS trigger STABLE LANGUAGE plpgsql AS $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM ledger_waiting w
-        WHERE is_decision(w.act)
-        AND (w.recording = NEW.recording OR (w.recording IS NULL AND NEW.recording IS NULL))
-        AND (w.act, w.at, w.actor, w.facts) = (NEW.act, NEW.at, NEW.actor, NEW.facts)) THEN
-        PERFORM may_decide();
-    END IF;
-    RETURN NEW;
-END $$;
-CREATE TRIGGER ledger_decided BEFORE INSERT ON ledger FOR EACH ROW
-    WHEN (is_decision(NEW.act))
-    EXECUTE FUNCTION place_decision();
+-- Who gives entries their places puts no decision into the ledger that did not wait for one: what the
+-- same statement takes out of what waits is still seen.
+CREATE INDEX ledger_waiting_decisions ON ledger_waiting (recording) WHERE is_decision(act);
+ALTER TABLE ledger ENABLE ROW LEVEL SECURITY;
+CREATE POLICY decided ON ledger USING (true) WITH CHECK (NOT is_decision(act) OR EXISTS (
+    SELECT FROM ledger_waiting w WHERE is_decision(w.act)
+    AND (w.recording = ledger.recording OR (w.recording IS NULL AND ledger.recording IS NULL))
+    AND (w.act, w.at, w.actor, w.facts) = (ledger.act, ledger.at, ledger.actor, ledger.facts)));

@@ -344,12 +344,11 @@ async def test_a_right_that_was_given_besides_is_taken_at_the_next_start(
 ) -> None:
     await owner.execute("GRANT SELECT ON recording TO archive_ingest")
     await owner.execute("GRANT EXECUTE ON FUNCTION may_erase() TO archive_ingest")
-    await owner.execute("GRANT EXECUTE ON FUNCTION may_decide(), may_grant() TO archive_ingest")
+    await owner.execute("GRANT EXECUTE ON FUNCTION may_grant() TO archive_ingest")
     await schema.migrate(owner)
     link = await asyncpg.connect(login(database_url, "ingest"))
     assert not await may(link, "SELECT header FROM recording")
     assert not await may(link, "SELECT may_erase()")
-    assert not await may(link, "SELECT may_decide()")
     assert not await may(link, "SELECT may_grant()")
     await link.close()
 
