@@ -19,6 +19,7 @@ from bench import (
     drain,
     erasure,
     ledger,
+    pages,
     playback,
     reconcile,
     report,
@@ -43,6 +44,7 @@ OVER_ONE: dict[str, Callable[[Stack, Service], Awaitable[list[Figure]]]] = {
 OWN: dict[str, Callable[[Stack], Awaitable[list[Figure]]]] = {
     "erasure": erasure.measure,
     "search": search.measure,
+    "pages": pages.measure,
     "ledger": ledger.measure,
     "verify": verify.measure,
     "day": day.measure,

@@ -12,15 +12,7 @@ async def _stored(
     stack: Stack, service: Service, size: int, count: int
 ) -> tuple[list[str], list[str]]:
     """Store calls in the archive and objects in the store; their addresses to read them from."""
-    done = await stack.client.run(
-        "PUT",
-        uploads.new_calls(service, count),
-        body=str(audio.call(stack.folder, size)),
-        headers=service.login("uploader"),
-        statuses=[201],
-        at_once=2,
-        keep=True,
-    )
+    done = await uploads.archive_puts(stack, service, size, count, 2, keep=True)
     ours = [
         f"{service.retrieval}/v1/recordings/{json.loads(a)['id']}/audio" for a in done["answers"]
     ]

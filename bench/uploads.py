@@ -31,7 +31,7 @@ async def alternate(rounds: int, *sides: Callable[[], Awaitable[float]]) -> tupl
 
 
 async def archive_puts(
-    stack: Stack, service: Service, size: int, count: int, at_once: int
+    stack: Stack, service: Service, size: int, count: int, at_once: int, **job: Any
 ) -> dict[str, Any]:
     """Upload that many new calls to the archive."""
     return await stack.client.run(
@@ -42,6 +42,7 @@ async def archive_puts(
         headers=service.login("uploader"),
         statuses=[201],
         at_once=at_once,
+        **job,
     )
 
 
