@@ -176,6 +176,7 @@ class Service:
             await lent.execute(
                 "UPDATE recording SET lease_until = archive_now() - interval '1 second'"
                 " WHERE state IN ('receiving', 'erasing', 'abandoned')"
+                " AND lease_until > archive_now()"
             )
 
     async def rows(self) -> list[dict[str, Any]]:
