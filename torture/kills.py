@@ -30,7 +30,7 @@ from torture.room import Room
 GOAL = 10_000
 ACKNOWLEDGED = 400_000
 STEPS = steps.INTAKE + steps.ERASURE + steps.LEDGER
-_CALLS = 87
+_CALLS = 100
 """Calls that are acknowledged while a service lives, by it and the other, at the most."""
 
 _LIFE = 8.0
