@@ -12,9 +12,10 @@ checkpoint. That bytes and keys are gone is what the archive says that it saw: d
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from archive import merkle
 from archive.ledger import Entry, canonical
@@ -28,12 +29,31 @@ BEGIN = ("stored", "rebuilt")
 GRANTED = "erasure.granted"
 """The act by which a recording is erased before its time: two people, of whom it names the keys."""
 
+NIGHT = "night.done"
+"""The act by which a night tells what it did."""
+
 Check = Callable[[Note], Checkpoint]
 """Gives the checkpoint of a note that is signed as it should be; NoteError for any other."""
 
 
 class CertificateError(ValueError):
     """This is not a certificate, or it does not show what it should; the message says why."""
+
+
+class NoJsonError(CertificateError):
+    """This is no JSON at all."""
+
+
+class Step(StrEnum):
+    """What is checked of a certificate, in this order; each entry is proven by itself."""
+
+    SIGNED = "signed"
+    PROVEN = "proven"
+    WHOLE = "whole"
+    SAME = "same"
+    ORDER = "order"
+    DUE = "due"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +82,15 @@ class Proven:
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise CertificateError(f"An entry of the certificate cannot be read: {error}") from None
 
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Raise CertificateError unless the entry is in the tree of this checkpoint."""
+        leaf, place = merkle.leaf_hash(self.entry.text), self.entry.position
+        try:
+            merkle.check_inclusion(leaf, place, checkpoint.size, self.proof, checkpoint.root)
+        except ProofError as error:
+            act = self.entry.act
+            raise CertificateError(f"The entry `{act}` is not proven: {error}.") from None
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -83,6 +112,9 @@ class Certificate:
         """Read a file. Raises CertificateError."""
         try:
             raw = json.loads(content.decode())
+        except (ValueError, RecursionError) as error:
+            raise NoJsonError(f"This is not a certificate: {error}") from None
+        try:
             if not isinstance(raw, dict) or raw["certificate"] != FORMAT:
                 raise CertificateError("This is not a certificate of this archive.")
             entries = [Proven.from_json(each) for each in raw["entries"]]
@@ -94,6 +126,11 @@ class Certificate:
         """The first entry of one of these acts."""
         return next((each.entry for each in self.entries if each.entry.act in acts), None)
 
+    @property
+    def of_night(self) -> bool:
+        """Whether it is the account of nights, and not of an erasure."""
+        return bool(self.entries) and all(each.entry.act == NIGHT for each in self.entries)
+
     def check(self, signed: Check) -> Checkpoint:
         """Check that every entry is in the signed tree, at its place.
 
@@ -101,14 +138,7 @@ class Certificate:
         """
         checkpoint = signed(self.checkpoint)
         for proven in self.entries:
-            entry = proven.entry
-            leaf = merkle.leaf_hash(entry.text)
-            try:
-                merkle.check_inclusion(
-                    leaf, entry.position, checkpoint.size, proven.proof, checkpoint.root
-                )
-            except ProofError as error:
-                raise CertificateError(f"The entry `{entry.act}` is not proven: {error}.") from None
+            proven.check(checkpoint)
         return checkpoint
 
 
@@ -128,44 +158,105 @@ class Erasure:
     closed_at: datetime | None
 
 
+def steps(certificate: Certificate, signed: Check) -> Iterator[tuple[Step, str]]:
+    """Make every check of a certificate. Each is named before it is made, with the act of the entry
+    that it is about: when one fails, it is the last that was named, and no other is made.
+
+    Raises CertificateError saying what is wrong; NoteError for a checkpoint signed by another key.
+    """
+    yield Step.SIGNED, ""
+    checkpoint = signed(certificate.checkpoint)
+    for proven in certificate.entries:
+        yield Step.PROVEN, proven.entry.act
+        proven.check(checkpoint)
+    if certificate.of_night:
+        return
+    yield Step.WHOLE, ""
+    story = _Story.of(certificate)
+    for step, check in _CHECKS.items():
+        if step is not Step.CLOSED or story.closed:
+            yield step, ""
+            check(story)
+
+
 def erasure(certificate: Certificate, signed: Check) -> Erasure:
     """Check that this is the whole story of one erasure, none of it early.
 
     Raises CertificateError saying what is wrong; NoteError for a checkpoint signed by another key.
     """
-    certificate.check(signed)
-    stored, erased = certificate.entry(*BEGIN), certificate.entry("erased")
-    granted, closed = certificate.entry(GRANTED), certificate.entry("day.closed")
-    found = [each for each in (stored, erased, granted, closed) if each]
-    if not stored or not erased or len(certificate.entries) != len(found):
-        raise CertificateError(
-            "A certificate has the entries stored, erased, day.closed, and erasure.granted of what"
-            " was erased before its time."
-        )
-    if stored.recording is None or stored.recording != erased.recording:
-        raise CertificateError("The entries are not about the same recording.")
-    for name in ("day", "due", "rule"):
-        if stored.facts.get(name) != erased.facts.get(name):
-            raise CertificateError(f"`{name}` was another one when the recording was stored.")
+    for _ in steps(certificate, signed):
+        pass
+    story = _Story.of(certificate)
+    stored, erased, closed = story.stored, story.erased, story.closed
     due = _instant(erased)
-    if not stored.position < erased.position:
-        raise CertificateError("The recording is erased before it is stored.")
-    early = erased.at < due
-    if early and not _granted(granted, erased):
-        raise CertificateError("The recording was erased before it was due.")
-    if closed and closed.facts.get("day") != erased.facts.get("day"):
-        raise CertificateError("The day that was closed is not the recording's.")
-    if closed and closed.position < erased.position:
-        raise CertificateError("The day was closed before the recording was erased.")
     return Erasure(
         str(erased.recording),
         str(erased.facts["rule"]),
-        early,
+        erased.at < due,
         due,
         stored.at,
         erased.at,
         closed.at if closed else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """The entries of one erasure."""
+
+    stored: Entry
+    erased: Entry
+    granted: Entry | None
+    closed: Entry | None
+
+    @classmethod
+    def of(cls, certificate: Certificate) -> "_Story":
+        """Raises CertificateError when one is missing, or there are others."""
+        stored, erased = certificate.entry(*BEGIN), certificate.entry("erased")
+        granted, closed = certificate.entry(GRANTED), certificate.entry("day.closed")
+        found = [each for each in (stored, erased, granted, closed) if each]
+        if not stored or not erased or len(certificate.entries) != len(found):
+            raise CertificateError(
+                "A certificate has the entries stored, erased, day.closed, and erasure.granted of"
+                " what was erased before its time."
+            )
+        return cls(stored, erased, granted, closed)
+
+
+def _check_same(story: _Story) -> None:
+    stored, erased = story.stored, story.erased
+    if stored.recording is None or stored.recording != erased.recording:
+        raise CertificateError("The entries are not about the same recording.")
+    for name in ("day", "due", "rule"):
+        if name not in erased.facts or stored.facts.get(name) != erased.facts[name]:
+            raise CertificateError(f"`{name}` was another one when the recording was stored.")
+
+
+def _check_order(story: _Story) -> None:
+    if not story.stored.position < story.erased.position:
+        raise CertificateError("The recording is erased before it is stored.")
+
+
+def _check_due(story: _Story) -> None:
+    early = story.erased.at < _instant(story.erased)
+    if early and not _granted(story.granted, story.erased):
+        raise CertificateError("The recording was erased before it was due.")
+
+
+def _check_closed(story: _Story) -> None:
+    erased, closed = story.erased, story.closed
+    if closed and closed.facts.get("day") != erased.facts.get("day"):
+        raise CertificateError("The day that was closed is not the recording's.")
+    if closed and closed.position < erased.position:
+        raise CertificateError("The day was closed before the recording was erased.")
+
+
+_CHECKS: Mapping[Step, Callable[[_Story], None]] = {
+    Step.SAME: _check_same,
+    Step.ORDER: _check_order,
+    Step.DUE: _check_due,
+    Step.CLOSED: _check_closed,
+}
 
 
 def _granted(granted: Entry | None, erased: Entry) -> bool:
