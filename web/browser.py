@@ -19,6 +19,7 @@ from storage import sessions
 from storage.database import connection
 from storage.keyring import Ring
 from storage.vault import Vault
+from web import parts
 
 COOKIE = "__Host-session"
 """A browser takes a name that begins so from this host alone, whole and over TLS alone; loopback
@@ -107,8 +108,11 @@ def _host(origin: str) -> str:
 async def require_token(request: web.Request, ring: Ring, secret: str) -> None:
     """Refuse what changes something without the token of its session. Raises ForbiddenError."""
     shown = request.headers.get(HEADER, "")
-    if not shown and request.content_type == FORM and hdrs.EXPECT not in request.headers:
-        shown = (await form(request)).get(FIELD, "")
+    if not shown and hdrs.EXPECT not in request.headers:
+        if request.content_type == FORM:
+            shown = (await form(request)).get(FIELD, "")
+        elif request.content_type == parts.KIND:
+            shown = await parts.token(request, FIELD)
     if not hmac.compare_digest(shown.encode(), sessions.token(ring, secret).encode()):
         raise ForbiddenError("The token of your session is missing: load the page again.")
 

@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, hdrs, web
-from aiohttp.http import HttpProcessingError
+from aiohttp import BodyPartReader, hdrs, web
 
 from archive import vcon
 from archive.access import Level
@@ -28,7 +27,7 @@ from storage import intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.spool import Spool
 from storage.vault import Vault
-from web import cdrs, metadata, openapi, render
+from web import cdrs, metadata, openapi, parts, render
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 from web.metadata import Metadata
 
@@ -97,13 +96,13 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
     """
     if request.content_type in vcon.MEDIA_TYPES:
         return await _post_vcon(request, visit)
-    reader = await form(request)
+    reader = await parts.form(request)
     admitted: Admitted | None = None
     held: tuple[Spool, Offer] | None = None
     told = Metadata({})
     with intake.slot(visit.vault, visit.caller):
         try:
-            while (part := await next_part(reader)) is not None:
+            while (part := await parts.next_part(reader)) is not None:
                 if part.name == "metadata" and admitted is None:
                     told = await metadata.read(request, part)
                     call = Call.from_fields(told.fields, visit.vault.policy, visit.now)
@@ -170,44 +169,14 @@ async def _before_post(request: web.Request, visit: Visit) -> None:
         raise MalformedError("In a form the digest of the audio belongs to the part `audio`.")
     if request.content_type in vcon.MEDIA_TYPES:
         _check_vcon(request.content_length or 0)
-    elif request.content_type != "multipart/form-data":
+    elif request.content_type != parts.KIND:
         raise MalformedError("Send multipart/form-data, or PUT the audio itself.")
-
-
-async def form(request: web.Request) -> MultipartReader:
-    """The form that the body is."""
-    try:
-        return await request.multipart()
-    except (KeyError, ValueError, AssertionError):  # the first without any Content-Type
-        raise MalformedError("The form cannot be read: it names no boundary.") from None
-
-
-async def next_part(reader: MultipartReader) -> BodyPartReader | None:
-    """The next part of a form, or None behind the last."""
-    try:
-        part = await reader.next()
-    except (ValueError, ClientPayloadError):
-        raise MalformedError("The form is broken off, or its boundaries are wrong.") from None
-    except (HttpProcessingError, RuntimeError):
-        raise MalformedError("The headers of a part of the form cannot be read.") from None
-    if part is not None and not isinstance(part, BodyPartReader):
-        raise MalformedError("A form within a form is not taken.")
-    return part
 
 
 async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader) -> Spool:
     check_encoding(part.headers)
     offer = offer_of(part.headers)
-    return await intake.receive(visit.vault, admitted, offer, pieces_of(part), visit.now)
-
-
-async def pieces_of(part: BodyPartReader) -> AsyncIterator[bytes]:
-    """A part of a form as it arrives."""
-    try:
-        while piece := await part.read_chunk(_PIECE):
-            yield piece
-    except ValueError:
-        raise MalformedError("The form is broken off, or its boundaries are wrong.") from None
+    return await intake.receive(visit.vault, admitted, offer, parts.pieces_of(part), visit.now)
 
 
 async def body_of(request: web.Request) -> AsyncIterator[bytes]:

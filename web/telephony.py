@@ -17,7 +17,7 @@ from archive.mapping import Raw, Reading
 from storage import intake, ledger, mapped
 from storage.database import connection
 from storage.intake import Admitted, Offer, Taken
-from web import ingest, metadata
+from web import ingest, metadata, parts
 from web.doors import Route, Visit
 from web.ingest import UPLOADERS
 
@@ -79,7 +79,7 @@ async def _put(reading: Reading, said: Said, request: web.Request, visit: Visit)
 async def _httapi(reading: Reading, request: web.Request, visit: Visit) -> web.Response:
     """A form of `mod_httapi`: the audio is its part `recorded_file`, all others are fields."""
     ingest.check_headers(request, visit.vault)
-    reader, texts = await ingest.form(request), dict[str, str]()
+    reader, texts = await parts.form(request), dict[str, str]()
     address = _said_in_address(reading, request)
 
     def said() -> Raw:
@@ -92,7 +92,7 @@ async def _httapi(reading: Reading, request: web.Request, visit: Visit) -> web.R
 
 async def _ngfile(reading: Reading, said: Said, request: web.Request, visit: Visit) -> web.Response:
     """A form of rtpengine-recording: one part `ngfile`, which has neither file name nor type."""
-    body = _file_of(await ingest.form(request), "ngfile", {})
+    body = _file_of(await parts.form(request), "ngfile", {})
     taken = await _taken(reading, lambda: said(request), request, visit, Offer(), body)
     return ingest.answer(request, visit, taken)
 
@@ -169,7 +169,7 @@ async def _file_of(
 ) -> AsyncIterator[bytes]:
     """The one part of a form that is the file; the others are put into `texts`."""
     found = False
-    while (part := await ingest.next_part(reader)) is not None:
+    while (part := await parts.next_part(reader)) is not None:
         if part.name != name:
             texts[part.name or ""] = await _text(part, sum(map(len, texts.values())))
         elif found:
@@ -177,7 +177,7 @@ async def _file_of(
         else:
             found = True
             ingest.check_encoding(part.headers)
-            async for piece in ingest.pieces_of(part):
+            async for piece in parts.pieces_of(part):
                 yield piece
     if not found:
         raise MalformedError(f"The form has no part `{name}`.")
@@ -185,7 +185,7 @@ async def _file_of(
 
 async def _text(part: BodyPartReader, before: int) -> str:
     text = bytearray()
-    async for piece in ingest.pieces_of(part):
+    async for piece in parts.pieces_of(part):
         text += piece
         if before + len(text) > metadata.BYTES:
             raise InvalidError({"metadata": f"is longer than {metadata.BYTES} bytes"})
