@@ -70,6 +70,19 @@ class Entry:
         return entry
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries are looked for: all that is said has to hold. `until` is outside, and `before`
+    the position of the entry where the page before this one ended."""
+
+    act: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    recording: UUID | None = None
+    position: int | None = None
+    before: int | None = None
+
+
 def instant(moment: datetime) -> str:
     """An instant as the ledger writes it: `2026-11-24T14:00:00.000000Z`."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

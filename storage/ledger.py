@@ -16,7 +16,7 @@ import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.certificate import BEGIN
-from archive.ledger import Entry, instant, refuse_floats
+from archive.ledger import Entry, Wanted, instant, refuse_floats
 from archive.retention import Expiry
 from storage.database import Connection
 from storage.keyring import Ring
@@ -87,6 +87,29 @@ async def page(lent: Connection, first: int, limit: int) -> list[Entry]:
         " ORDER BY position LIMIT $2",
         first,
         limit,
+    )
+    return [from_row(row) for row in rows]
+
+
+async def find(lent: Connection, wanted: Wanted, limit: int) -> list[Entry]:
+    """Entries that are looked for, newest first: by their times, which may differ from the order of
+    their positions by as much as one transaction took.
+    """
+    tests = {
+        "act = {}": wanted.act,
+        "at >= {}": wanted.since,
+        "at < {}": wanted.until,
+        "recording = {}": wanted.recording,
+        "position = {}": wanted.position,
+        "(at, position) < (SELECT at, position FROM ledger WHERE position = {})": wanted.before,
+    }
+    asked = {test: value for test, value in tests.items() if value is not None}
+    places = [test.format(f"${number}") for number, test in enumerate(asked, 2)]
+    rows = await lent.fetch(
+        f"SELECT {COLUMNS} FROM ledger WHERE {' AND '.join(['true', *places])}"  # noqa: S608
+        " ORDER BY at DESC, position DESC LIMIT $1",
+        limit,
+        *asked.values(),
     )
     return [from_row(row) for row in rows]
 

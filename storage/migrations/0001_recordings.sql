@@ -611,3 +611,7 @@ CREATE POLICY decided ON ledger USING (true) WITH CHECK (NOT is_decision(act) OR
     SELECT FROM ledger_waiting w WHERE is_decision(w.act)
     AND (w.recording = ledger.recording OR (w.recording IS NULL AND ledger.recording IS NULL))
     AND (w.act, w.at, w.actor, w.facts) = (ledger.act, ledger.at, ledger.actor, ledger.facts)));
+
+-- So that the ledger is searched by day and by act, newest first, whatever its size.
+CREATE INDEX ledger_at ON ledger (at, position);
+CREATE INDEX ledger_act ON ledger (act, at, position);

@@ -36,6 +36,9 @@ async def test_no_page_has_a_barrier_that_axe_finds(
         (f"/recordings/{identifier}", "supervisor", "retrieval", ".talk"),
         ("/recordings/none", "supervisor", "retrieval", ".notice"),
         ("/", "auditor", "operations", ".months"),
+        ("/ledger", "auditor", "operations", ".entries"),
+        ("/ledger?recording=x&from=x", "auditor", "operations", ".fault >> nth=0"),
+        ("/certificate", "auditor", "operations", "form.drop"),
     ):
         page = await enter(path, level, door, color_scheme=theme)
         await expect(page.locator(awaited)).to_be_visible()
@@ -95,6 +98,9 @@ async def test_nothing_needs_scrolling_to_the_side(
         ("/exports", "supervisor", "retrieval"),
         (f"/recordings/{identifier}", "supervisor", "retrieval"),
         ("/", "auditor", "operations"),
+        ("/ledger", "auditor", "operations"),
+        ("/ledger?recording=x", "auditor", "operations"),
+        ("/certificate", "auditor", "operations"),
     ):
         page = await enter(path, level, door, **view)
         await page.wait_for_load_state("networkidle")

@@ -19,9 +19,11 @@ from storage import playback
 from tests.services import ways_in
 from web import (
     account,
+    checking,
     export_pages,
     finding,
     hearing,
+    ledger_pages,
     listing,
     openapi,
     operations,
@@ -50,7 +52,13 @@ FOR_PEOPLE: dict[openapi.Door, list[Route | OpenRoute]] = {
         *pages.routes(),
         *account.page_routes(READERS),
     ],
-    "operations": [*overseeing.routes(), *pages.routes(), *account.page_routes(OPERATORS)],
+    "operations": [
+        *overseeing.routes(),
+        *ledger_pages.routes(),
+        *checking.routes(),
+        *pages.routes(),
+        *account.page_routes(OPERATORS),
+    ],
 }
 """Pages, which no client reads: the documents name them in a sentence."""
 
