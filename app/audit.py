@@ -15,7 +15,7 @@ from pathlib import Path
 from app import config, hashing
 from app.command import Commands, Run, command
 from archive import certificate, story
-from archive.certificate import Certificate, Erasure
+from archive.certificate import Certificate, Erasure, ExportErasure
 from archive.note import Checkpoint, Note, Verifier
 
 _KEY = "the ledger's public key, as `archive ledger key` prints it, or a file that holds it"
@@ -214,25 +214,42 @@ async def _verify_certificate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(shown: Erasure) -> dict[str, object]:
+def _facts(shown: Erasure | ExportErasure) -> dict[str, object]:
+    if isinstance(shown, ExportErasure):
+        begun: dict[str, object] = {
+            "export": shown.export,
+            "recordings": shown.recordings,
+            "why": shown.why,
+            "asked_at": shown.asked_at.isoformat(),
+        }
+    else:
+        begun = {
+            "recording": shown.recording,
+            "rule": shown.rule,
+            "early": shown.early,
+            "stored_at": shown.stored_at.isoformat(),
+        }
     return {
         "holds": True,
-        "recording": shown.recording,
-        "rule": shown.rule,
-        "early": shown.early,
+        **begun,
         "due": shown.due.isoformat(),
-        "stored_at": shown.stored_at.isoformat(),
         "erased_at": shown.erased_at.isoformat(),
         "day_key_destroyed_at": shown.closed_at and shown.closed_at.isoformat(),
     }
 
 
-def _words(shown: Erasure) -> str:
+def _words(shown: Erasure | ExportErasure) -> str:
     closed = (
         f"its day's key was destroyed by {shown.closed_at.isoformat()}"
         if shown.closed_at
         else "its day's key is not destroyed yet"
     )
+    if isinstance(shown, ExportErasure):
+        return (
+            f"holds: the ledger says that export {shown.export}, a copy of {shown.recordings}"
+            f" recordings, was to be over by {shown.due.isoformat()}, was erased at"
+            f" {shown.erased_at.isoformat()} ({shown.why}), and that {closed}"
+        )
     return (
         f"holds: the ledger says that recording {shown.recording} was due at"
         f" {shown.due.isoformat()} ({shown.rule}), was erased at {shown.erased_at.isoformat()},"

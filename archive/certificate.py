@@ -2,7 +2,8 @@
 
 It is one JSON object. Its `entries` are those of the ledger: `stored`, which said when the
 recording is due; `erased`; and, once the day is over, `day.closed`, when the day's key was
-destroyed. Each has its place, and the proof that it is in the tree whose signed root stands in
+destroyed. Of an export, a copy for who asked for it, they are `export.asked`, `export.erased` and
+`day.closed`. Each has its place, and the proof that it is in the tree whose signed root stands in
 `checkpoint`. Nothing in it is personal, so it outlives the recording.
 
 What it proves is that the archive wrote this down, at that place, and has not changed it since the
@@ -28,6 +29,9 @@ BEGIN = ("stored", "rebuilt")
 
 GRANTED = "erasure.granted"
 """The act by which a recording is erased before its time: two people, of whom it names the keys."""
+
+ASKED, EXPORT_ERASED = "export.asked", "export.erased"
+"""The acts by which an export begins and ends."""
 
 NIGHT = "night.done"
 """The act by which a night tells what it did."""
@@ -158,6 +162,22 @@ class Erasure:
     closed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class ExportErasure:
+    """What the certificate of one export shows: a copy of some recordings, to be over by `due`.
+
+    `why` it was over is a word of `archive.export.Why`.
+    """
+
+    export: str
+    recordings: int
+    why: str
+    due: datetime
+    asked_at: datetime
+    erased_at: datetime
+    closed_at: datetime | None
+
+
 def steps(certificate: Certificate, signed: Check) -> Iterator[tuple[Step, str]]:
     """Make every check of a certificate. Each is named before it is made, with the act of the entry
     that it is about: when one fails, it is the last that was named, and no other is made.
@@ -174,37 +194,34 @@ def steps(certificate: Certificate, signed: Check) -> Iterator[tuple[Step, str]]
     yield Step.WHOLE, ""
     story = _Story.of(certificate)
     for step, check in _CHECKS.items():
-        if step is not Step.CLOSED or story.closed:
+        if story.needs(step):
             yield step, ""
             check(story)
 
 
-def erasure(certificate: Certificate, signed: Check) -> Erasure:
-    """Check that this is the whole story of one erasure, none of it early.
+def erasure(certificate: Certificate, signed: Check) -> Erasure | ExportErasure:
+    """Check that this is the whole story of one erasure, of a recording's none of it early.
 
     Raises CertificateError saying what is wrong; NoteError for a checkpoint signed by another key.
     """
     for _ in steps(certificate, signed):
         pass
     story = _Story.of(certificate)
-    stored, erased, closed = story.stored, story.erased, story.closed
-    due = _instant(erased)
-    return Erasure(
-        str(erased.recording),
-        str(erased.facts["rule"]),
-        erased.at < due,
-        due,
-        stored.at,
-        erased.at,
-        closed.at if closed else None,
-    )
+    begun, erased, due = story.begun, story.erased, _instant(story.erased)
+    when = due, begun.at, erased.at, story.closed.at if story.closed else None
+    if story.of_export:
+        facts = begun.facts
+        return ExportErasure(
+            str(facts["export"]), _count(facts), str(erased.facts.get("why")), *when
+        )
+    return Erasure(str(erased.recording), str(erased.facts["rule"]), erased.at < due, *when)
 
 
 @dataclass(frozen=True, slots=True)
 class _Story:
-    """The entries of one erasure."""
+    """The entries of one erasure; `begun` is by which the recording or the export came to be."""
 
-    stored: Entry
+    begun: Entry
     erased: Entry
     granted: Entry | None
     closed: Entry | None
@@ -212,29 +229,46 @@ class _Story:
     @classmethod
     def of(cls, certificate: Certificate) -> "_Story":
         """Raises CertificateError when one is missing, or there are others."""
-        stored, erased = certificate.entry(*BEGIN), certificate.entry("erased")
+        begun, erased = certificate.entry(*BEGIN), certificate.entry("erased")
         granted, closed = certificate.entry(GRANTED), certificate.entry("day.closed")
-        found = [each for each in (stored, erased, granted, closed) if each]
-        if not stored or not erased or len(certificate.entries) != len(found):
+        if certificate.entry(ASKED, EXPORT_ERASED):
+            begun, erased = certificate.entry(ASKED), certificate.entry(EXPORT_ERASED)
+            granted = None
+        found = [each for each in (begun, erased, granted, closed) if each]
+        if not begun or not erased or len(certificate.entries) != len(found):
             raise CertificateError(
                 "A certificate has the entries stored, erased, day.closed, and erasure.granted of"
-                " what was erased before its time."
+                " what was erased before its time; that of an export has export.asked,"
+                " export.erased, day.closed."
             )
-        return cls(stored, erased, granted, closed)
+        return cls(begun, erased, granted, closed)
+
+    @property
+    def of_export(self) -> bool:
+        return self.begun.act == ASKED
+
+    def needs(self, step: Step) -> bool:
+        """An export may be erased at any time; a day that is not over is not closed yet."""
+        return not (
+            (step is Step.DUE and self.of_export) or (step is Step.CLOSED and not self.closed)
+        )
 
 
 def _check_same(story: _Story) -> None:
-    stored, erased = story.stored, story.erased
-    if stored.recording is None or stored.recording != erased.recording:
+    begun, erased = story.begun, story.erased
+    if begun.recording != erased.recording or (erased.recording is None) is not story.of_export:
         raise CertificateError("The entries are not about the same recording.")
-    for name in ("day", "due", "rule"):
-        if name not in erased.facts or stored.facts.get(name) != erased.facts[name]:
-            raise CertificateError(f"`{name}` was another one when the recording was stored.")
+    for name in ("export", "day", "due") if story.of_export else ("day", "due", "rule"):
+        if name not in erased.facts or begun.facts.get(name) != erased.facts[name]:
+            raise CertificateError(f"`{name}` was another one in the first entry.")
+    if story.of_export:
+        _instant(erased)
+        _count(begun.facts)
 
 
 def _check_order(story: _Story) -> None:
-    if not story.stored.position < story.erased.position:
-        raise CertificateError("The recording is erased before it is stored.")
+    if not story.begun.position < story.erased.position:
+        raise CertificateError("It is erased before it came to be.")
 
 
 def _check_due(story: _Story) -> None:
@@ -246,9 +280,9 @@ def _check_due(story: _Story) -> None:
 def _check_closed(story: _Story) -> None:
     erased, closed = story.erased, story.closed
     if closed and closed.facts.get("day") != erased.facts.get("day"):
-        raise CertificateError("The day that was closed is not the recording's.")
+        raise CertificateError("The day that was closed is another one.")
     if closed and closed.position < erased.position:
-        raise CertificateError("The day was closed before the recording was erased.")
+        raise CertificateError("The day was closed before this was erased.")
 
 
 _CHECKS: Mapping[Step, Callable[[_Story], None]] = {
@@ -271,11 +305,18 @@ def _granted(granted: Entry | None, erased: Entry) -> bool:
     )
 
 
+def _count(facts: Mapping[str, object]) -> int:
+    count = facts.get("recordings")
+    if type(count) is not int:
+        raise CertificateError("The certificate does not say how many recordings it was of.")
+    return count
+
+
 def _instant(entry: Entry) -> datetime:
     try:
         due = datetime.fromisoformat(str(entry.facts["due"]))
     except (KeyError, ValueError):
         due = None
     if due is None or due.tzinfo is None:
-        raise CertificateError("The certificate does not say when the recording was due.")
+        raise CertificateError("The certificate does not say when it was due.")
     return due

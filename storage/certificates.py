@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from archive.access import Caller
+from archive.access import Caller, Level
 from archive.certificate import BEGIN, GRANTED, Certificate, Proven
 from archive.errors import NotFoundError
 from archive.note import Checkpoint
@@ -22,28 +22,51 @@ _NOT_YET = (
     "There is no certificate of this: it never was, you may not know of it, or it is not over."
 )
 
+_ENTRIES = f"SELECT {ledger.COLUMNS} FROM ledger"  # noqa: S608 - our own words
 
-async def of_recording(vault: Vault, caller: Caller, identifier: UUID) -> Certificate:
-    """The certificate of a recording's erasure.
+
+async def of_erasure(vault: Vault, caller: Caller, identifier: UUID) -> Certificate:
+    """The certificate of a recording's erasure, or of an export's.
 
     Raises NotFoundError until its bytes are gone, and for what the caller may not know of.
     """
     await tree.sequence(vault)
     async with connection(vault.pool) as lent:
         kind = await lent.fetchval("SELECT call_type FROM recording WHERE id = $1", identifier)
-        if kind is None or not caller.scope.covers_erased(kind):
+        if kind is None:
+            rows = await _of_export(lent, caller, identifier)
+        elif caller.scope.covers_erased(kind):
+            rows = await _of_recording(lent, identifier)
+        else:
             raise NotFoundError(_NOT_YET)
-        rows = await lent.fetch(
-            "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"
-            " WHERE recording = $1 AND act = ANY($2) ORDER BY position",
-            identifier,
-            [*BEGIN, GRANTED, "erased"],
-        )
-        if len(rows) < 2 or rows[-1]["act"] != "erased":
-            raise NotFoundError(_NOT_YET)
-        granted = [row for row in rows if row["act"] == GRANTED][:1]
         closed = await _closing(lent, rows[-1]["facts"]["day"])
-    return await _proven(vault, [rows[0], *granted, rows[-1], *([closed] if closed else [])])
+    return await _proven(vault, [*rows, *([closed] if closed else [])])
+
+
+async def _of_recording(lent: Connection, identifier: UUID) -> list[asyncpg.Record]:
+    rows = await lent.fetch(
+        f"{_ENTRIES} WHERE recording = $1 AND act = ANY($2) ORDER BY position",
+        identifier,
+        [*BEGIN, GRANTED, "erased"],
+    )
+    if len(rows) < 2 or rows[-1]["act"] != "erased":
+        raise NotFoundError(_NOT_YET)
+    granted = [row for row in rows if row["act"] == GRANTED][:1]
+    return [rows[0], *granted, rows[-1]]
+
+
+async def _of_export(lent: Connection, caller: Caller, identifier: UUID) -> list[asyncpg.Record]:
+    """A supervisor knows of their own exports alone."""
+    rows = await lent.fetch(
+        f"{_ENTRIES} WHERE facts->>'export' = $1"
+        " AND act IN ('export.asked', 'export.erased') ORDER BY position",
+        str(identifier),
+    )
+    if [row["act"] for row in rows] != ["export.asked", "export.erased"]:
+        raise NotFoundError(_NOT_YET)
+    if caller.level is Level.SUPERVISOR and rows[0]["actor"] != caller.id:
+        raise NotFoundError(_NOT_YET)
+    return rows
 
 
 async def of_night(vault: Vault, day: date) -> Certificate:
@@ -55,8 +78,7 @@ async def of_night(vault: Vault, day: date) -> Certificate:
     await tree.sequence(vault)
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
-            "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"
-            " WHERE act = 'night.done' AND facts->>'night' = $1 ORDER BY position",
+            f"{_ENTRIES} WHERE act = 'night.done' AND facts->>'night' = $1 ORDER BY position",
             day.isoformat(),
         )
     if not rows:
@@ -66,8 +88,8 @@ async def of_night(vault: Vault, day: date) -> Certificate:
 
 async def _closing(lent: Connection, day: str) -> asyncpg.Record | None:
     return await lent.fetchrow(
-        "SELECT position, at, actor, act, recording, facts, sealed FROM ledger"
-        " WHERE act = 'day.closed' AND facts->>'day' = $1 ORDER BY position DESC LIMIT 1",
+        f"{_ENTRIES} WHERE act = 'day.closed' AND facts->>'day' = $1"
+        " ORDER BY position DESC LIMIT 1",
         day,
     )
 

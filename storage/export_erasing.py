@@ -10,11 +10,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from archive.errors import UnavailableError
 from archive.export import Why
+from archive.ledger import instant
 from storage import holdings, ledger, recordings, steps
 from storage.database import Connection, connection
 from storage.vault import Vault
@@ -34,8 +35,10 @@ _BATCH = 100
 class _Claim:
     id: UUID
     expires_on: date
+    expires_at: datetime
     epoch: int
     ended: str
+    attempt: UUID | None
 
 
 async def run(vault: Vault) -> int:
@@ -90,7 +93,8 @@ async def _claim(lent: Connection, only: Sequence[UUID] | None) -> list[_Claim]:
         " AND r.state = 'stored')) ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED)"
         " UPDATE export e SET epoch = epoch + 1, lease_until = archive_now() + $2::interval,"
         " ended = coalesce(ended, CASE WHEN expires_at <= archive_now() THEN $4 ELSE $5 END)"
-        " FROM over WHERE e.id = over.id RETURNING e.id, e.expires_on, e.epoch, e.ended",
+        " FROM over WHERE e.id = over.id RETURNING e.id, e.expires_on,"
+        " e.expires_at, e.epoch, e.ended, e.attempt",
         only,
         LEASE,
         _BATCH,
@@ -128,10 +132,13 @@ async def _emptied(vault: Vault, claim: _Claim) -> bool:
 
 
 async def _finish(vault: Vault, claim: _Claim) -> bool:
+    """Tell of it, as of a recording; `attempt` is the id of the key that the row had, if any."""
     facts = {
         "export": str(claim.id),
         "day": claim.expires_on.isoformat(),
+        "due": instant(claim.expires_at),
         "why": claim.ended,
+        **({"attempt": str(claim.attempt)} if claim.attempt else {}),
         "absent": holdings.absent(versions=vault.objects.versions),
     }
     async with connection(vault.pool) as lent, lent.transaction():

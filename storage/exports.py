@@ -26,6 +26,7 @@ from archive.errors import (
     UnavailableError,
 )
 from archive.export import Order, Stage
+from archive.ledger import instant
 from storage import four_eyes, ledger, reading
 from storage.database import Connection, connection
 from storage.four_eyes import Matter
@@ -99,7 +100,10 @@ async def ask(
             " mass, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING *",
             identifier, caller.id, now, over, day, len(ids), list(ids), mass, sealed,
         )  # fmt: skip
-        facts = {"export": str(identifier), "recordings": len(ids), "mass": mass}
+        facts = {
+            "export": str(identifier), "recordings": len(ids), "mass": mass,
+            "day": day.isoformat(), "due": instant(over),
+        }  # fmt: skip
         why = ledger.seal(vault.ring, now, {"reason": reason})
         await ledger.record(lent, caller.id, "export.asked", facts=facts, sealed=why)
     return _from_row(vault.ring, row, now)

@@ -68,6 +68,37 @@ def in_tree(entry: object, index: int, size: int, proof: list[bytes], root: byte
     return sn == 0 and found == root
 
 
+def of_export(acts: dict[str, dict[str, Any]], places: dict[str, int], count: int) -> None:
+    least, most = {"export.asked", "export.erased"}, {"export.asked", "export.erased", "day.closed"}
+    if not least <= set(acts) <= most or len(acts) != count:
+        fail("a certificate of an export has the entries export.asked, export.erased, day.closed")
+    asked, erased, closed = acts["export.asked"], acts["export.erased"], acts.get("day.closed")
+    if any(asked["facts"][name] != erased["facts"][name] for name in ("export", "day", "due")):
+        fail("the export was asked for under another id, day or time")
+    if not places["export.asked"] < places["export.erased"]:
+        fail("the export was erased before it was asked for")
+    check_closed(places, closed, erased, "export.erased")
+    print(
+        f"holds: the ledger says that export {erased['facts']['export']}, a copy of"
+        f" {int(asked['facts']['recordings'])} recordings, was to be over by"
+        f" {datetime.fromisoformat(asked['facts']['due']).isoformat()} and was erased at"
+        f" {erased['at']} ({erased['facts']['why']}); {key_of_day(closed)}"
+    )
+
+
+def check_closed(places: dict[str, int], closed: Any, erased: dict[str, Any], act: str) -> None:
+    if closed and closed["facts"]["day"] != erased["facts"]["day"]:
+        fail("the day that was closed is another one")
+    if closed and places["day.closed"] < places[act]:
+        fail("the day was closed before this was erased")
+
+
+def key_of_day(closed: Any) -> str:
+    return (
+        f"its day's key {'was destroyed by ' + closed['at'] if closed else 'is not destroyed yet'}"
+    )
+
+
 def main(path: str, verifier: str) -> None:
     certificate: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
     if certificate["certificate"] != "call-archive certificate 1":
@@ -81,6 +112,9 @@ def main(path: str, verifier: str) -> None:
             fail(f"the entry {one['entry'].get('act')} is not in the signed tree")
         act = "stored" if one["entry"]["act"] == "rebuilt" else one["entry"]["act"]
         acts[act], places[act] = one["entry"], one["position"]
+    if "export.asked" in acts:
+        of_export(acts, places, len(certificate["entries"]))
+        return
     least, most = {"stored", "erased"}, {"stored", "erased", "day.closed", "erasure.granted"}
     if not least <= set(acts) <= most or len(acts) != len(certificate["entries"]):
         fail(
@@ -99,15 +133,12 @@ def main(path: str, verifier: str) -> None:
         fail("the recording was erased before it was due")
     if not places["stored"] < places["erased"]:
         fail("the recording was erased before it was stored")
-    if closed and closed["facts"]["day"] != erased["facts"]["day"]:
-        fail("the day that was closed is not the recording's")
-    if closed and places["day.closed"] < places["erased"]:
-        fail("the day was closed before the recording was erased")
+    check_closed(places, closed, erased, "erased")
     print(
         f"holds: the ledger says that recording {erased['recording']} was due at"
         f" {erased['facts']['due']} ({erased['facts']['rule']}) and was erased at {erased['at']}"
         f"{', early, as two people granted;' if early else ';'}"
-        f" its day's key {'was destroyed by ' + closed['at'] if closed else 'is not destroyed yet'}"
+        f" {key_of_day(closed)}"
     )
 
 

@@ -1,7 +1,8 @@
 """Certificates on both reading doors: as a file to check, and as a page to print.
 
-The page is for the person who asked what became of the recording of their call. It says what the
-certificate shows and what it does not, in Finnish, Swedish or English, and holds nothing personal.
+The page is for the person who asked what became of the recording of their call, or of an export of
+some. It says what the certificate shows and what it does not, in Finnish, Swedish or English, and
+holds nothing personal.
 """
 
 import base64
@@ -12,8 +13,9 @@ from html import escape
 from aiohttp import hdrs, web
 
 from archive.access import Level
-from archive.certificate import Certificate, Erasure, erasure
+from archive.certificate import Certificate, Erasure, ExportErasure, erasure
 from archive.errors import MalformedError, NotFoundError
+from archive.export import Why
 from archive.retention import Policy
 from storage import certificates, signer
 from web import asked, headers, render
@@ -29,7 +31,7 @@ def routes(levels: frozenset[Level]) -> list[Route]:
 
 
 async def show(request: web.Request, visit: Visit) -> web.Response:
-    """`GET /v1/certificates/{id}`: the certificate of a recording's erasure, once it is erased."""
+    """`GET /v1/certificates/{id}`: of a recording's erasure, or an export's, once it is erased."""
     asked.refuse_others(request)
     found = await _found(request, visit)
     return render.data(found.as_json())
@@ -62,7 +64,7 @@ async def page(request: web.Request, visit: Visit) -> web.Response:
 
 async def _found(request: web.Request, visit: Visit) -> Certificate:
     identifier = render.identifier(request)
-    return await certificates.of_recording(visit.vault, visit.caller, identifier)
+    return await certificates.of_erasure(visit.vault, visit.caller, identifier)
 
 
 _STYLE = (
@@ -93,6 +95,16 @@ _WORDS = {
         " havainto: tallennusjärjestelmältä kysyttiin poiston jälkeen, eikä sillä ollut"
         " tallenteesta yhtään kopiota.",
         "key": "Tarkistusavain",
+        "export title": "Todistus puhelutallenteiden viennin poistamisesta",
+        "export": "Viennin tunnus",
+        "recordings": "Tallenteita viennissä",
+        "asked": "Pyydetty",
+        "over": "Voimassa enintään",
+        "why": "Syy poistamiseen",
+        "expired": "voimassaolo päättyi",
+        "recording erased": "siinä ollut tallenne poistettiin",
+        "damaged": "siinä ollut tallenne ei ollut ehjä",
+        "withdrawn": "pyytäjä peruutti sen",
     },
     "sv": {
         "title": "Intyg om radering av en samtalsinspelning",
@@ -111,6 +123,16 @@ _WORDS = {
         " kontrollpunkt. Att inspelningen och nycklarna är borta är arkivets egen iakttagelse:"
         " lagringssystemet tillfrågades efter raderingen och hade ingen kopia av inspelningen.",
         "key": "Kontrollnyckel",
+        "export title": "Intyg om radering av en export av samtalsinspelningar",
+        "export": "Exportens id",
+        "recordings": "Inspelningar i exporten",
+        "asked": "Begärdes",
+        "over": "Gällde högst till",
+        "why": "Orsak",
+        "expired": "tiden gick ut",
+        "recording erased": "en inspelning i den raderades",
+        "damaged": "en inspelning i den var inte hel",
+        "withdrawn": "den togs tillbaka",
     },
     "en": {
         "title": "Certificate of the erasure of a call recording",
@@ -129,11 +151,21 @@ _WORDS = {
         " at a signed checkpoint. That the recording and its keys are gone is the archive's own"
         " observation: the store was asked after the erasure, and had no copy of the recording.",
         "key": "Key to check it with",
+        "export title": "Certificate of the erasure of an export of call recordings",
+        "export": "Export",
+        "recordings": "Recordings in it",
+        "asked": "Asked for",
+        "over": "Was to last until",
+        "why": "Why it was over",
+        "expired": "its time ended",
+        "recording erased": "a recording in it was erased",
+        "damaged": "a recording in it was not whole",
+        "withdrawn": "it was taken back",
     },
 }
 
 
-def _html(shown: Erasure, language: str, key: str, policy: Policy) -> str:
+def _html(shown: Erasure | ExportErasure, language: str, key: str, policy: Policy) -> str:
     words = _WORDS[language]
 
     def local(moment: datetime) -> str:
@@ -141,17 +173,28 @@ def _html(shown: Erasure, language: str, key: str, policy: Policy) -> str:
         form = "%Y-%m-%d %H:%M:%S" if language != "fi" else "%-d.%-m.%Y klo %-H.%M.%S"
         return f"{here:{form}} ({here:%Z})"
 
-    facts = [
-        ("recording", shown.recording),
-        ("rule", shown.rule),
-        ("stored", local(shown.stored_at)),
-        ("due", local(shown.due)),
-        ("erased", local(shown.erased_at)),
-        *([("early", words["granted"])] if shown.early else []),
-        ("closed", local(shown.closed_at) if shown.closed_at else words["open"]),
-    ]
+    if isinstance(shown, ExportErasure):
+        why = "recording erased" if shown.why == Why.RECORDING else shown.why
+        facts = [
+            ("export", shown.export),
+            ("recordings", str(shown.recordings)),
+            ("asked", local(shown.asked_at)),
+            ("over", local(shown.due)),
+            ("why", words.get(why, why)),
+            ("erased", local(shown.erased_at)),
+        ]
+    else:
+        facts = [
+            ("recording", shown.recording),
+            ("rule", shown.rule),
+            ("stored", local(shown.stored_at)),
+            ("due", local(shown.due)),
+            ("erased", local(shown.erased_at)),
+            *([("early", words["granted"])] if shown.early else []),
+        ]
+    facts.append(("closed", local(shown.closed_at) if shown.closed_at else words["open"]))
     rows = "".join(f"<dt>{escape(words[name])}</dt><dd>{escape(text)}</dd>" for name, text in facts)
-    title = escape(words["title"])
+    title = escape(words["export title" if isinstance(shown, ExportErasure) else "title"])
     return (
         f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>"

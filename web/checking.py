@@ -13,7 +13,15 @@ from datetime import datetime
 from aiohttp import web
 
 from archive.access import OPERATORS
-from archive.certificate import Certificate, CertificateError, NoJsonError, Step, erasure, steps
+from archive.certificate import (
+    Certificate,
+    CertificateError,
+    ExportErasure,
+    NoJsonError,
+    Step,
+    erasure,
+    steps,
+)
 from archive.errors import MalformedError
 from archive.note import Checkpoint, NoteError, Verifier
 from archive.retention import Policy
@@ -21,6 +29,7 @@ from storage import signer
 from web import asked, face, pages, parts
 from web.acts import ACTS
 from web.doors import OpenRoute, Route, Visit
+from web.export_pages import ENDS
 from web.words import Words, marked
 
 MOST = 2**18
@@ -60,11 +69,13 @@ STEPS = {
     Step.SIGNED: marked("Its checkpoint is signed by this archive's key"),
     Step.PROVEN: marked("This entry stands in the signed ledger, at its place:"),
     Step.WHOLE: marked("It has the entries of one erasure, and no others"),
-    Step.SAME: marked("All of it is about the same recording, day and rule"),
-    Step.ORDER: marked("The recording was stored before it was erased"),
+    Step.SAME: marked("All of it is about the same recording or export, and the same day"),
+    Step.ORDER: marked("It came to be before it was erased"),
     Step.DUE: marked("It was not erased before it was due, unless two people granted it"),
     Step.CLOSED: marked("The day that was closed is its own, and was closed afterwards"),
 }
+
+_ENDS: Mapping[str, str] = {str(why): text for why, text in ENDS.items()}
 
 
 def routes() -> list[Route | OpenRoute]:
@@ -179,13 +190,23 @@ def _shown(
         nights = [each.entry for each in certificate.entries]
         return {**under, "nights": [(moment(each.at), each.facts) for each in nights]}
     found = erasure(certificate, lambda note: signer.check(note, key))
+    under |= {
+        "due": moment(found.due),
+        "erased": moment(found.erased_at),
+        "closed": moment(found.closed_at) if found.closed_at else "",
+    }
+    if isinstance(found, ExportErasure):
+        return {
+            **under,
+            "export": found.export,
+            "recordings": said.number(found.recordings),
+            "asked": moment(found.asked_at),
+            "why": said.text(_ENDS.get(found.why, found.why)),
+        }
     return {
         **under,
         "recording": found.recording,
         "rule": found.rule,
         "stored": moment(found.stored_at),
-        "due": moment(found.due),
-        "erased": moment(found.erased_at),
         "early": found.early,
-        "closed": found.closed_at and moment(found.closed_at),
     }

@@ -588,8 +588,8 @@ CREATE TABLE export (
 CREATE INDEX export_asker ON export (asker, asked_at);
 CREATE INDEX export_alive ON export (expires_at) WHERE erased_at IS NULL;
 CREATE INDEX export_recordings ON export USING gin (recordings);
--- So that an object without a row is told from one that nobody knows.
-CREATE INDEX ledger_export ON ledger ((facts->>'export')) WHERE act = 'export.asked';
+-- So that an object without a row is told from one that nobody knows; and for certificates.
+CREATE INDEX ledger_export ON ledger ((facts->>'export')) WHERE act IN ('export.asked', 'export.erased');
 
 -- What a local account may is for its commands to say, which the owner runs. What a provider grants is
 -- written down by who signs people in, and by no door.

@@ -8,19 +8,22 @@ import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
 
 from archive import export, vcon
+from archive.certificate import CertificateError
 from archive.listening import Rules
-from storage import early, export_erasing, export_making, ledger, tree
+from storage import certificates, early, export_erasing, export_making, ledger, tree
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection
 from tests.services import Service, open_service
 from tests.sounds import tone
+from tests.storage.test_certificates import check, stand_alone
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem
 
@@ -423,3 +426,66 @@ async def test_who_asked_ends_it(service: Service) -> None:
     [entry] = await entries(service, "export.erased")
     assert entry["facts"]["why"] == "withdrawn"
     await problem(await service.ask("DELETE", url, "supervisor"), 404, "not-found")
+
+
+async def test_an_export_that_was_erased_has_a_certificate(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    token = await service.key("supervisor", "asker")
+    identifier = await made(service, await several(service, 2), token)
+    path = f"/v1/certificates/{identifier}"
+    await problem(await service.get(path, token), 404, "not-found")
+    await service.turn_clock(timedelta(days=3, seconds=30))
+    await export_erasing.run(service.vault)
+    open_day = await (await service.get(path, token)).json()
+    acts = [each["entry"]["act"] for each in open_day["entries"]]
+    assert acts == ["export.asked", "export.erased"]
+    facts = open_day["entries"][-1]["entry"]["facts"]
+    assert facts["why"] == "expired" and UUID(facts["attempt"]) and facts["absent"]
+    await service.turn_all_clocks(timedelta(days=6), monkeypatch)
+    await service.night()
+    closed = await (await service.get(path, token)).json()
+    assert [each["entry"]["act"] for each in closed["entries"]][2:] == ["day.closed"]
+    for raw in (open_day, closed):
+        shown = check(service, raw)
+        assert (shown.export, shown.recordings, shown.why) == (identifier, 2, "expired")
+        assert (shown.closed_at is None) is (raw is open_day)
+        told = stand_alone(tmp_path, raw, str(service.vault.signer.verifier))
+        assert (told.returncode, told.stdout[:6]) == (0, "holds:"), told.stderr
+        assert identifier in told.stdout
+    page = await (await service.get(f"{path}/page?lang=sv", token)).text()
+    assert identifier in page and "tiden gick ut" in page
+    assert (await service.get(path, "privacy")).status == 200
+    assert (await service.operate(path, "auditor")).status == 200
+    await problem(await service.get(path, "supervisor"), 404, "not-found")
+
+
+@pytest.mark.parametrize("name", ["export", "day", "due", "recordings"])
+async def test_a_certificate_of_an_export_that_does_not_fit_does_not_hold(
+    service: Service, name: str
+) -> None:
+    """As an archive that lies would write it: signed, and in the tree."""
+    good = {
+        "export": str(uuid4()),
+        "recordings": 2,
+        "day": "2026-11-29",
+        "due": "2026-11-29T12:00:00.000000Z",
+    }
+    other = {
+        "export": str(uuid4()),
+        "recordings": "2",
+        "day": "2026-11-30",
+        "due": "2026-11-29T13:00:00.000000Z",
+    }
+    begun = {**good, name: other[name]}
+    async with connection(service.vault.pool) as lent:
+        await ledger.record(lent, "k", "export.asked", facts=begun)
+        await ledger.record(lent, "k", "export.erased", facts={**good, "why": "expired"})
+    await tree.sequence(service.vault)
+    async with connection(service.vault.pool) as lent:
+        rows = await lent.fetch(
+            f"SELECT {ledger.COLUMNS} FROM ledger WHERE act ^@ 'export.' ORDER BY position"
+        )
+    raw = (await certificates._proven(service.vault, rows)).as_json()
+    with pytest.raises(CertificateError, match=name):
+        check(service, raw)
