@@ -17,6 +17,9 @@ since, and has rows of some that were erased since. In this order:
    *What nobody was to hear is heard by nobody.*
 5. The archive is free again, and erasing is held until people who have looked release it.
 
+Exports are copies, and can be asked for again: their rows and their objects go. *No copy of a
+recording is left that its erasing would not find.*
+
 An object that does not open, or is not whole, is put on the list and left alone. What is in it
 besides its head the verifying job looks at.
 """
@@ -45,10 +48,10 @@ from storage.database import Connection, connection
 from storage.holdings import Holding
 from storage.objects import MissingObjectError
 from storage.sealing import DamagedError, Identity, Seal, sealed_length
-from storage.upkeep import copies, heads, mark, replay
+from storage.upkeep import copies, heads, mark, replay, strays
 from storage.upkeep.comparison import Names
 from storage.upkeep.replay import Replayed
-from storage.upkeep.strays import parse
+from storage.upkeep.strays import Stray, Why, parse
 from storage.vault import Vault
 
 log = logging.getLogger("archive.rebuild")
@@ -64,7 +67,8 @@ class Report:
     `over` are of recordings that were erased, and of exports; `strange` do not open, are not whole,
     or are of a call that another object stands for. `aside` are those that may be redacted copies.
     `told` recordings are told as erased whose erasing was not told. `lost` ones were acknowledged,
-    are not due, and nothing is left of them, or of the redacted copy that stood for them.
+    are not due, and nothing is left of them, or of the redacted copy that stood for them. `exports`
+    are what is left of those.
     """
 
     replayed: Replayed
@@ -75,6 +79,7 @@ class Report:
     strange: Names = field(default_factory=Names)
     lost: Names = field(default_factory=Names)
     aside: list[Holding] = field(default_factory=list)
+    exports: list[Holding] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -112,7 +117,7 @@ async def run(vault: Vault) -> Report:
     report = Report(await replay.run(vault))
     steps.reached("replayed")
     async with connection(vault.pool) as lent:
-        await lent.execute("DELETE FROM export")  # copies: they can be asked for again
+        await lent.execute("DELETE FROM export")
     later: list[Holding] = []
     for day in sorted(vault.ring.days()):
         async for page in _pages(vault, day):
@@ -120,6 +125,7 @@ async def run(vault: Vault) -> Report:
             later += await _rebuild(vault, page, report, told=True)
     for start in range(0, len(later), _PAGE):
         await _rebuild(vault, later[start : start + _PAGE], report, told=False)
+    await _remove(vault, report.exports)
     await copies.settle(vault, report.aside, report.strange, report.lost)
     await _tell(vault, report)
     steps.reached("rebuilt")
@@ -167,7 +173,10 @@ async def _rebuild(
     known = {row["id"]: row["attempt"] for row in rows}
     wanted, later = [], []
     for holding, identifier in named.items():
-        if fates.get(identifier) == "erased" or identifier in exports:
+        if identifier in exports:
+            report.over += 1
+            report.exports.append(holding)
+        elif fates.get(identifier) == "erased":
             report.over += 1
         elif identifier in known:
             attempt = known[identifier]
@@ -179,6 +188,14 @@ async def _rebuild(
             wanted.append(holding)
     await _store(vault, wanted, report)
     return later
+
+
+async def _remove(vault: Vault, exports: Sequence[Holding]) -> None:
+    """Remove objects of exports, in all their versions: no row names them any more."""
+    for holding in exports:
+        _, identifier, _ = parse(holding.key) or (None, None, None)
+        held = await vault.objects.holdings(holding.key)
+        await strays.remove(vault, [Stray(each, Why.EXPORT, identifier) for each in held])
 
 
 async def _tell(vault: Vault, report: Report) -> None:
