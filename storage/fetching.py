@@ -79,8 +79,7 @@ async def work(vault: Vault, webhook: Webhook, job: Job) -> None:
         async with notices.held(vault, job):
             if job.state == "waiting":
                 recording = await _take(vault, webhook, job)
-                delete = bool(job.details["delete_url"])
-                if not await notices.took(vault, job, recording, delete=delete):
+                if not await notices.took(vault, job, recording):
                     return
             if job.details["delete_url"]:
                 await _delete(vault, webhook, job)

@@ -3,8 +3,10 @@
 What holds: a notice is answered once its row is committed, so that it is never lost. A recording
 is asked for once, by the name that its sender has for it, however often the notice comes. Whoever
 works on a notice holds it for a minute at a time; one whose holder died is taken up by another.
-Where the audio lies and what was said of the call is sealed under the key of the call's expiry day,
-and goes as soon as it is done; the row ends with the year of the call, whatever became of it.
+Where the audio lies and what was said of the call is sealed under the key of the call's expiry day.
+Of that only where it is to be deleted is kept once the recording is in the archive, so that nothing
+of the call is left here when that is erased before its year, and nothing at all once it is done;
+the row ends with the year of the call, whatever became of it.
 """
 
 import asyncio
@@ -42,13 +44,18 @@ FIRST, LONGEST = timedelta(seconds=5), timedelta(hours=3)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A notice that somebody holds. `details` are what was said, `tries` which try this is."""
+    """A notice that somebody holds. `details` are what was said, `tries` which try this is.
+
+    `rest` is what of them is kept, sealed, once it is only to be deleted where it came from; None
+    where it is not.
+    """
 
     id: UUID
     hook: str
     state: str
     tries: int
     details: Mapping[str, object] = field(repr=False)
+    rest: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +122,11 @@ async def claim(vault: Vault, hooks: Sequence[str], most: int) -> list[Job]:
 
 
 def _job(ring: Ring, row: asyncpg.Record) -> Job:
-    details = _open(ring, row["expires_on"], row["mark"], row["details"])
-    return Job(row["id"], row["hook"], row["state"], row["tries"], details)
+    day, mark = row["expires_on"], row["mark"]
+    details = _open(ring, day, mark, row["details"])
+    left = {"delete_url": details["delete_url"]}
+    rest = _seal(ring, day, mark, left) if details["delete_url"] else None
+    return Job(row["id"], row["hook"], row["state"], row["tries"], details, rest)
 
 
 @asynccontextmanager
@@ -142,18 +152,17 @@ async def _renew(vault: Vault, job: Job) -> None:
                 )
 
 
-async def took(vault: Vault, job: Job, recording: UUID, *, delete: bool) -> bool:
-    """Note that the recording is in the archive; whether it is to be deleted where it came from.
+async def took(vault: Vault, job: Job, recording: UUID) -> bool:
+    """Note that the recording is in the archive, and keep no more than where it is to be deleted.
 
     False for who does not hold the notice any more: whoever does will need it there.
     """
     async with connection(vault.pool) as lent:
         done = await lent.execute(
-            "UPDATE notice SET recording = $3, failure = NULL,"
-            " state = CASE WHEN $4 THEN 'deleting' ELSE 'done' END,"
-            " details = CASE WHEN $4 THEN details END"
+            "UPDATE notice SET recording = $3, failure = NULL, details = $4,"
+            " state = CASE WHEN $4::bytea IS NULL THEN 'done' ELSE 'deleting' END"
             " WHERE id = $1 AND tries = $2 AND state = 'waiting'",
-            *(job.id, job.tries, recording, delete),
+            *(job.id, job.tries, recording, job.rest),
         )
     steps.reached("took")
     return done.endswith(" 1")

@@ -274,6 +274,9 @@ async def test_it_is_deleted_there_only_once_it_is_here_and_tried_until_it_is(
     )
     assert await calls(vault) == 1
     await hurry(vault)
+    [job] = await notices.claim(acting(vault, "ingest"), ["own"], 1)
+    assert job.details == {"delete_url": f"{host.url}/x"}, "of the call nothing is left here"
+    await hurry(vault)
     await fetch(vault, hooks)
     row = await only(vault)
     assert (row["state"], row["details"]) == ("done", None)
