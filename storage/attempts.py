@@ -87,13 +87,15 @@ async def store(vault: Vault, caller: Caller, attempt: Attempt, spool: Spool) ->
 
     Raises UnavailableError when it is not stored, GoneError when its year ended meanwhile.
     """
+    head = attempt.header + attempt.details
+    md5 = await asyncio.to_thread(spool.md5, head)
     try:
         async with connection(vault.pool) as lent:
             named = await intend(lent, attempt)
         steps.reached("intended")
         if not named:
             return False
-        await put(vault, spool, attempt.header + attempt.details, attempt.timeout)
+        await put(vault, spool, head, md5, attempt.timeout)
     except BaseException:
         # Also after an intent whose reply was lost: it would hold the call until its lease ends.
         await asyncio.shield(_give_up(vault, attempt.recording.id, attempt.attempt))
@@ -138,14 +140,17 @@ async def intend(lent: Connection, attempt: Attempt) -> bool:
     return named is not None
 
 
-async def put(vault: Vault, spool: Spool, head: bytes, timeout: float) -> None:
-    """Send the sealed object, once. Raises UnavailableError on any doubt that it arrived whole."""
+async def put(vault: Vault, spool: Spool, head: bytes, md5: bytes, timeout: float) -> None:
+    """Send the sealed object, once. Raises UnavailableError on any doubt that it arrived whole.
+
+    The MD5 is made before the object is named: to read it all for that would use up its time.
+    """
     identity = spool.seal.identity
     await vault.objects.put(
         recordings.object_key(identity.expires_on, identity.recording, identity.attempt),
         spool.pieces(head),
         len(head) + sealed_length(spool.size),
-        await asyncio.to_thread(spool.md5, head),
+        md5,
         timeout,
     )
     steps.reached("put")

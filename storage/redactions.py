@@ -18,6 +18,7 @@ The copy is an object under the recording's own prefix, sealed under a key of it
 of the same day wraps: whatever erases the recording erases it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -183,12 +184,13 @@ def _described(
 
 async def _store(vault: Vault, caller: Caller, copy: _Copy, spool: Spool) -> None:
     """Steps 3 to 5. What fails here is left to `collect`, once its time is over."""
-    timeout = attempts.patience(copy.size)
+    timeout, head = attempts.patience(copy.size), copy.header + copy.details
+    md5 = await asyncio.to_thread(spool.md5, head)
     async with connection(vault.pool) as lent:
         if not await _name(lent, copy, timedelta(seconds=timeout) + GRACE):
             raise await _refusal(lent, copy)
     steps.reached("named")
-    await attempts.put(vault, spool, copy.header + copy.details, timeout)
+    await attempts.put(vault, spool, head, md5, timeout)
     sealed = ledger.seal(vault.ring, copy.redaction.made_at, {"reason": copy.redaction.reason})
     async with connection(vault.pool) as lent, lent.transaction():
         if not await _stand(lent, copy):

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import playback
+from storage import playback, steps
 from storage.redactions import sounds
+from storage.spool import Spool
 from tests.roles import change
 from tests.services import Faulty, Service
 from tests.sounds import tone
@@ -74,3 +76,22 @@ async def test_a_copy_that_sounds_is_not_kept(service: Service) -> None:
     change(service.vault, "players", real)
     assert len(await service.holdings()) == 1
     assert [row["redacted"] for row in await service.rows()] == [None]
+
+
+async def test_the_time_of_a_put_begins_when_its_bytes_have_been_read(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read for the MD5 afterwards would use it up, and the object could land too late."""
+    seen: list[str] = []
+    real = Spool.md5
+
+    def read(spool: Spool, head: bytes) -> bytes:
+        seen.append("read")
+        return real(spool, head)
+
+    monkeypatch.setattr(Spool, "md5", read)
+    monkeypatch.setattr(steps, "reached", seen.append)
+    identifier = await upload(service, "c1", tone(4))
+    assert (await redact(service, identifier, CARD)).status == 201
+    upload_steps = ["received", "read", "intended", "put", "committed"]
+    assert seen == [*upload_steps, "read", "named", "put", "redacted"]
