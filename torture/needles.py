@@ -1,30 +1,37 @@
 """Nothing survives its year: needles in everything that a store, a database and a service keep.
 
-Real services take calls in whose metadata and audio hold needles, are listened to and searched by
-every one of them, are killed in the middle of an upload and of a copy, and erase. Then every file
-is read that is left anywhere: of the bucket, of the database (its tables, its log of writes, its
-own log), of the key store, the spool, the temporary folder, the services' logs, a dump; and the
-backups that were made before. Nothing is there in clear. What the backups hold sealed is then tried
-with the key ring as it is afterwards, and nothing of it opens.
+Real services take calls in whose metadata and audio hold needles, by every way in (`planted`), are
+listened to and searched by every one of them, make redacted copies and exports, are killed in the
+middle of all that, and erase. Then every file is read that is left anywhere: of the bucket, of the
+database (its tables, its log of writes, its own log), of the key store, the spool, the temporary
+folder, the services' logs, a dump; and the backups that were made before. Nothing is there in
+clear. What the backups hold sealed is then tried with the key ring as it is afterwards, and nothing
+of it opens.
 """
 
 import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import aiohttp
 import asyncpg
+from cryptography.exceptions import InvalidTag
 
 from jobs import nightly
+from jobs.schedule import tidy
 from storage.database import connection
+from storage.exports import _unseal as open_reason
 from storage.keyring import KeyRingError, Ring
+from storage.notices import _open as open_notice
 from storage.objects import ObjectStore
 from storage.sealing import HEADER, DamagedError, Seal
 from storage.vault import Vault
@@ -36,29 +43,40 @@ from tests.services import Service, clock_at, open_service, open_vault, set_cloc
 from tests.stores.servers import running_rclone
 from tests.web.test_upload import query
 from torture.clocks import NONE, Offsets, service_ahead, turned
+from torture.planted import Outside, at, kill_on_the_way, outside, plant, until
 from torture.report import Limit, Row, Tally
 from torture.room import Room
 
 AHEAD = timedelta(hours=30)
+SOON = 3600
+"""In how many seconds those calls are due that are: an export is over a quarter of an hour before.
+"""
 
 
 @dataclass(slots=True)
 class Place:
     """Servers of one round, whose every file can be read; and what was copied before the erasure.
 
-    `gone` are the ids that were erased, with their day.
+    `gone` are the ids of recordings that were erased, with their day, and `exports` of exports.
     """
 
     folder: Path
     postgres: Postgres
     house: House
     service: Service
+    outside: Outside
     gone: dict[str, date] = field(default_factory=dict)
+    exports: dict[str, date] = field(default_factory=dict)
 
     @property
     def bucket(self) -> Path:
         """Where the objects lie."""
         return self.folder / "store" / "data" / self.house.bucket
+
+    @property
+    def days(self) -> set[date]:
+        """The days of what was erased."""
+        return {*self.gone.values(), *self.exports.values()}
 
     @property
     def backup(self) -> Path:
@@ -96,15 +114,19 @@ async def _place(room: Room) -> AsyncIterator[Place]:
         temporary = folder / "tmp"
         temporary.mkdir()
         house = replace(house, more={"TMPDIR": str(temporary)})
-        yield Place(folder, postgres, house, service)
+        there = await stack.enter_async_context(outside(room.rclone))
+        yield Place(folder, postgres, there.house(house, folder), service, there)
 
 
 async def _round(place: Place, clear: Tally, opened: Tally) -> None:
     children: list[Child] = []
     try:
         children.append(await place.house.start().ready())
-        await _plant(place, children[0])
-        await _kill_on_the_way(place, children[0])
+        due = a_year_ago(seconds=SOON)
+        ids = await _plant(place, children[0], due)
+        await _kill_on_the_way(place, children[0], ids[0])
+        await kill_on_the_way(place.outside, place.house, place.service, ids, due)
+        await _remember(place)
         await _back_up(place)
         await set_clock(place.service.vault, AHEAD)
         children.append(await place.house.start(ahead=AHEAD.total_seconds()).ready())
@@ -118,14 +140,11 @@ async def _round(place: Place, clear: Tally, opened: Tally) -> None:
             child.kill()
 
 
-def _at(service: Service, child: Child) -> Service:
-    return replace(service, ingest=child.ingest, retrieval=child.retrieval)
-
-
-async def _plant(place: Place, child: Child) -> None:
-    """Calls with needles, of which two are due: used, and offered in every wrong way."""
-    service = _at(place.service, child)
-    due = a_year_ago(seconds=300)
+async def _plant(place: Place, child: Child, due: str) -> list[str]:
+    """Calls with needles, of which those whose ids are returned are due: used, offered in every
+    wrong way, and made copies of.
+    """
+    service = at(place.service, child)
     answer = await service.put(CALL_ID, talking(), query(started_at=due, **NEEDLES))
     assert answer.status == 201, await answer.text()
     first = str((await answer.json())["id"])
@@ -139,13 +158,27 @@ async def _plant(place: Place, child: Child) -> None:
     await answer.read()
     await errors(service, first)
     await no_http(service)
-    days = {str(row["id"]): row["expires_on"] for row in await service.rows()}
-    place.gone = {each: days[each] for each in (first, second)}
+    await plant(place.outside, service, [first, second], due)
+    return [first, second]
 
 
-async def _kill_on_the_way(place: Place, child: Child) -> None:
-    """kill -9 while an upload comes in, and while a copy is made."""
-    service = _at(place.service, child)
+async def _remember(place: Place) -> None:
+    """Remember what is due, and the exports, all of which have some of it."""
+    async with connection(place.service.vault.pool) as lent:
+        rows = await lent.fetch(
+            "SELECT id, expires_on FROM recording WHERE state = 'stored'"
+            " AND expires_at < archive_now() + $1::interval",
+            timedelta(seconds=SOON),
+        )
+        exports = await lent.fetch("SELECT id, expires_on FROM export")
+    place.gone = {str(row["id"]): row["expires_on"] for row in rows}
+    place.exports = {str(row["id"]): row["expires_on"] for row in exports}
+    assert (len(place.gone), len(place.exports)) == (4, 2)
+
+
+async def _kill_on_the_way(place: Place, child: Child, identifier: str) -> None:
+    """kill -9 while an upload comes in, while a copy is made and while a recording is fetched."""
+    service = at(place.service, child)
     halfway = asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -155,7 +188,7 @@ async def _kill_on_the_way(place: Place, child: Child) -> None:
 
     sending = asyncio.ensure_future(service.put(f"{CALL_ID}-4", pieces(), query(**NEEDLES)))
     await halfway.wait()
-    copy = await service.get(f"/v1/recordings/{next(iter(place.gone))}/audio?format=mp3")
+    copy = await service.get(f"/v1/recordings/{identifier}/audio?format=mp3")
     child.kill()
     with suppress(aiohttp.ClientError):
         await copy.read()
@@ -181,15 +214,18 @@ async def _checkpoint(place: Place) -> None:
 
 
 async def _closed(place: Place) -> None:
-    """Wait until both are erased and a night is done; their day may be left to the next."""
-    async with asyncio.timeout(60):
-        acts: list[str] = []
-        while acts.count("erased") < len(place.gone) or "night.done" not in acts:
-            await asyncio.sleep(0.1)
-            acts = [act for act, _ in await place.service.acts()]
+    """Wait until all are erased and a night is done; their day may be left to the next."""
+
+    async def done() -> bool:
+        acts = Counter(act for act, _ in await place.service.acts())
+        erased = acts["erased"] >= len(place.gone) and acts["export.erased"] >= len(place.exports)
+        return erased and acts["night.done"] > 0
+
+    await until(done)
     with turned(place.service.vault, Offsets.all(AHEAD)) as vault:
+        await tidy(vault)
         await nightly.run(vault)
-    assert set(place.gone.values()) <= vault.ring.destroyed().keys()
+    assert place.days <= vault.ring.destroyed().keys()
 
 
 async def _search(place: Place, tally: Tally) -> None:
@@ -203,8 +239,11 @@ async def _search(place: Place, tally: Tally) -> None:
     temporary = place.folder / "tmp"
     tally.note(not list(temporary.iterdir()), "something is left in the temporary folder")
     for name, _ in files(place.bucket):
-        erased = any(identifier in name for identifier in place.gone)
+        erased = any(identifier in name for identifier in (*place.gone, *place.exports))
         tally.note(not erased, f"the bucket still has {name}")
+    async with connection(place.service.vault.pool) as lent:
+        left = await lent.fetchval("SELECT count(*) FROM notice")
+    tally.note(not left, f"{left} notices are kept beyond their year")
 
 
 async def _open(place: Place, tally: Tally) -> None:
@@ -242,37 +281,60 @@ async def _doors(vault: Vault) -> AsyncIterator[Service]:
 
 
 async def _ask(place: Place, service: Service, tally: Tally) -> None:
-    """Ask the doors for what was erased."""
-    for identifier in place.gone:
-        for part in ("", "/audio", "/audio?format=wav", "/waveform"):
-            answer = await service.get(f"/v1/recordings/{identifier}{part}")
+    """Ask the doors for what was erased, with a new key, and with that which asked for exports."""
+    parts = (
+        "",
+        "/audio",
+        "/audio?format=wav",
+        "/audio?version=original",
+        "/waveform",
+        "/redaction",
+    )
+    paths = [f"/v1/recordings/{each}{part}" for each in place.gone for part in parts]
+    paths += [f"/v1/exports/{each}{part}" for each in place.exports for part in ("", "/file")]
+    for path in paths:
+        for token in ("supervisor", "privacy", place.service.tokens["supervisor"]):
+            answer = await service.get(path, token)
             said = b""
             with suppress(aiohttp.ClientError):
                 said = await answer.read()
             held = answer.status >= 400 and not found(said)
-            tally.note(held, f"a restored archive gives {part or 'the details'}: {answer.status}")
+            tally.note(held, f"a restored archive gives {path}: {answer.status}")
 
 
 async def _try_keys(place: Place, ring: Ring, store: ObjectStore, tally: Tally) -> None:
     """Try every key that is left on every object and every row of the backup."""
-    assert not set(place.gone.values()) & set(ring.days())
+    assert not place.days & set(ring.days())
+    ids = [*place.gone, *place.exports]
     headers = []
     for holding in await store.holdings(""):
-        if any(identifier in holding.key for identifier in place.gone):
+        if any(identifier in holding.key for identifier in ids):
             async with store.get(holding.key, 0, HEADER) as pieces:
                 headers.append(b"".join([piece async for piece in pieces]))
+    assert len(headers) == len(place.gone) + 3, "a copy that stands, one that was killed, an export"
     lent = await asyncpg.connect(place.postgres.url("restored"))
-    rows = await lent.fetch(
-        "SELECT header FROM recording WHERE id = ANY($1)", [UUID(each) for each in place.gone]
-    )
+    for column in ("recording.header", "recording.redacted_header", "export.header"):
+        rows = await lent.fetch(
+            f"SELECT {column} AS header FROM {column.partition('.')[0]}"
+            f" WHERE id = ANY($1) AND {column} IS NOT NULL",
+            [UUID(each) for each in ids],
+        )
+        assert rows
+        headers += [row["header"] for row in rows]
+    notices = await lent.fetch("SELECT mark, details FROM notice")
+    exports = await lent.fetch("SELECT id, reason FROM export")
     await lent.close()
-    assert len(headers) == len(rows) == len(place.gone)
-    for header in (*headers, *(row["header"] for row in rows)):
-        for day in ring.days():
+    assert len(notices) == 2
+    for day in ring.days():
+        key = ring.day_key(day)
+        tries: list[Callable[[], object]] = [partial(Seal.unwrap, each, key) for each in headers]
+        tries += [partial(open_notice, ring, day, row["mark"], row["details"]) for row in notices]
+        tries += [partial(open_reason, ring, day, row["id"], row["reason"]) for row in exports]
+        for opens in tries:
             try:
-                Seal.unwrap(header, ring.day_key(day))
+                opens()
                 tally.note(False, f"the key of {day} opens what was erased")
-            except DamagedError:
+            except (DamagedError, InvalidTag):
                 tally.note(True, "")
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import pytest
+
 from torture import (
     closes,
     disks,
@@ -46,6 +48,7 @@ async def test_disks_that_fail(room: Room) -> None:
     held(await disks.measure(room, Limit(60)), 30)
 
 
+@pytest.mark.timeout(600)
 async def test_needles(room: Room) -> None:
     held(await needles.measure(room, Limit(1), rounds=1), 500)
 
