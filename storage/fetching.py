@@ -32,6 +32,7 @@ from archive.errors import (
     InvalidError,
     NotAudioError,
     TooLargeError,
+    UnavailableError,
 )
 from archive.reach import Reach
 from archive.recording import Call
@@ -48,7 +49,9 @@ TIMEOUT = aiohttp.ClientTimeout(total=3600, sock_connect=15, sock_read=60)
 
 REDIRECTS = 3
 TRUSTED = 5
-"""Tries after which a body that is no audio is believed to stay so."""
+"""Failures of which the last two, at the least, were a body that is no audio: it is believed to
+stay so.
+"""
 
 _PRINTED = re.compile(r"[!-\[\]-~]+")
 _MOVED = (301, 302, 303, 307, 308)
@@ -87,7 +90,8 @@ async def work(vault: Vault, webhook: Webhook, job: Job) -> None:
     except (FetchError, ArchiveError, aiohttp.ClientError, OSError) as error:
         why, final = _told(error, job)
         log.warning("%s: notice %s: %s", webhook.actor, job.id, why)
-        await notices.failed(vault, job, why, final=final)
+        ours = isinstance(error, UnavailableError)
+        await notices.failed(vault, job, why, final=final, ours=ours)
 
 
 def _told(error: Exception, job: Job) -> tuple[str, bool]:
@@ -95,7 +99,7 @@ def _told(error: Exception, job: Job) -> tuple[str, bool]:
     if isinstance(error, FetchError):
         return str(error), False
     if isinstance(error, (NotAudioError, DigestMismatchError)):
-        return error.title, job.tries >= TRUSTED
+        return error.title, job.failures + 1 >= TRUSTED and job.failure == error.title
     if isinstance(error, ArchiveError):
         return error.title, isinstance(error, _FINAL)
     return "its host is away, or broke off", False
@@ -108,6 +112,7 @@ async def _take(vault: Vault, webhook: Webhook, job: Job) -> UUID:
     fields, sha512 = job.details["fields"], str(job.details["sha512"])
     call = Call.from_fields(fields if isinstance(fields, dict) else {}, vault.policy, now)
     admitted = await intake.admit(vault, caller, call, now)
+    await vault.objects.clock()  # nothing is carried here that could not be put down
     login = _login(webhook, now, deleting=False)
     async with _asked(webhook.reach, "GET", str(job.details["url"]), login) as answer:
         _check(answer)

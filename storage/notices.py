@@ -41,19 +41,25 @@ LEASE = timedelta(minutes=1)
 FIRST, LONGEST = timedelta(seconds=5), timedelta(hours=3)
 """How long until a notice is worked on again: after the first failure, and at the most."""
 
+OUR_OWN = timedelta(minutes=1)
+"""The same at the most, when it was the archive itself that was not ready."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A notice that somebody holds. `details` are what was said, `tries` which try this is.
+    """A notice that somebody holds. `details` are what was said, `tries` which try this is,
+    `failures` how many failed by its host and the audio there, and `failure` why the last one did.
 
-    `rest` is what of them is kept, sealed, once it is only to be deleted where it came from; None
-    where it is not.
+    `rest` is what of the details is kept, sealed, once it is only to be deleted where it came from;
+    None where it is not.
     """
 
     id: UUID
     hook: str
     state: str
     tries: int
+    failures: int
+    failure: str | None
     details: Mapping[str, object] = field(repr=False)
     rest: bytes | None = field(repr=False)
 
@@ -126,7 +132,8 @@ def _job(ring: Ring, row: asyncpg.Record) -> Job:
     details = _open(ring, day, mark, row["details"])
     left = {"delete_url": details["delete_url"]}
     rest = _seal(ring, day, mark, left) if details["delete_url"] else None
-    return Job(row["id"], row["hook"], row["state"], row["tries"], details, rest)
+    kept = (row[name] for name in ("id", "hook", "state", "tries", "failures", "failure"))
+    return Job(*kept, details, rest)
 
 
 @asynccontextmanager
@@ -180,16 +187,22 @@ async def deleted(vault: Vault, job: Job, actor: str) -> None:
             await ledger.record(lent, actor, "source.deleted", recording=row["recording"])
 
 
-async def failed(vault: Vault, job: Job, why: str, *, final: bool) -> None:
-    """Note why it could not be done. It is tried again later, but for what is `final`."""
-    later = min(FIRST * 2 ** min(job.tries - 1, 20), LONGEST)
+async def failed(vault: Vault, job: Job, why: str, *, final: bool, ours: bool) -> None:
+    """Note why it could not be done. It is tried again later, but for what is `final`.
+
+    What is `ours` says nothing of the host: it makes nobody wait longer for that, however long the
+    archive was not ready.
+    """
+    failures = job.failures + (not ours)
+    doubled = job.tries if ours else failures
+    later = min(FIRST * 2 ** min(doubled - 1, 20), OUR_OWN if ours else LONGEST)
     async with connection(vault.pool) as lent:
         await lent.execute(
             "UPDATE notice SET failure = $3, due_at = archive_now() + $4::interval,"
             " state = CASE WHEN $5 THEN 'refused' ELSE state END,"
-            " details = CASE WHEN $5 THEN NULL ELSE details END"
+            " details = CASE WHEN $5 THEN NULL ELSE details END, failures = $6"
             " WHERE id = $1 AND tries = $2 AND state IN ('waiting', 'deleting')",
-            *(job.id, job.tries, why, later, final),
+            *(job.id, job.tries, why, later, final, failures),
         )
 
 

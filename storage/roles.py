@@ -51,7 +51,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         " call_hash, hashes, started_at, ended_at, expires_at, expires_on, received_at, actor,"
         " details), UPDATE (hashes, ended_at)",
         "notice": "SELECT, INSERT (id, hook, mark, expires_at, expires_on, details),"
-        " UPDATE (state, due_at, tries, failure, recording, details)",
+        " UPDATE (state, due_at, tries, failures, failure, recording, details)",
         "landing": "SELECT, INSERT, UPDATE, DELETE",
         "landing_left": "SELECT, INSERT, UPDATE, DELETE",
         "ledger_waiting": _ENTRY,

@@ -514,7 +514,8 @@ CREATE INDEX redaction_attempt_recording ON redaction_attempt (recording);
 -- Notices of recordings that lie elsewhere and are to be fetched. `mark` is an HMAC of the name by which
 -- the sender knows the recording, so that a notice which comes again is known. Where it lies, and what
 -- was said of the call, is sealed under the key of the expiry day, and only until it is done. Whoever
--- works on one holds it until `due_at`; `tries` tells whether it is still theirs.
+-- works on one holds it until `due_at`; `tries` tells whether it is still theirs. `failures` are those
+-- tries that failed by what was to be fetched and where it lies, and not by the archive.
 CREATE TABLE notice (
     id uuid PRIMARY KEY,
     hook text NOT NULL,
@@ -525,6 +526,7 @@ CREATE TABLE notice (
     expires_at timestamptz NOT NULL,
     expires_on date NOT NULL,
     tries integer NOT NULL DEFAULT 0,
+    failures integer NOT NULL DEFAULT 0,
     failure text,
     recording uuid,
     details bytea,

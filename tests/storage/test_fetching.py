@@ -18,10 +18,11 @@ from archive.webhook import Webhook
 from jobs.fetching import Fetching
 from jobs.schedule import tidy
 from storage import fetching, notices
+from storage.s3 import StoreError
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import acting, connection
-from tests.services import MAX_BYTES, Service
+from tests.services import MAX_BYTES, Faulty, Service
 from tests.web.test_operations import figures
 from tests.web.vendors import AUDIO, Vendor, configured, fetch, hurry, rows, started, status, vendor
 
@@ -96,11 +97,59 @@ async def test_the_time_between_tries_doubles_up_to_its_limit(
     await ask(vault, f"{host.url}/x.wav")
     for tries, seconds in ((0, 5), (1, 10), (9, 2560), (40, 10800)):
         async with connection(vault.pool) as lent:
-            await lent.execute("UPDATE notice SET tries = $1, due_at = archive_now()", tries)
+            await lent.execute("UPDATE notice SET failures = $1, due_at = archive_now()", tries)
         await fetch(vault, hooks)
         async with connection(vault.pool) as lent:
             later = await lent.fetchval("SELECT due_at - archive_now() FROM notice")
         assert timedelta(0) < timedelta(seconds=seconds) - later < timedelta(minutes=1, seconds=5)
+
+
+async def test_an_archive_that_is_not_ready_asks_no_host_and_blames_none(
+    vault: Vault, host: Vendor, hooks: dict[str, Webhook]
+) -> None:
+    """However long its own store is away: it is tried each minute, and the host's first failure
+    afterwards is its first.
+    """
+
+    async def away() -> None:
+        raise StoreError("The object store cannot be reached.")
+
+    await ask(vault, f"{host.url}/x.wav")
+    without: Any = Faulty(vault.objects, clock=away)
+    for number, seconds in enumerate((5, 10, 20, 40, *[60] * 9)):
+        await fetch(replace(vault, objects=without), hooks)
+        row = await only(vault)
+        assert (row["state"], row["tries"], row["failures"]) == ("waiting", number + 1, 0)
+        assert row["failure"] == StoreError.title
+        assert await due_in(vault) <= timedelta(seconds=seconds)
+        await hurry(vault)
+    assert host.asked == []
+    host.answers = [status(503), lambda _: AUDIO]
+    await fetch(vault, hooks)
+    assert await due_in(vault) <= timedelta(seconds=5)
+    assert (await only(vault))["failures"] == 1
+    await hurry(vault)
+    await fetch(vault, hooks)
+    assert (await only(vault))["state"] == "done"
+
+
+async def due_in(vault: Vault) -> timedelta:
+    async with connection(vault.pool) as lent:
+        later: timedelta = await lent.fetchval("SELECT due_at - archive_now() FROM notice")
+    return later
+
+
+async def test_a_host_that_was_away_may_say_once_that_it_is_not_ready(
+    vault: Vault, host: Vendor, hooks: dict[str, Webhook]
+) -> None:
+    """What says nothing of the audio does not count among the five times that it was none."""
+    host.answers = [*[status(503)] * 9, lambda _: b"<html>just a moment", lambda _: AUDIO]
+    await ask(vault, f"{host.url}/x.wav")
+    for _ in range(11):
+        await fetch(vault, hooks)
+        await hurry(vault)
+    row = await only(vault)
+    assert (row["state"], row["failures"]) == ("done", 10)
 
 
 async def test_a_redirect_is_followed_where_it_may_go_and_not_with_a_password(
@@ -370,7 +419,7 @@ async def test_who_lost_a_notice_says_nothing_more_of_it(
     await hurry(vault)
     [job] = await notices.claim(working, ["own"], 9)
     await fetching.work(working, hooks["own"], lost)
-    await notices.failed(working, lost, "too late", final=True)
+    await notices.failed(working, lost, "too late", final=True, ours=False)
     # It is here, but whoever holds the notice will ask for it.
     assert ("DELETE", "/x", "Bearer for-the-recorder") not in host.asked
     row = await only(vault)
