@@ -132,8 +132,8 @@ def _job(ring: Ring, row: asyncpg.Record) -> Job:
     details = _open(ring, day, mark, row["details"])
     left = {"delete_url": details["delete_url"]}
     rest = _seal(ring, day, mark, left) if details["delete_url"] else None
-    kept = (row[name] for name in ("id", "hook", "state", "tries", "failures", "failure"))
-    return Job(*kept, details, rest)
+    kept = {name: row[name] for name in ("id", "hook", "state", "tries", "failures", "failure")}
+    return Job(**kept, details=details, rest=rest)
 
 
 @asynccontextmanager
