@@ -252,3 +252,15 @@ async def abandon(vault: Vault, recording: UUID, attempt: UUID) -> bool:
             attempt,
         )
     return abandoned is not None
+
+
+async def gone(vault: Vault, name: str) -> bool:
+    """Remove all that the store holds under a name; whether it was seen to hold nothing more.
+
+    Raises UnavailableError when it cannot be asked.
+    """
+    held = await vault.objects.holdings(name)
+    if held:
+        await vault.objects.remove(held)
+        held = await vault.objects.holdings(name)
+    return not held

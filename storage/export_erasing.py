@@ -16,7 +16,7 @@ from uuid import UUID
 from archive.errors import UnavailableError
 from archive.export import Why
 from archive.ledger import instant
-from storage import holdings, ledger, recordings, steps
+from storage import attempts, holdings, ledger, recordings, steps
 from storage.database import Connection, connection
 from storage.vault import Vault
 
@@ -108,7 +108,7 @@ async def _erase_all(vault: Vault, claims: Sequence[_Claim]) -> int:
     erased = 0
     for claim in claims:
         try:
-            gone = await _emptied(vault, claim)
+            gone = await attempts.gone(vault, recordings.prefix(claim.expires_on, claim.id))
         except UnavailableError:
             gone = False
         if gone:
@@ -119,16 +119,6 @@ async def _erase_all(vault: Vault, claims: Sequence[_Claim]) -> int:
     if claims:
         log.info("erased %d of %d exports that are over", erased, len(claims))
     return erased
-
-
-async def _emptied(vault: Vault, claim: _Claim) -> bool:
-    """Remove all that lies under its prefix; whether the store shows nothing there any more."""
-    prefix = recordings.prefix(claim.expires_on, claim.id)
-    found = await vault.objects.holdings(prefix)
-    if not found:
-        return True
-    await vault.objects.remove(found)
-    return not await vault.objects.holdings(prefix)
 
 
 async def _finish(vault: Vault, claim: _Claim) -> bool:

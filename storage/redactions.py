@@ -294,7 +294,11 @@ async def collect(vault: Vault, limit: int) -> int:
     gone = 0
     for row in rows:
         key = object_key(row["expires_on"], row["recording"], row["id"])
-        if not await _removed(vault, key):
+        try:
+            removed = await attempts.gone(vault, key)
+        except UnavailableError:
+            removed = False
+        if not removed:
             continue
         async with connection(vault.pool) as lent:
             if row["swept"] == 1:
@@ -308,15 +312,3 @@ async def collect(vault: Vault, limit: int) -> int:
                 await lent.execute("DELETE FROM redaction_attempt WHERE id = $1", row["id"])
                 gone += 1
     return gone
-
-
-async def _removed(vault: Vault, key: str) -> bool:
-    """Remove all that the store holds under a key; whether it was seen to hold nothing more."""
-    try:
-        held = await vault.objects.holdings(key)
-        if held:
-            await vault.objects.remove(held)
-            held = await vault.objects.holdings(key)
-    except UnavailableError:
-        return False
-    return not held
