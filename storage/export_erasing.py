@@ -84,15 +84,19 @@ async def left_of(lent: Connection, day: date) -> int:
 
 
 async def _claim(lent: Connection, only: Sequence[UUID] | None) -> list[_Claim]:
+    """Claim what is over: by time, or since a recording in it is erased, or heard otherwise now."""
     rows = await lent.fetch(
-        "WITH over AS (SELECT id FROM export e WHERE erased_at IS NULL"
-        " AND ($1::uuid[] IS NULL OR id = ANY ($1))"
+        "WITH over AS (SELECT id, CASE WHEN expires_at <= archive_now() THEN $4"
+        " WHEN number <> stored THEN $5 ELSE $6 END AS why FROM export e,"
+        " LATERAL (SELECT count(*) AS stored, count(*) FILTER (WHERE e.packed IS NULL"
+        " OR coalesce(r.redacted, r.attempt) = ANY (e.packed)) AS heard FROM recording r"
+        " WHERE r.id = ANY (e.recordings) AND r.state = 'stored') there"
+        " WHERE erased_at IS NULL AND ($1::uuid[] IS NULL OR id = ANY ($1))"
         " AND (lease_until IS NULL OR lease_until < archive_now())"
-        " AND (expires_at <= archive_now() OR ended IS NOT NULL OR number <>"
-        " (SELECT count(*) FROM recording r WHERE r.id = ANY (e.recordings)"
-        " AND r.state = 'stored')) ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED)"
+        " AND (expires_at <= archive_now() OR ended IS NOT NULL OR number <> heard)"
+        " ORDER BY expires_at LIMIT $3 FOR UPDATE OF e SKIP LOCKED)"
         " UPDATE export e SET epoch = epoch + 1, lease_until = archive_now() + $2::interval,"
-        " ended = coalesce(ended, CASE WHEN expires_at <= archive_now() THEN $4 ELSE $5 END)"
+        " ended = coalesce(ended, why)"
         " FROM over WHERE e.id = over.id RETURNING e.id, e.expires_on,"
         " e.expires_at, e.epoch, e.ended, e.attempt",
         only,
@@ -100,6 +104,7 @@ async def _claim(lent: Connection, only: Sequence[UUID] | None) -> list[_Claim]:
         _BATCH,
         Why.EXPIRED,
         Why.RECORDING,
+        Why.WITHDRAWN,
     )
     return [_Claim(**dict(row)) for row in rows]
 

@@ -20,12 +20,16 @@ from tests.roles import connection
 from tests.services import Faulty, Service
 from tests.storage.upkeep.test_reconcile import put
 from tests.web.test_exports import asked, fetch, fetched, made, several, stage
+from tests.web.test_redaction import redacted, withdraw
 from tests.web.test_upload import problem
 
 
-async def row(service: Service) -> Any:
+async def row(service: Service, identifier: str | None = None) -> Any:
     async with connection(service.vault.pool) as lent:
-        return await lent.fetchrow("SELECT * FROM export")
+        return await lent.fetchrow(
+            "SELECT * FROM export WHERE $1::uuid IS NULL OR id = $1",
+            identifier and UUID(identifier),
+        )
 
 
 async def end_lease(service: Service) -> None:
@@ -167,6 +171,22 @@ async def test_an_export_is_not_erased_before_the_store_says_so(service: Service
         assert await stage(service, identifier) == "over"
     assert await export_erasing.run(service.vault) == 1
     assert await of_export(service, identifier) == []
+
+
+async def test_an_export_of_what_became_silent_is_erased(service: Service) -> None:
+    """Nobody could fetch it any more, and what is in it is not to be heard."""
+    ids = await several(service, 2)
+    before = await made(service, ids)
+    assert await export_erasing.run(service.vault) == 0
+    await redacted(service, ids[1], [{"start": 100, "stop": 200}])
+    after = await made(service, ids)
+    assert await export_erasing.run(service.vault) == 1
+    assert [await stage(service, each) for each in (before, after)] == ["erased", "ready"]
+    assert (await row(service, before))["ended"] == "withdrawn"
+    assert await of_export(service, before) == []
+    assert (await withdraw(service, ids[1])).status == 204
+    assert await export_erasing.run(service.vault) == 1
+    assert await stage(service, after) == "erased"
 
 
 async def test_a_day_is_closed_once_its_exports_are_erased_and_takes_their_key(
