@@ -50,6 +50,7 @@ class Why(StrEnum):
     EXPIRED = "expired"
     RECORDING = "recording"  # one in it was erased
     DAMAGED = "damaged"  # one in it is not whole
+    CHANGED = "changed"  # something else is heard of one in it
     WITHDRAWN = "withdrawn"
 
 

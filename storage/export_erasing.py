@@ -104,7 +104,7 @@ async def _claim(lent: Connection, only: Sequence[UUID] | None) -> list[_Claim]:
         _BATCH,
         Why.EXPIRED,
         Why.RECORDING,
-        Why.WITHDRAWN,
+        Why.CHANGED,
     )
     return [_Claim(**dict(row)) for row in rows]
 

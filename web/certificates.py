@@ -104,6 +104,7 @@ _WORDS = {
         "expired": "voimassaolo päättyi",
         "recording erased": "siinä ollut tallenne poistettiin",
         "damaged": "siinä ollut tallenne ei ollut ehjä",
+        "changed": "siinä olleesta tallenteesta kuullaan nyt muuta",
         "withdrawn": "pyytäjä peruutti sen",
     },
     "sv": {
@@ -132,6 +133,7 @@ _WORDS = {
         "expired": "tiden gick ut",
         "recording erased": "en inspelning i den raderades",
         "damaged": "en inspelning i den var inte hel",
+        "changed": "av en inspelning i den hörs nu något annat",
         "withdrawn": "den togs tillbaka",
     },
     "en": {
@@ -160,6 +162,7 @@ _WORDS = {
         "expired": "its time ended",
         "recording erased": "a recording in it was erased",
         "damaged": "a recording in it was not whole",
+        "changed": "something else is heard of a recording in it now",
         "withdrawn": "it was taken back",
     },
 }

@@ -31,6 +31,7 @@ ENDS = {
     Why.EXPIRED: marked("Its time was over."),
     Why.RECORDING: marked("A call in it was erased."),
     Why.DAMAGED: marked("A call in it is damaged, so it could not be made."),
+    Why.CHANGED: marked("Something else is heard of a call in it now."),
     Why.WITHDRAWN: marked("It was ended before its time."),
 }
 

@@ -579,7 +579,7 @@ CREATE TABLE export (
     header bytea,
     bytes bigint,
     made_at timestamptz,
-    ended text CHECK (ended IN ('expired', 'recording', 'damaged', 'withdrawn')),
+    ended text CHECK (ended IN ('expired', 'recording', 'damaged', 'changed', 'withdrawn')),
     erased_at timestamptz,
     CHECK (made_at IS NULL OR erased_at IS NOT NULL OR num_nulls(attempt, packed, header, bytes) = 0),
     CHECK (made_at IS NULL OR NOT mass OR agreed_by IS NOT NULL),

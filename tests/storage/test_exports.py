@@ -182,7 +182,7 @@ async def test_an_export_of_what_became_silent_is_erased(service: Service) -> No
     after = await made(service, ids)
     assert await export_erasing.run(service.vault) == 1
     assert [await stage(service, each) for each in (before, after)] == ["erased", "ready"]
-    assert (await row(service, before))["ended"] == "withdrawn"
+    assert (await row(service, before))["ended"] == "changed"
     assert await of_export(service, before) == []
     assert (await withdraw(service, ids[1])).status == 204
     assert await export_erasing.run(service.vault) == 1
