@@ -46,6 +46,9 @@ REST = 10.0
 EXPORTS = 2.0
 """Seconds between two looks whether an export is wanted; one is made at a time."""
 
+TIDY = 60.0
+"""Seconds between two times that what is left over is tidied up."""
+
 WATCH = 5.0
 """Seconds between two looks whether the database is still the same, where no jobs run."""
 
@@ -79,11 +82,10 @@ class Schedule:
     async def start(self) -> None:
         """Begin; a night that was missed is made up in the background."""
         pulse, second = IntervalTrigger(seconds=PULSE), IntervalTrigger(seconds=1)
-        minute = IntervalTrigger(minutes=1)
         self._add("expiry", self._pulse, pulse)
         self._add("ledger", self._sequence, second, next_run_time=datetime.now(UTC))
-        self._add("tidy", self._tidy, minute)
-        self._add("verify", self._verify, minute)
+        self._add("tidy", self._tidy, IntervalTrigger(seconds=TIDY))
+        self._add("verify", self._verify, IntervalTrigger(minutes=1))
         self._add("exports", self._export, IntervalTrigger(seconds=EXPORTS))
         self._add("nightly", self._run_night, self._nightly)
         self._scheduler.start()

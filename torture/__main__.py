@@ -17,6 +17,7 @@ import uvloop
 from bench.report import machine
 from torture import (
     closes,
+    copies,
     disks,
     early,
     edits,
@@ -46,6 +47,7 @@ ROWS: dict[str, tuple[Callable[[Room, Limit], Awaitable[list[Row]]], int]] = {
     "disks": (disks.measure, disks.GOAL),
     "closes": (closes.measure, closes.GOAL),
     "once": (once.measure, once.GOAL),
+    "copies": (copies.measure, copies.GOAL),
     "kills": (kills.measure, kills.GOAL),
 }
 """Each row, and how often it is tried when there is time. The last gets what time is left.

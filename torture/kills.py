@@ -14,8 +14,10 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from archive.errors import UnavailableError
 from jobs import nightly
@@ -29,7 +31,6 @@ from torture.room import Room
 
 GOAL = 10_000
 ACKNOWLEDGED = 400_000
-STEPS = steps.INTAKE + steps.ERASURE + steps.LEDGER
 _CALLS = 100
 """Calls that are acknowledged while a service lives, by it and the other, at the most."""
 
@@ -37,9 +38,17 @@ _LIFE = 8.0
 """Seconds that it lives at the most."""
 
 _PASSES = dict.fromkeys(steps.INTAKE, 60) | dict.fromkeys(steps.ERASURE, 4) | {"sequenced": 2}
-"""How often a service may come by its last step before, at the most."""
+"""The steps at which it may die, and how often it may come by that one before, at the most."""
 
 _SENDERS = 16
+
+
+class Acknowledged(Protocol):
+    """A load, of which is asked how far it has come."""
+
+    @property
+    def acknowledged(self) -> int:
+        """How much was acknowledged."""
 
 
 @dataclass(slots=True)
@@ -49,16 +58,22 @@ class Kills:
     house: House
     nursery: Nursery
     limit: Limit
-    load: Load
+    load: Acknowledged
     up: dict[str, Child]
+    passes: Mapping[str, int]
     deaths: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
+
+    @property
+    def told(self) -> str:
+        """How many died at which step."""
+        return ", ".join(f"{step}: {count}" for step, count in sorted(self.deaths.items()))
 
     async def again_and_again(self, name: str) -> None:
         """Start a service and kill it, until it is enough."""
         while self.limit.allows(self.tally.tried):
-            step = random.choice(("", *STEPS)) if random.random() < 0.7 else ""
-            passes = random.randint(0, _PASSES.get(step, 0))
+            step = random.choice(("", *self.passes)) if random.random() < 0.7 else ""
+            passes = random.randint(0, self.passes.get(step, 0))
             child = self.nursery.bear(self.house, name, crash_at=step, passes=passes)
             if random.random() < 0.05:  # also before it is ready
                 await asyncio.sleep(random.uniform(0, 0.3))
@@ -108,7 +123,7 @@ async def measure(
             load = Load(
                 service, lambda: [(each.ingest, each.retrieval) for each in up.values()], soon
             )
-            kills = Kills(house, nursery, limit, load, up)
+            kills = Kills(house, nursery, limit, load, up, _PASSES)
             await nightly.run(service.vault)
             upkeep = asyncio.create_task(_upkeep(load))
             began = time.monotonic()
@@ -123,15 +138,11 @@ async def measure(
             for child in up.values():
                 child.kill()
     rates = f"{kills.tally.tried / took:.1f} kills and {acknowledged / took:.0f} calls a second"
-    print(f"  {rates}; {_told(kills.deaths)}", flush=True)
+    print(f"  {rates}; {kills.told}", flush=True)
     return [
         Row.of("acknowledged is never lost", "kill -9 of two services", kills.tally, GOAL, "kills"),
         *rows,
     ]
-
-
-def _told(deaths: Counter[str]) -> str:
-    return ", ".join(f"{step}: {count}" for step, count in sorted(deaths.items()))
 
 
 async def _upkeep(load: Load) -> None:

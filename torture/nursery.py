@@ -174,6 +174,10 @@ def _serve(environment: dict[str, str], log: IO[bytes], hand: socket.socket) -> 
     os.environ.clear()
     os.environ.update(environment)
     _die_at(environment.get("ARCHIVE_CRASH_AT"), int(environment["TEST_PASSES"]))
+    if environment.get("TEST_HURRY"):
+        from torture.hands import hurry
+
+        hurry()
     popen = partial(Decoder, hand)
     pool.subprocess = SimpleNamespace(Popen=popen, DEVNULL=None)  # type: ignore[assignment]
     status = 1

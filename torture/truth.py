@@ -26,15 +26,15 @@ async def told(load: Load, folder: Path, least: int) -> list[Row]:
     """Let everything come to rest and compare; at `least` so many calls were to be acknowledged."""
     service = load.service
     await _offer_what_is_open(load)
-    await _at_rest(service)
+    await at_rest(service)
     lost = await _compare(load)
-    orphans = await _reconciled(service)
-    story = await _story(service, folder / "ledger.txt")
+    orphans = await reconciled(service)
+    entries = await story(service, folder / "ledger.txt")
     return [
         Row.of("", "what they acknowledged, afterwards", lost, least, "acknowledged"),
         Row.of("", "what they answered meanwhile", _both(load.sent, load.heard), 1, "answers"),
         Row.of("", "objects after sweep and reconcile", orphans, 1, "objects"),
-        Row.of("", "the ledger of it all, verified from its export", story, 1, "entries"),
+        Row.of("", "the ledger of it all, verified from its export", entries, 1, "entries"),
     ]
 
 
@@ -58,7 +58,7 @@ async def _offer_what_is_open(load: Load) -> None:
         await asyncio.gather(*map(again, list(load.open)))
 
 
-async def _at_rest(service: Service) -> None:
+async def at_rest(service: Service) -> None:
     """Let everything come to its end: what is due erased, what was given up swept."""
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
@@ -120,7 +120,7 @@ async def _read(load: Load, tally: Tally) -> None:
         tally.fail("not all that was acknowledged could be read again")
 
 
-async def _reconciled(service: Service) -> Tally:
+async def reconciled(service: Service) -> Tally:
     """Hold all objects against all rows: nothing lost, nothing unknown, nothing that should go."""
     await reconcile.run(service.vault, repair=True)
     report = await reconcile.run(service.vault, repair=False)
@@ -131,7 +131,7 @@ async def _reconciled(service: Service) -> Tally:
     return tally
 
 
-async def _story(service: Service, place: Path) -> Tally:
+async def story(service: Service, place: Path) -> Tally:
     """Verify the ledger as an auditor does, from its export."""
     await export(service.vault, place)
     found = audit.verify_export(place, service.vault.signer.verifier, [])

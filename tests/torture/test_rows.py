@@ -6,6 +6,7 @@ import pytest
 
 from torture import (
     closes,
+    copies,
     disks,
     early,
     edits,
@@ -30,6 +31,11 @@ def held(rows: Sequence[Row], least: int) -> None:
 
 async def test_kills_of_services(room: Room) -> None:
     held(await kills.measure(room, Limit(12), senders=4, soon=2), 12)
+
+
+@pytest.mark.timeout(600)
+async def test_kills_while_copies_are_made_and_end(room: Room) -> None:
+    held(await copies.measure(room, Limit(16), many=4, soon=10), 16)
 
 
 async def test_kills_of_servers(room: Room) -> None:
