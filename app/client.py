@@ -55,7 +55,8 @@ here: a shell reads this line):
       --started-at @^{UNIQUEID} --call-id ^{UNIQUEID})
 
 An upload can be repeated: the archive knows the call and answers with the same receipt. A cut one
-is sent again from its start. What the archive refuses (4xx) is not tried again. While the archive
+is sent again from its start; one of which 4 MiB had left goes on in parts, from where the archive
+has it. What the archive refuses (4xx) is not tried again. While the archive
 is away the upload is tried for --retry-for seconds; then a copy goes to the spool, readable by its
 owner alone, and the exit status is 0, since nothing can be lost any more. Each later upload that
 succeeds, and `archive upload --flush`, deliver the spool, oldest first. What the archive refuses of

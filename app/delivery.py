@@ -1,8 +1,9 @@
 """Handing recordings over: one PUT each, tried again while the archive is away, spooled at the end.
 
 The archive knows a call by its source and call id, so that a PUT can be repeated without doubt:
-what arrived before is answered with the same receipt. A repeated PUT sends the file from its start.
-A receipt counts only if it names the digest of the bytes that were read here.
+what arrived before is answered with the same receipt. A repeated PUT sends the file from its start;
+one that broke off after a good piece goes on in parts (`app.resuming`). A receipt counts only if it
+names the digest of the bytes that were read here.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from app.remote import (
     read_object,
     reason_of,
 )
+from app.resuming import PART, Parts
 from app.spooler import Delivery
 
 EXPECT_FROM = 2**20
@@ -104,15 +106,23 @@ async def hand_over(
     Raises RefusedError and FileError at once, AwayError at the end.
     """
     expect = delivery.size > EXPECT_FROM
+    parts: Parts | None = None
+
+    def got(more: int) -> None:
+        moved(more)
+        patience.renew()
+
     while True:
         attempt = _Attempt(remote, delivery, moved, expect)
         try:
-            return await attempt.run(session)
+            return await attempt.run(session, parts)
         except AwayError as away:
             if not await patience.wait(away.retry_after):
                 raise
         except FAULTS as fault:
             expect = expect and not (isinstance(fault, TimeoutError) and attempt.sent == 0)
+            if attempt.sent >= PART:
+                parts = Parts(remote, delivery, got)
             if not await patience.wait(None):
                 raise AwayError(reason_of(fault)) from None
         moved(-attempt.sent)
@@ -170,7 +180,9 @@ async def _flush(
 
 
 class _Attempt:
-    """One PUT. `sent` counts the bytes that left the file; nothing moving for long ends it."""
+    """One PUT, or one run of parts. `sent` counts the bytes of a PUT that left the file; nothing
+    moving for long ends it.
+    """
 
     def __init__(self, remote: Remote, delivery: Delivery, moved: Moved, expect: bool) -> None:
         self.address = remote.address(
@@ -182,7 +194,10 @@ class _Attempt:
         self.sent = 0
         self.limit = asyncio.timeout(_UNEXPECTED if expect else _SILENCE)
 
-    async def run(self, session: aiohttp.ClientSession) -> Stored:
+    async def run(self, session: aiohttp.ClientSession, parts: Parts | None) -> Stored:
+        if parts:
+            with self._open() as file:
+                return Stored(await parts.run(session, file), new=True)
         digest = base64.b64encode(self.delivery.sha256).decode()
         headers = {
             "Content-Type": self.delivery.content_type,

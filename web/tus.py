@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import format_datetime
@@ -12,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from archive.errors import ChecksumError, MalformedError, NotAudioError, VersionError
+from storage.intake import Offer
 from storage.uploads import Upload
 
 ADDRESS = "/v1/uploads"
@@ -20,6 +22,8 @@ EXTENSIONS = "creation,creation-with-upload,creation-defer-length,checksum,expir
 ALGORITHMS = ("sha1", "sha256", "md5")
 PART = "application/offset+octet-stream"
 """The type of a body that is a part of an upload."""
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(slots=True)
@@ -113,6 +117,16 @@ def metadata(headers: Mapping[str, str]) -> dict[str, str]:
             )
         found[name] = text
     return found
+
+
+def offer(said: Mapping[str, str]) -> Offer:
+    """What is said of the bytes: `filetype`, as clients call it, counts for headerless audio alone;
+    `sha256` is of the whole, in hex, and held against what has come. Raises MalformedError.
+    """
+    digest = said.get("sha256")
+    if digest is not None and not _SHA256.fullmatch(digest):
+        raise MalformedError("`sha256` of Upload-Metadata is written in hex.")
+    return Offer(said.get("filetype") or None, sha256=bytes.fromhex(digest) if digest else None)
 
 
 def _decoded(text: str) -> bytes | None:

@@ -6,7 +6,7 @@ receipt's headers. Until the recording exists no offset is told that is the whol
 to `HEAD`, which finishes what could not be finished before: a client that hears it goes away.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
@@ -25,7 +25,7 @@ from archive.errors import (
 from archive.recording import Call, Recording
 from storage import intake, numbers, uploads
 from storage.growing import GrowingFile
-from storage.intake import Admitted, Offer
+from storage.intake import Admitted
 from storage.sealing import DamagedError
 from storage.uploads import Upload
 from web import ingest, render, tus
@@ -88,7 +88,9 @@ async def _before_create(request: web.Request, visit: Visit) -> None:
         tus.check_part(request.headers)
         _check_room(request, 0, length)
     Checksum.of(request.headers)
-    call = _call(_said(request), visit)
+    said = _said(request)
+    tus.offer(said)
+    call = _call(said, visit)
     request[_CREATED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
 
 
@@ -129,7 +131,7 @@ async def create(request: web.Request, visit: Visit) -> web.Response:
 async def _create_whole(request: web.Request, visit: Visit, admitted: Admitted) -> web.Response:
     """Everything came with the creation: taken in as it arrives, like a `PUT`."""
     vault, caller, now = visit.vault, visit.caller, visit.now
-    offer = _offer(tus.metadata(request.headers))
+    offer = tus.offer(tus.metadata(request.headers))
     body = _checked(request, Checksum.of(request.headers))
     taken = await intake.take_in(vault, caller, admitted, offer, body, now)
     upload = await uploads.finished_at_once(vault, caller, taken.recording, now)
@@ -307,16 +309,11 @@ async def _taken(visit: Visit, upload: Upload) -> Recording:
     admitted = await intake.admit(vault, caller, _call(dict(upload.said), visit), now)
     file = await uploads.opened(vault, upload)
     try:
-        offer = _offer(upload.said)
+        offer = tus.offer(upload.said)
         taken = await intake.take_in(vault, caller, admitted, offer, file.pieces(), now)
     finally:
         file.close()
     return taken.recording
-
-
-def _offer(said: Mapping[str, str]) -> Offer:
-    """`filetype` is what clients call the type of a file; it counts for headerless audio alone."""
-    return Offer(said.get("filetype") or None)
 
 
 def _created(

@@ -625,3 +625,20 @@ async def test_a_sender_who_falls_silent_is_given_up_and_his_bytes_kept(
     await problem(await client.patch(0, silent()), 503, "unavailable")
     monkeypatch.setattr(limits, "GRACE", 60)
     assert await client.offset() == 50_000
+
+
+async def test_the_digest_of_the_whole_is_held_against_what_has_come(
+    service: Service, client: Client
+) -> None:
+    digest = hashlib.sha256(AUDIO).hexdigest()
+    wrong = await client.create(**{"Upload-Metadata": said(sha256="no digest")})
+    assert (await problem(wrong, 400, "malformed"))["detail"].startswith("`sha256`")
+    await client.create(**{"Upload-Metadata": said(sha256=digest[::-1])})
+    await problem(await client.patch(0, AUDIO), 400, "digest-mismatch")
+    assert (await client.send("HEAD", {})).status == 404
+    await nothing_left(service)
+    await client.create(**{"Upload-Metadata": said(sha256=digest)})
+    await heard(service, await client.patch(0, AUDIO))
+    whole = await client.create(data=AUDIO, **{"Upload-Metadata": said("b", sha256=digest[::-1])})
+    await problem(whole, 400, "digest-mismatch")
+    assert len(await service.rows()) == 1
