@@ -18,6 +18,7 @@ from bench import (
     day,
     drain,
     erasure,
+    imports,
     ledger,
     pages,
     playback,
@@ -38,6 +39,7 @@ OVER_ONE: dict[str, Callable[[Stack, Service], Awaitable[list[Figure]]]] = {
     "first-byte": playback.first_byte,
     "memory": uploads.memory,
     "drain": drain.drain,
+    "import": imports.imports,
 }
 """Figures over one service with an archive that only they fill."""
 
@@ -90,8 +92,12 @@ def main() -> int:
     parser.add_argument("figure", nargs="*", help=f"of: {', '.join(names)} (default: all)")
     parser.add_argument("--folder", help="where the servers keep their data (default: a temporary)")
     parser.add_argument("--objects", type=int, help="how many to reconcile (default: 1000000)")
+    parser.add_argument("--rows", type=int, help="how many to import (default: 10000)")
+    parser.add_argument("--files", type=int, help="how many to drain in a round (default: 2000)")
     arguments = parser.parse_args()
     reconcile.LARGE = arguments.objects or reconcile.LARGE
+    imports.ROWS = arguments.rows or imports.ROWS
+    drain.COUNT = arguments.files or drain.COUNT
     if unknown := set(arguments.figure) - set(names):
         parser.error(f"no such figure: {', '.join(sorted(unknown))}")
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=arguments.folder))
