@@ -12,6 +12,7 @@ before it.
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -37,6 +38,7 @@ PASSES = (
     | dict.fromkeys(steps.EXPORT, 6)
     | dict.fromkeys(steps.ERASURE, 3)
 )
+_SHOWN = ("stored", "redaction.made", "redaction.withdrawn", "export.made", "exported", "erased")
 _HANDS = 12
 _PATIENCE = 120.0
 
@@ -62,9 +64,11 @@ async def measure(room: Room, limit: Limit, *, many: int = _HANDS, soon: float =
             await _at_rest(service)
             copies = await _compare(hands)
             up["a"].kill()
+        acts = Counter(act for act, _ in await service.acts())
         orphans = await truth.reconciled(service)
         story = await truth.story(service, house.folder / "ledger.txt")
-    print(f"  {kills.tally.tried / took:.1f} kills a second; {kills.told}", flush=True)
+    told = ", ".join(f"{act} {acts[act]}" for act in _SHOWN)
+    print(f"  {kills.tally.tried / took:.1f} kills a second; {kills.told}; {told}", flush=True)
     return [
         Row.of("copies end with it", "kill -9 of two services", kills.tally, GOAL, "kills"),
         Row.of("", "recordings, copies and exports, afterwards", copies, 5 * GOAL, "of them"),
