@@ -34,7 +34,8 @@ _SILENT = slice(44 + 5 * 16, 44 + 15 * 16)
 """The part in milliseconds, and in bytes of a WAV at 8 kHz of 16 bits."""
 
 _ALONE = 5
-"""Exports of one key: one may have no more than so many recordings in a day without another person.
+"""Exports of one key: one may have no more than so many recordings in a day without another person,
+nor hear more than so many in an hour.
 """
 
 
@@ -218,7 +219,7 @@ class Hands:
         """Hear a call: silent where that was acknowledged, and else to the byte."""
         call, door = call or self._recent(), self._door()
         async with call.lock:
-            async with await door.get(f"/v1/recordings/{call.id}/audio") as answer:
+            async with await door.get(f"/v1/recordings/{call.id}/audio", self._key) as answer:
                 body = await answer.read()
             if answer.status == 410:
                 gone = call.granted or call.due - time.time() < 1
