@@ -3,20 +3,27 @@ holds; with a script and without one."""
 
 import copy
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
+from archive.access import Level
+from storage import accounts
 from tests.jobs.test_expiry import a_year_ago
-from tests.pages.conftest import Opener, Seen
+from tests.pages.conftest import PATIENCE, Opener, Seen
 from tests.pages.test_everyone import barriers
+from tests.roles import connection
 from tests.services import Service
 from tests.web.test_listen import upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PASSWORD = "a password of one's own"
 
 
 async def erased(service: Service, monkeypatch: Any) -> str:
@@ -49,12 +56,35 @@ async def drop(page: Page, content: bytes) -> None:
     await page.dispatch_event("h1", "drop", {"dataTransfer": transfer})
 
 
+@asynccontextmanager
+async def signed_in(service: Service, chromium: Browser, **more: Any) -> AsyncIterator[Page]:
+    """A page of an auditor who has signed in."""
+    async with connection(service.vault.pool) as lent:
+        await accounts.add(lent, service.vault.ring, "au", Level.AUDITOR, own_password=PASSWORD)
+    context = await chromium.new_context(base_url=service.operations, locale="en-GB", **more)
+    context.set_default_timeout(PATIENCE)
+    page = await context.new_page()
+    await page.goto("/sign-in?to=/")
+    await page.fill("#name", "au")
+    await page.fill("#password", PASSWORD)
+    await page.get_by_role("button", name="Sign in").click()
+    yield page
+    await context.close()
+
+
+@pytest.mark.timeout(300)  # many pages, on whatever machine
 @pytest.mark.parametrize("script", [True, False])
 async def test_an_auditors_path(
-    service: Service, enter: Opener, monkeypatch: Any, script: bool
+    service: Service, chromium: Browser, monkeypatch: Any, script: bool
 ) -> None:
     identifier = await erased(service, monkeypatch)
-    page = await enter("/", "auditor", "operations", java_script_enabled=script)
+    async with signed_in(service, chromium, java_script_enabled=script) as page:
+        content = await found(page, identifier)
+        await checked(page, content, service, identifier, script=script)
+
+
+async def found(page: Page, identifier: str) -> bytes:
+    """Look at the calendar, the night and the ledger; the certificate that it leads to."""
 
     # The calendar: the one call that is kept, on its day.
     await page.get_by_role("link", name="1 falls due").first.click()
@@ -80,10 +110,13 @@ async def test_an_auditors_path(
     await expect(page.get_by_label("Id of a recording")).to_have_value(identifier)
     async with page.expect_download() as waited:
         await page.get_by_role("link", name="as a file").click()
-    path = Path(await (await waited.value).path())
-    content = path.read_bytes()
+    return Path(await (await waited.value).path()).read_bytes()
 
-    # The certificate: it holds, and one that was changed does not.
+
+async def checked(
+    page: Page, content: bytes, service: Service, identifier: str, *, script: bool
+) -> None:
+    """The certificate holds, and one that was changed does not."""
     await page.get_by_role("link", name="Check a certificate").click()
     await (drop if script else choose)(page, content)
     verdict = page.locator("#verdict")
