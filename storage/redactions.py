@@ -211,11 +211,14 @@ async def _store(vault: Vault, caller: Caller, copy: _Copy, spool: Spool) -> Non
 
 
 async def _name(lent: Connection, copy: _Copy, lease: timedelta) -> bool:
-    """Name the object before it exists, and hold the recording until it can no more land."""
+    """Name the object before it exists, and hold the recording until it can no more land; not one
+    that is to be erased early, which who names on and on could put off for ever.
+    """
     named = await lent.fetchval(
         "WITH clock AS MATERIALIZED (SELECT archive_now() AS now), held AS (UPDATE recording r"
         " SET redacting_until = clock.now + $3 FROM clock WHERE r.id = $1 AND r.state = 'stored'"
-        " AND r.expires_at > clock.now + $3"
+        " AND r.expires_at > clock.now + $3 AND NOT EXISTS"
+        " (SELECT FROM told t WHERE t.recording = r.id AND t.act = 'erasure.granted')"
         " AND (r.redacting_until IS NULL OR r.redacting_until <= clock.now)"
         " RETURNING r.id, r.expires_on, r.redacting_until)"
         " INSERT INTO redaction_attempt (id, recording, expires_on, lease_until)"
@@ -235,7 +238,7 @@ async def _refusal(lent: Connection, copy: _Copy) -> ChangedError | UnavailableE
     )
     if left:
         return UnavailableError("It is just being redacted; try again.", left)
-    return ChangedError("Its period ends so soon that no copy can be kept of it any more.")
+    return ChangedError("It ends so soon that no copy can be kept of it any more.")
 
 
 async def _stand(lent: Connection, copy: _Copy) -> bool:

@@ -10,14 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import playback, steps
+from storage import early, playback, steps
 from storage.redactions import sounds
 from storage.spool import Spool
 from tests.roles import change
 from tests.services import Faulty, Service
 from tests.sounds import tone
+from tests.storage.test_exports import grant
 from tests.web.test_listen import upload
 from tests.web.test_redaction import CARD, redact
+from tests.web.test_upload import problem
 
 
 def content(channels: int, frames: int, loud: set[tuple[int, int]]) -> bytes:
@@ -95,3 +97,10 @@ async def test_the_time_of_a_put_begins_when_its_bytes_have_been_read(
     assert (await redact(service, identifier, CARD)).status == 201
     upload_steps = ["received", "read", "intended", "put", "committed"]
     assert seen == [*upload_steps, "read", "named", "put", "redacted"]
+
+
+async def test_what_is_to_be_erased_early_is_not_held_by_copies(service: Service) -> None:
+    identifier = await upload(service, "c1", tone(4))
+    await grant(service, identifier)
+    await problem(await redact(service, identifier, CARD), 409, "changed")
+    assert len((await early.run(service.vault)).erased) == 1
