@@ -6,11 +6,23 @@
 from dataclasses import dataclass
 from functools import cache, partial
 
-from tests.model.mutants import HARMLESS, MUTANTS, Mutant
-from tests.model.promises import broken, is_clean
-from tests.model.protocol import PROTOCOL, WORLDS
+from tests.model import copies, exporting, making, mutants, promises, protocol, redacting
+from tests.model.acts import Table
+from tests.model.mutants import Mutant
 from tests.model.search import Found, explore
 from tests.model.state import World
+
+WORLDS = protocol.WORLDS + redacting.WORLDS + exporting.WORLDS
+MUTANTS = mutants.MUTANTS + copies.MUTANTS
+HARMLESS = mutants.HARMLESS + copies.HARMLESS
+TABLES = {
+    World: protocol.PROTOCOL,
+    redacting.World: redacting.REDACTING,
+    making.World: exporting.EXPORTING,
+}
+"""What is done in each kind of world."""
+
+_JUDGES = {World: promises, redacting.World: redacting, making.World: exporting}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +59,18 @@ def check() -> Verdict:
 @cache
 def search(world: World) -> Found:
     """The protocol as it is."""
-    return explore(world, PROTOCOL, broken, partial(is_clean, world))
+    return _explore(world, TABLES[type(world)])
 
 
 @cache
 def _searched(name: str) -> Found:
     mutant = next(each for each in MUTANTS + HARMLESS if each.name == name)
-    return explore(mutant.world, mutant.table, broken, partial(is_clean, mutant.world))
+    return _explore(mutant.world, mutant.table)
+
+
+def _explore(world: World, table: Table) -> Found:
+    judges = _JUDGES[type(world)]
+    return explore(world, table, judges.broken, partial(judges.is_clean, world))
 
 
 def search_with(mutant: Mutant) -> Found:

@@ -39,24 +39,28 @@ class Mutant:
     table: Table
 
 
-def _mutant(name: str, world: World, *changes: Change) -> Mutant:
-    changed = PROTOCOL
+def mutant(name: str, world: World, table: Table, *changes: Change) -> Mutant:
+    """A mistake in a protocol."""
     for change in changes:
-        changed = change(changed)
-    return Mutant(name, world, changed)
+        table = change(table)
+    return Mutant(name, world, table)
 
 
-def _when(act: str, guard: Guard) -> Change:
+def _mutant(name: str, world: World, *changes: Change) -> Mutant:
+    return mutant(name, world, PROTOCOL, *changes)
+
+
+def when(act: str, guard: Guard) -> Change:
     """The same act, at another time."""
     return lambda table: {**table, act: replace(table[act], guard=guard)}
 
 
-def _does(act: str, effect: Effect) -> Change:
+def does(act: str, effect: Effect) -> Change:
     """Another act, at the same time."""
     return lambda table: {**table, act: replace(table[act], effect=effect)}
 
 
-def _never(act: str) -> Change:
+def never(act: str) -> Change:
     return lambda table: {name: each for name, each in table.items() if name != act}
 
 
@@ -69,12 +73,12 @@ _DONE = "sweep: writes it down"
 _STRAY = "reconcile: sees a stray"
 
 MUTANTS = (
-    _mutant("receipt before the commit", UPLOADS, _when("upload: receipt", is_at("put"))),
+    _mutant("receipt before the commit", UPLOADS, when("upload: receipt", is_at("put"))),
     _mutant(
         "no intent row",
         UPLOADS,
-        _does("upload: intent", mistakes.unnamed),
-        _does("upload: commit", mistakes.commit_unnamed),
+        does("upload: intent", mistakes.unnamed),
+        does("upload: commit", mistakes.commit_unnamed),
     ),
     _mutant(
         "an upload that was given up is taken up again, under the same key",
@@ -86,169 +90,169 @@ MUTANTS = (
             ),
         },
     ),
-    _mutant("a call is not unique", UPLOADS, _when("upload: intent", mistakes.intend_twice)),
+    _mutant("a call is not unique", UPLOADS, when("upload: intent", mistakes.intend_twice)),
     _mutant(
         "a put that timed out is taken for done",
         UPLOADS,
-        _does("upload: put times out", mistakes.believe_timeout),
+        does("upload: put times out", mistakes.believe_timeout),
     ),
     _mutant(
         "the commit does not look at the state",
         UPLOADS,
-        _does("upload: commit", mistakes.commit_unfenced),
+        does("upload: commit", mistakes.commit_unfenced),
     ),
     _mutant(
         "the commit does not look at the year",
         LEFTOVERS,
-        _does("upload: commit", mistakes.commit_late),
+        does("upload: commit", mistakes.commit_late),
     ),
     _mutant(
         "a commit without a reply is taken for done",
         UPLOADS,
-        _does("upload: settles", lambda s, at: step(s, at, "committed")),
+        does("upload: settles", lambda s, at: step(s, at, "committed")),
     ),
     _mutant(
         "abandoning does not look at the state",
         UPLOADS,
-        _does("upload: settles", mistakes.settle_blindly),
+        does("upload: settles", mistakes.settle_blindly),
     ),
     _mutant(
         "the sweep removes before it fences",
         UPLOADS,
-        _when("sweep: takes", mistakes.take_unfenced),
-        _does("sweep: takes", mistakes.keep_taken),
-        _does(_DONE, mistakes.fence_then_note),
-        _never("sweep: fences"),
+        when("sweep: takes", mistakes.take_unfenced),
+        does("sweep: takes", mistakes.keep_taken),
+        does(_DONE, mistakes.fence_then_note),
+        never("sweep: fences"),
     ),
-    _mutant("the sweep looks only once", UPLOADS, _does(_DONE, mistakes.look_once)),
+    _mutant("the sweep looks only once", UPLOADS, does(_DONE, mistakes.look_once)),
     _mutant(
         "the second look comes before the last put",
         _ONE_SWEEPER,
-        _when("lease: ends", mistakes.any_lease),
+        when("lease: ends", mistakes.any_lease),
     ),
-    _mutant("nobody sweeps", LEFTOVERS, _never("sweep: takes")),
+    _mutant("nobody sweeps", LEFTOVERS, never("sweep: takes")),
     _mutant(
-        "erased by a clock that is ahead", ERASURE, _when("eraser: claims", mistakes.claim_early)
+        "erased by a clock that is ahead", ERASURE, when("eraser: claims", mistakes.claim_early)
     ),
-    _mutant("a claim is for ever", _ONE_CLOSER, _when("eraser: claims", mistakes.claim_once)),
+    _mutant("a claim is for ever", _ONE_CLOSER, when("eraser: claims", mistakes.claim_once)),
     _mutant(
         "told as erased first, removed later",
         ERASURE,
-        _when("eraser: finishes", erasing.eraser_is_at("claimed")),
+        when("eraser: finishes", erasing.eraser_is_at("claimed")),
     ),
     _mutant(
         "a refused removal is not read back",
         ERASURE,
-        _does("eraser: is refused the removal", mistakes.trust_removal),
+        does("eraser: is refused the removal", mistakes.trust_removal),
     ),
-    _mutant("a removal that does nothing", _ONE_CLOSER, _does("eraser: removes", erasing.refused)),
+    _mutant("a removal that does nothing", _ONE_CLOSER, does("eraser: removes", erasing.refused)),
     _mutant(
-        "the finish is not conditional", ERASURE, _does("eraser: finishes", mistakes.finish_always)
+        "the finish is not conditional", ERASURE, does("eraser: finishes", mistakes.finish_always)
     ),
     _mutant(
         "reads are let in by the state alone",
         ERASURE,
-        _when("reader: reads", mistakes.read_by_state),
+        when("reader: reads", mistakes.read_by_state),
     ),
     _mutant(
-        "what is not stored can be read", ERASURE, _when("reader: reads", mistakes.read_anything)
+        "what is not stored can be read", ERASURE, when("reader: reads", mistakes.read_anything)
     ),
     _mutant(
         "the day is closed by a clock that is ahead",
         ERASURE,
-        _when("close: sees no open row", mistakes.close_any_time),
-        _when("close: the holder destroys the key", erasing.closer_is_at("swept")),
+        when("close: sees no open row", mistakes.close_any_time),
+        when("close: the holder destroys the key", erasing.closer_is_at("swept")),
     ),
     _mutant(
         "the day is closed over a stored recording",
         ERASURE,
-        _when("close: sees no open row", mistakes.close_with_stored),
+        when("close: sees no open row", mistakes.close_with_stored),
     ),
     _mutant(
         "the day is told to be closed before its key goes",
         ERASURE,
-        _when("close: notes it", erasing.closer_is_at("swept")),
+        when("close: notes it", erasing.closer_is_at("swept")),
     ),
     _mutant(
         "two who close a day both tell of it",
         ERASURE,
-        _does("close: notes it", mistakes.note_again),
+        does("close: notes it", mistakes.note_again),
     ),
-    _mutant("no key is destroyed", _ONE_CLOSER, _never("close: the holder destroys the key")),
+    _mutant("no key is destroyed", _ONE_CLOSER, never("close: the holder destroys the key")),
     _mutant(
         "the reconciler removes what an upload is putting",
         LEFTOVERS,
-        _when(_STRAY, mistakes.doom_receiving),
-        _does("reconcile: removes it", mistakes.remove_doomed),
+        when(_STRAY, mistakes.doom_receiving),
+        does("reconcile: removes it", mistakes.remove_doomed),
     ),
     _mutant(
         "the reconciler tells of a loss at the first look",
         LEFTOVERS,
-        _does("compare: looks again", mistakes.alarm_at_once),
+        does("compare: looks again", mistakes.alarm_at_once),
     ),
     _mutant(
         "the reconciler removes what it does not know, also after a restore",
         RESTORE,
-        _when(_STRAY, mistakes.is_unknown),
-        _does("reconcile: removes it", mistakes.remove_doomed),
+        when(_STRAY, mistakes.is_unknown),
+        does("reconcile: removes it", mistakes.remove_doomed),
     ),
     _mutant(
         "sweep and reconciler run on a restored database",
         RESTORE,
-        _when("sweep: fences", mistakes.fence_always),
-        _when("sweep: takes", mistakes.take_always),
-        _when(_STRAY, mistakes.sees_stray_always),
+        when("sweep: fences", mistakes.fence_always),
+        when("sweep: takes", mistakes.take_always),
+        when(_STRAY, mistakes.sees_stray_always),
     ),
     _mutant(
         "signed before it is published",
         RESTORE,
-        _does("ledger: signs", mistakes.sign_unpublished),
-        _when("ledger: signs", lambda s: s.mode == "open" and s.signed != s.ledger),
+        does("ledger: signs", mistakes.sign_unpublished),
+        when("ledger: signs", lambda s: s.mode == "open" and s.signed != s.ledger),
     ),
     _mutant(
         "the rebuild believes the restored ledger",
         RESTORE,
-        _does("rebuild: replays the ledger", mistakes.keep_old_ledger),
+        does("rebuild: replays the ledger", mistakes.keep_old_ledger),
     ),
     _mutant(
         "the rebuild does not replay what was done",
         RESTORE,
-        _does("rebuild: replays the ledger", mistakes.forget_acts),
+        does("rebuild: replays the ledger", mistakes.forget_acts),
     ),
     _mutant(
         "the rebuild reads the objects before the ledger",
         RESTORE,
-        _does("rebuild: replays the ledger", mistakes.rebuild_first),
+        does("rebuild: replays the ledger", mistakes.rebuild_first),
     ),
     _mutant(
         "the rebuild tells again what waited",
         RESTORE,
-        _does("rebuild: replays the ledger", mistakes.keep_waiting),
+        does("rebuild: replays the ledger", mistakes.keep_waiting),
     ),
     _mutant(
         "the rebuild takes an erased recording in again",
         RESTORE,
-        _does("rebuild: reads the objects", mistakes.reimport),
+        does("rebuild: reads the objects", mistakes.reimport),
     ),
     _mutant(
         "the rebuild leaves uploads of the backup to the sweep",
         RESTORE,
-        _does("rebuild: reads the objects", mistakes.only_missing),
+        does("rebuild: reads the objects", mistakes.only_missing),
     ),
     _mutant(
         "the rebuild forgets what was being erased",
         RESTORE,
-        _does("rebuild: reads the objects", mistakes.no_erasing),
+        does("rebuild: reads the objects", mistakes.no_erasing),
     ),
     _mutant(
         "the rebuild leaves out what came due meanwhile",
         RESTORE,
-        _does("rebuild: reads the objects", mistakes.leave_due_out),
+        does("rebuild: reads the objects", mistakes.leave_due_out),
     ),
     _mutant(
         "the rebuild keeps the first of two uploads",
         TWINS,
-        _does("rebuild: reads the objects", mistakes.first_twin),
+        does("rebuild: reads the objects", mistakes.first_twin),
     ),
 )
 
@@ -256,27 +260,27 @@ HARMLESS = (
     _mutant(
         "the finish looks at the state and not at the epoch",
         _ONE_CLOSER,
-        _does("eraser: finishes", mistakes.finish_any_epoch),
+        does("eraser: finishes", mistakes.finish_any_epoch),
     ),
     _mutant(
         "the day is closed with an unfinished upload",
         _ONE_SWEEPER,
-        _when("close: sees no open row", mistakes.close_unfinished),
+        when("close: sees no open row", mistakes.close_unfinished),
     ),
     _mutant(
         "the reconciler does not look at its evidence again",
         _ONE_SWEEPER,
-        _does("reconcile: removes it", mistakes.remove_doomed),
+        does("reconcile: removes it", mistakes.remove_doomed),
     ),
     _mutant(
         "the reconciler removes what it does not know",
         _NO_COPY,
-        _when(_STRAY, mistakes.doom_unknown),
-        _does("reconcile: removes it", mistakes.remove_doomed),
+        when(_STRAY, mistakes.doom_unknown),
+        does("reconcile: removes it", mistakes.remove_doomed),
     ),
     _mutant(
         "the reconciler runs on a restored database",
         _NO_COPY,
-        _when(_STRAY, mistakes.sees_stray_always),
+        when(_STRAY, mistakes.sees_stray_always),
     ),
 )
