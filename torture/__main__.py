@@ -26,6 +26,7 @@ from torture import (
     links,
     needles,
     once,
+    outage,
     proof,
     report,
     servers,
@@ -48,6 +49,7 @@ ROWS: dict[str, tuple[Callable[[Room, Limit], Awaitable[list[Row]]], int]] = {
     "closes": (closes.measure, closes.GOAL),
     "once": (once.measure, once.GOAL),
     "copies": (copies.measure, copies.GOAL),
+    "outage": (outage.measure, 4),
     "kills": (kills.measure, kills.GOAL),
 }
 """Each row, and how often it is tried when there is time. The last gets what time is left.

@@ -1,7 +1,8 @@
 """The real service as a child process that a test may kill, over the test's database and store.
 
 Run as a script it is `archive serve`, with the clocks of the machine and of the store set ahead by
-`TEST_AHEAD` seconds: the database's is the test's to turn.
+`TEST_AHEAD` seconds: the database's is the test's to turn. `TEST_LANDING_REST` are the seconds
+between two looks at a landing bucket.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(HERE.parents[2]))
 
 from app import cli  # noqa: E402
+from jobs import landing  # noqa: E402
 from storage import clocks  # noqa: E402
 from storage.objects import ObjectStore  # noqa: E402
 from storage.roles import RIGHTS  # noqa: E402
@@ -43,6 +45,7 @@ def main() -> None:
 
     ObjectStore.clock = clock  # type: ignore[method-assign]
     clocks.service_now = lambda: datetime.fromtimestamp(time.time(), UTC) + ahead
+    landing.REST = float(os.environ.get("TEST_LANDING_REST", landing.REST))
     sys.argv = ["archive", "--config", os.environ["TEST_CONFIG"], "serve"]
     cli.main()
 

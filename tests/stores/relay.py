@@ -67,7 +67,9 @@ Fault = Cut | Delay | Answer | Hang | Hold
 
 
 class Relay:
-    """Listens on a free port of its own; `requests` are the heads that came in, in order."""
+    """Listens on a free port of its own; `requests` are the heads that came in, in order. While it
+    is `away` nobody is let in.
+    """
 
     def __init__(self, host: str, port: int, *, http: bool = True) -> None:
         self._host, self._port, self._http = host, port, http
@@ -76,6 +78,7 @@ class Relay:
         self._held: list[bytes] = []
         self.requests: list[str] = []
         self.port = 0
+        self.away = False
 
     @classmethod
     def before(cls, url: str) -> "Relay":
@@ -128,6 +131,9 @@ class Relay:
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.away:
+            writer.transport.abort()
+            return
         work = self._serve(reader, writer)
         task = asyncio.create_task(self._closing(work, writer))
         self._tasks.add(task)

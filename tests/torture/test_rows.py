@@ -15,6 +15,7 @@ from torture import (
     links,
     needles,
     once,
+    outage,
     servers,
     versions,
 )
@@ -79,6 +80,13 @@ async def test_edits_of_the_ledger(room: Room) -> None:
 
 async def test_exactly_once(room: Room) -> None:
     held(await once.measure(room, Limit(90), steps=12), 90)
+
+
+@pytest.mark.timeout(300)
+async def test_an_archive_that_is_away(room: Room) -> None:
+    rows = await outage.measure(room, Limit(4), away=3)
+    held(rows, 50)
+    assert rows[1].tried >= 12
 
 
 def test_a_row_holds_only_when_enough_was_tried_and_nothing_failed() -> None:
