@@ -231,10 +231,15 @@ async def set_clock(vault: Vault, by: timedelta) -> None:
 async def stop_clock(vault: Vault, moment: datetime) -> None:
     """Let the database's `archive_now()` stand still, at the very microsecond."""
     async with connection(vault.pool) as lent:
-        await lent.execute(
-            "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
-            f" AS $$SELECT '{moment.isoformat()}'::timestamptz$$"
-        )
+        await lent.execute(stopped_at(moment))
+
+
+def stopped_at(moment: datetime) -> str:
+    """The statement that lets `archive_now()` stand still."""
+    return (
+        "CREATE OR REPLACE FUNCTION archive_now() RETURNS timestamptz LANGUAGE sql VOLATILE"
+        f" AS $$SELECT '{moment.isoformat()}'::timestamptz$$"
+    )
 
 
 def clock_at(by: timedelta) -> str:
