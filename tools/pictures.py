@@ -116,6 +116,8 @@ def main(folder: Path) -> None:
             auditor = opened(browser, told["auditor"], size, theme, lang)
             auditor.goto(f"{told['operations']}/")
             auditor.screenshot(path=folder / f"expiry-{name}.png")
+            auditor.goto(f"{told['operations']}/ledger")
+            auditor.screenshot(path=folder / f"ledger-{name}.png")
         browser.close()
     for path in folder.glob("*.png"):
         shrink(path)
