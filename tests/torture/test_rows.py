@@ -1,6 +1,7 @@
 """The short form of each row of the torture room: few tries, none of which may fail."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -101,3 +102,40 @@ def test_a_row_holds_only_when_enough_was_tried_and_nothing_failed() -> None:
     assert enough.facts().keys() == {"promise", "test", "tried", "failed", "goal", "holds"}
     assert not Limit(5).allows(5)
     assert not Limit(5, 0).allows(1)
+
+
+TOLD = [
+    ("redaction.made", "r", {"copy": "c1"}),
+    ("redaction.made", "r", {"copy": "c2", "replaced": "c1"}),
+    ("redaction.withdrawn", "r", {"copy": "c2"}),
+    ("redaction.made", "r", {"copy": "c3"}),
+    ("export.made", None, {"export": "e"}),
+    ("export.erased", None, {"export": "e"}),
+    ("erased", "r", {"attempt": "a", "redacted": "c3"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({}, ""),
+        ({1: ("redaction.made", "r", {"copy": "c2"})}, "takes the place of another"),
+        ({2: ("redaction.withdrawn", "r", {"copy": "c1"})}, "is withdrawn than stood"),
+        ({6: ("erased", "r", {"attempt": "a"})}, "is told wrong"),
+        ({6: ("erased", "r", {"redacted": "c3"})}, "is told wrong"),
+        ({5: TOLD[6], 6: TOLD[5]}, "is told as erased before export e"),
+        ({5: ("export.asked", None, {"export": "e"})}, "is not told as erased"),
+        ({3: TOLD[5]}, "is erased twice"),
+    ],
+)
+def test_what_is_told_of_copies_is_judged(change: dict[int, Any], fault: str) -> None:
+    tally = Tally()
+    story = [
+        {"act": act, "recording": recording, "facts": facts, "position": position}
+        for position, (act, recording, facts) in enumerate(
+            change.get(number, each) for number, each in enumerate(TOLD)
+        )
+    ]
+    copies._told(story, {"e": ["r"]}, tally)
+    assert bool(tally.failed) == bool(fault)
+    assert fault in " ".join(tally.faults)
