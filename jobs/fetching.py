@@ -1,7 +1,8 @@
 """When recordings that lie elsewhere are fetched: as soon as a notice came, a few at a time, as the
 part of the service that takes in.
 
-Every second the database is asked for notices that are due. Several services may do so: each
+Every second the database is asked for notices that are due, and after an absence, when more of them
+wait than are fetched at once, as soon as one is fetched. Several services may do so: each
 notice is held by one of them. What is broken off by a stop, or by a kill, is taken up again a
 minute later.
 """
@@ -49,6 +50,12 @@ class Fetching:
                 await self._look()
             except Exception as error:  # a boundary of the jobs: it goes on with the next look
                 tell("fetching", error)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        if len(self._tasks) == AT_ONCE:
+            await asyncio.wait(self._tasks, timeout=PULSE, return_when=asyncio.FIRST_COMPLETED)
+        else:
             await asyncio.sleep(PULSE)
 
     async def _look(self) -> None:

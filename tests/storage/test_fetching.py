@@ -15,6 +15,7 @@ from aiohttp import web
 from archive.reach import Reach
 from archive.recording import Call
 from archive.webhook import Webhook
+from jobs import fetching as fetching_jobs
 from jobs.fetching import Fetching
 from jobs.schedule import tidy
 from storage import fetching, notices
@@ -365,6 +366,21 @@ async def test_two_services_never_fetch_the_same(
     assert sorted(path for _, path, _ in host.asked) == sorted(f"/{n}" for n in range(12))
     assert {row["tries"] for row in await rows(vault)} == {1}
     assert await calls(vault) == 12
+
+
+async def test_many_that_wait_do_not_wait_for_the_next_second(
+    vault: Vault, host: Vendor, hooks: dict[str, Webhook], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an absence: here that second never comes."""
+    monkeypatch.setattr(fetching_jobs, "PULSE", 3600)
+    for number in range(3 * fetching_jobs.AT_ONCE):
+        await ask(vault, f"{host.url}/{number}", number)
+    service = Fetching(acting(vault, "ingest"), hooks)
+    service.start()
+    while any(row["state"] != "done" for row in await rows(vault)):
+        await asyncio.sleep(0.1)
+    await service.stop()
+    assert await calls(vault) == 3 * fetching_jobs.AT_ONCE
 
 
 async def test_a_look_that_fails_is_not_the_last_one(
