@@ -32,6 +32,7 @@ from datetime import date
 from uuid import UUID
 
 from archive.certificate import BEGIN
+from archive.export import Why
 from storage import (
     attempts,
     clocks,
@@ -48,10 +49,10 @@ from storage.database import Connection, connection
 from storage.holdings import Holding
 from storage.objects import MissingObjectError
 from storage.sealing import DamagedError, Identity, Seal, sealed_length
-from storage.upkeep import copies, heads, mark, replay, strays
+from storage.upkeep import copies, heads, mark, replay
 from storage.upkeep.comparison import Names
 from storage.upkeep.replay import Replayed
-from storage.upkeep.strays import Stray, Why, parse
+from storage.upkeep.strays import parse
 from storage.vault import Vault
 
 log = logging.getLogger("archive.rebuild")
@@ -67,8 +68,7 @@ class Report:
     `over` are of recordings that were erased, and of exports; `strange` do not open, are not whole,
     or are of a call that another object stands for. `aside` are those that may be redacted copies.
     `told` recordings are told as erased whose erasing was not told. `lost` ones were acknowledged,
-    are not due, and nothing is left of them, or of the redacted copy that stood for them. `exports`
-    are what is left of those.
+    are not due, and nothing is left of them, or of the redacted copy that stood for them.
     """
 
     replayed: Replayed
@@ -79,7 +79,6 @@ class Report:
     strange: Names = field(default_factory=Names)
     lost: Names = field(default_factory=Names)
     aside: list[Holding] = field(default_factory=list)
-    exports: list[Holding] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -116,8 +115,6 @@ async def run(vault: Vault) -> Report:
     """
     report = Report(await replay.run(vault))
     steps.reached("replayed")
-    async with connection(vault.pool) as lent:
-        await lent.execute("DELETE FROM export")
     later: list[Holding] = []
     for day in sorted(vault.ring.days()):
         async for page in _pages(vault, day):
@@ -125,7 +122,7 @@ async def run(vault: Vault) -> Report:
             later += await _rebuild(vault, page, report, told=True)
     for start in range(0, len(later), _PAGE):
         await _rebuild(vault, later[start : start + _PAGE], report, told=False)
-    await _remove(vault, report.exports)
+    await _end_exports(vault)
     await copies.settle(vault, report.aside, report.strange, report.lost)
     await _tell(vault, report)
     steps.reached("rebuilt")
@@ -173,10 +170,7 @@ async def _rebuild(
     known = {row["id"]: row["attempt"] for row in rows}
     wanted, later = [], []
     for holding, identifier in named.items():
-        if identifier in exports:
-            report.over += 1
-            report.exports.append(holding)
-        elif fates.get(identifier) == "erased":
+        if fates.get(identifier) == "erased" or identifier in exports:
             report.over += 1
         elif identifier in known:
             attempt = known[identifier]
@@ -190,12 +184,24 @@ async def _rebuild(
     return later
 
 
-async def _remove(vault: Vault, exports: Sequence[Holding]) -> None:
-    """Remove objects of exports, in all their versions: no row names them any more."""
-    for holding in exports:
-        _, identifier, _ = parse(holding.key) or (None, None, None)
-        held = await vault.objects.holdings(holding.key)
-        await strays.remove(vault, [Stray(each, Why.EXPORT, identifier) for each in held])
+async def _end_exports(vault: Vault) -> None:
+    """Take away every export of whose end the ledger does not tell, and tell of it. One that the
+    store keeps is left to the reconciler.
+    """
+    async with connection(vault.pool) as lent:
+        await lent.execute("DELETE FROM export")
+        rows = await lent.fetch(
+            "SELECT facts FROM told a WHERE act = 'export.asked' AND NOT EXISTS (SELECT FROM told e"
+            " WHERE e.act = 'export.erased' AND e.facts->>'export' = a.facts->>'export')"
+        )
+    for row in rows:
+        facts = {name: row["facts"][name] for name in ("export", "day", "due")}
+        name = recordings.prefix(date.fromisoformat(facts["day"]), UUID(facts["export"]))
+        if await attempts.gone(vault, name):
+            facts |= {"why": str(Why.WITHDRAWN)}
+            facts |= {"absent": holdings.absent(versions=vault.objects.versions)}
+            async with connection(vault.pool) as lent:
+                await ledger.record(lent, ledger.SYSTEM, "export.erased", facts=facts)
 
 
 async def _tell(vault: Vault, report: Report) -> None:

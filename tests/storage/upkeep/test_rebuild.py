@@ -17,10 +17,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from archive.access import Caller, Level
 from archive.errors import UnavailableError
 from archive.story import read as read_story
 from storage import (
     accounts,
+    certificates,
     credentials,
     database,
     fuse,
@@ -238,7 +240,11 @@ async def test_exports_are_not_rebuilt_and_what_is_left_of_them_goes(
     assert not [held for held in await service.holdings() if identifier in held.key]
     async with connection(vault.pool) as lent:
         assert await lent.fetchval("SELECT count(*) FROM export") == 0
-    await agrees(replace(service, vault=vault))
+    again = replace(service, vault=vault)
+    await agrees(again)
+    assert [act for act, _ in await again.acts()].count("export.erased") == 1
+    auditor = Caller("an-auditor", Level.AUDITOR)
+    assert await certificates.of_erasure(owned(vault), auditor, UUID(identifier))
 
 
 async def test_a_day_that_was_closed_since_stays_closed(
