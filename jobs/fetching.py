@@ -46,25 +46,25 @@ class Fetching:
 
     async def _go(self) -> None:
         while True:
+            more = False
             try:
-                await self._look()
+                more = await self._look()
             except Exception as error:  # a boundary of the jobs: it goes on with the next look
                 tell("fetching", error)
-            await self._rest()
+            if not more:
+                await asyncio.sleep(PULSE)
+            elif self._tasks:
+                await asyncio.wait(self._tasks, timeout=PULSE, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _rest(self) -> None:
-        if len(self._tasks) == AT_ONCE:
-            await asyncio.wait(self._tasks, timeout=PULSE, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(PULSE)
-
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
+        """Begin what there is room for; whether more may wait."""
         room = AT_ONCE - len(self._tasks)
-        if room:
-            for job in await notices.claim(self._vault, [*self._webhooks], room):
-                task = asyncio.create_task(self._one(job))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        found = await notices.claim(self._vault, [*self._webhooks], room) if room else []
+        for job in found:
+            task = asyncio.create_task(self._one(job))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return len(found) == room
 
     async def _one(self, job: Job) -> None:
         try:
