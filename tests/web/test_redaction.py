@@ -381,7 +381,7 @@ async def swept(service: Service) -> None:
             await lent.execute(
                 "UPDATE redaction_attempt SET lease_until = archive_now() - interval '1 second'"
             )
-        await redactions.collect(service.vault, 100)
+        await redactions.collect(service.vault, 100_000)
     async with connection(service.vault.pool) as lent:
         assert await lent.fetchval("SELECT count(*) FROM redaction_attempt") == 0
 
