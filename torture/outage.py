@@ -223,11 +223,11 @@ async def _compare(drill: Drill) -> set[tuple[str, str]]:
     tally, known = drill.calls, {system.source: system for system in drill.systems}
     stored: Counter[tuple[str, str]] = Counter()
     path = "/v1/recordings?limit=200"
-    told = await _told_of(drill)
+    eye, told = await drill.service.key("supervisor", "eye"), await _told_of(drill)
     while path:
         # One key may hear no more than some hundred recordings in an hour.
         ear = await drill.service.key("supervisor", f"ear-{len(stored)}")
-        page = await (await drill.service.get(path, ear)).json()
+        page = await (await drill.service.get(path, eye)).json()
         for item in page["items"]:
             source, call_id = item["source"], item["call_id"]
             stored[source, call_id] += 1
