@@ -29,6 +29,9 @@ from torture.report import Tally
 
 _PATIENCE = 30.0
 _RECENT = 12
+_LIVING = 40
+"""How many of the last exports may still live, or be made: some seconds of them."""
+
 _SPAN = {"start": 5, "stop": 15}
 _SILENT = slice(44 + 5 * 16, 44 + 15 * 16)
 """The part in milliseconds, and in bytes of a WAV at 8 kHz of 16 bits."""
@@ -97,6 +100,7 @@ class Hands:
     _number: int = 0
     _asked: int = 0
     _key: str = "supervisor"
+    _keys: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def running(self, many: int) -> AsyncIterator[None]:
@@ -166,10 +170,11 @@ class Hands:
             self.heard.note(known, f"a redaction of {call.id} was answered {answer.status}")
 
     async def _ask(self) -> None:
-        number, self._asked = self._asked, self._asked + 1
-        if number % _ALONE == 0:
-            self._key = await self.service.key("supervisor", f"asker-{number}")
-        door, key = self._door(), self._key
+        async with self._keys:
+            number, self._asked = self._asked, self._asked + 1
+            if number % _ALONE == 0:
+                self._key = await self.service.key("supervisor", f"asker-{number}")
+            door, key = self._door(), self._key
         chosen = {call.id: call for call in (self._recent() for _ in range(random.randint(1, 4)))}
         async with await ask(door, [*chosen], key) as answer:
             if answer.status == 201:
@@ -179,7 +184,7 @@ class Hands:
             self.heard.note(known, f"an export was answered {answer.status}")
 
     async def _fetch(self) -> None:
-        named = random.choice([*self.exports][-_RECENT:])
+        named = random.choice([*self.exports][-_LIVING:])
         identifier, key = named.split()
         async with AsyncExitStack() as stack:
             for call in sorted(self.exports[named], key=lambda each: each.number):
@@ -195,7 +200,7 @@ class Hands:
                 self._judge(call, found.read(f"{call.id}.wav"), "exported")
 
     async def _end(self) -> None:
-        identifier, key = random.choice([*self.exports][-_RECENT:]).split()
+        identifier, key = random.choice([*self.exports][-_LIVING:]).split()
         door = self._door()
         url = f"{door.retrieval}/v1/exports/{identifier}"
         async with await door.ask("DELETE", url, key) as answer:
