@@ -78,7 +78,11 @@ TARGETS = (
     Target("storage/policy.py", ("standing", "change"), ("tests/storage/test_policy.py",)),
     Target("storage/early.py", ("LEVELS", "ask", "_claim"), ("tests/storage/test_early.py",)),
     Target("storage/glass.py", ("APPROVERS", "ask", "grant", "end"), ("tests/web/test_glass.py",)),
-    Target("web/glass.py", ("readers_routes", "operators_routes", "ask"), DOORS[6:]),
+    Target(
+        "web/glass.py",
+        ("readers_routes", "operators_routes", "ask"),
+        (*DOORS[6:], "tests/web/test_glass.py"),
+    ),
     Target("web/doors.py", ("build", "_handler", "_let_in", "_check_bounds"), KEYS),
     Target("web/allowance.py", ("Allowance._look", "Allowance._holds"), DOORS[5:]),
     Target("web/retrieval.py", ("routes", "audio", "audio_head", "_open"), DOORS),

@@ -10,15 +10,12 @@ before it.
 """
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from archive.errors import UnavailableError
 from jobs import nightly
 from storage import early, export_erasing, recordings, steps, tree
 from storage.database import connection
@@ -27,7 +24,7 @@ from tests.services import Service
 from tests.web.test_redaction import swept
 from torture import truth
 from torture.hands import Hands
-from torture.kills import Kills
+from torture.kills import Kills, doors
 from torture.nursery import Nursery
 from torture.report import Limit, Row, Tally
 from torture.room import Room
@@ -49,17 +46,10 @@ async def measure(room: Room, limit: Limit, *, many: int = _HANDS, soon: float =
         house = replace(calm, more={**calm.more, "TEST_HURRY": "1"})
         with Nursery() as nursery:
             up: dict[str, Child] = {}
-            hands = Hands(
-                service, lambda: [(each.ingest, each.retrieval) for each in up.values()], soon
-            )
+            hands = Hands(service, doors(up), soon)
             kills = Kills(house, nursery, limit, hands, up, PASSES)
             await nightly.run(service.vault)
-            upkeep = asyncio.create_task(_upkeep(hands))
-            began = time.monotonic()
-            async with hands.running(many):
-                await asyncio.gather(*map(kills.again_and_again, "ab"))
-            await upkeep
-            took = time.monotonic() - began
+            took = await kills.under(many)
             up["a"] = await nursery.bear(house, "a").ready()
             await _at_rest(service)
             copies = await _compare(hands)
@@ -76,14 +66,6 @@ async def measure(room: Room, limit: Limit, *, many: int = _HANDS, soon: float =
         Row.of("", "objects after sweep and reconcile", orphans, 1, "objects"),
         Row.of("", "the ledger of it all, verified from its export", story, 1, "entries"),
     ]
-
-
-async def _upkeep(hands: Hands) -> None:
-    """End the leases of recordings now and then, as time would; an export's are short here."""
-    while not hands.over:
-        await asyncio.sleep(random.uniform(0.05, 1))
-        with suppress(UnavailableError):
-            await hands.service.end_leases()
 
 
 async def _at_rest(service: Service) -> None:

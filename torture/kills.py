@@ -14,8 +14,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from archive.errors import UnavailableError
 from jobs import nightly
 from storage import steps
 from tests.app.child_service import Child, House
+from tests.services import Service
 from torture import truth
 from torture.load import Load
 from torture.nursery import Nursery
@@ -43,12 +44,18 @@ _PASSES = dict.fromkeys(steps.INTAKE, 60) | dict.fromkeys(steps.ERASURE, 4) | {"
 _SENDERS = 16
 
 
-class Acknowledged(Protocol):
-    """A load, of which is asked how far it has come."""
+class Busy(Protocol):
+    """What goes on while services are killed: of it is asked how far it has come."""
+
+    service: Service
+    over: bool
 
     @property
     def acknowledged(self) -> int:
         """How much was acknowledged."""
+
+    def running(self, many: int, /) -> AbstractAsyncContextManager[None]:
+        """Let so many go on until the context is left."""
 
 
 @dataclass(slots=True)
@@ -58,7 +65,7 @@ class Kills:
     house: House
     nursery: Nursery
     limit: Limit
-    load: Acknowledged
+    load: Busy
     up: dict[str, Child]
     passes: Mapping[str, int]
     deaths: Counter[str] = field(default_factory=Counter)
@@ -68,6 +75,22 @@ class Kills:
     def told(self) -> str:
         """How many died at which step."""
         return ", ".join(f"{step}: {count}" for step, count in sorted(self.deaths.items()))
+
+    async def under(self, many: int) -> float:
+        """Kill two services while so many work with them; the seconds it took."""
+        upkeep = asyncio.create_task(self._upkeep())
+        began = time.monotonic()
+        async with self.load.running(many):
+            await asyncio.gather(*map(self.again_and_again, "ab"))
+        await upkeep
+        return time.monotonic() - began
+
+    async def _upkeep(self) -> None:
+        """End the leases of recordings now and then, as time would."""
+        while not self.load.over:
+            await asyncio.sleep(random.uniform(0.05, 1))
+            with suppress(UnavailableError):
+                await self.load.service.end_leases()
 
     async def again_and_again(self, name: str) -> None:
         """Start a service and kill it, until it is enough."""
@@ -113,6 +136,11 @@ class Kills:
                 os.unlink(file)
 
 
+def doors(up: Mapping[str, Child]) -> Callable[[], list[tuple[str, str]]]:
+    """Where the services that are up take in and hand out, whenever it is asked."""
+    return lambda: [(each.ingest, each.retrieval) for each in up.values()]
+
+
 async def measure(
     room: Room, limit: Limit, *, senders: int = _SENDERS, soon: float = 6
 ) -> list[Row]:
@@ -120,17 +148,10 @@ async def measure(
     async with room.house() as (house, service):
         with Nursery() as nursery:
             up: dict[str, Child] = {}
-            load = Load(
-                service, lambda: [(each.ingest, each.retrieval) for each in up.values()], soon
-            )
+            load = Load(service, doors(up), soon)
             kills = Kills(house, nursery, limit, load, up, _PASSES)
             await nightly.run(service.vault)
-            upkeep = asyncio.create_task(_upkeep(load))
-            began = time.monotonic()
-            async with load.running(senders):
-                await asyncio.gather(*map(kills.again_and_again, "ab"))
-            await upkeep
-            took = time.monotonic() - began
+            took = await kills.under(senders)
             acknowledged = load.acknowledged
             for name in "ab":
                 up[name] = await nursery.bear(house, name).ready()
@@ -143,11 +164,3 @@ async def measure(
         Row.of("acknowledged is never lost", "kill -9 of two services", kills.tally, GOAL, "kills"),
         *rows,
     ]
-
-
-async def _upkeep(load: Load) -> None:
-    """End all leases now and then, as time would."""
-    while not load.over:
-        await asyncio.sleep(random.uniform(0.05, 1))
-        with suppress(UnavailableError):
-            await load.service.end_leases()
