@@ -56,6 +56,11 @@ TARGETS = (
         ("authenticate", "_living", "_shows", "holds", "check_limits", "_check_teams", "revoke"),
         KEYS,
     ),
+    Target(
+        "storage/sessions.py",
+        ("authenticate", "_LIVES", "_living", "holds"),
+        ("tests/web/test_sessions.py", "tests/web/test_scope.py"),
+    ),
     Target("storage/recordings.py", ("scope_terms", "in_scope", "from_row"), DOORS),
     Target(
         "storage/reading.py",
@@ -83,7 +88,11 @@ TARGETS = (
         ("readers_routes", "operators_routes", "ask"),
         (*DOORS[6:], "tests/web/test_glass.py"),
     ),
-    Target("web/doors.py", ("build", "_handler", "_let_in", "_check_bounds"), KEYS),
+    Target(
+        "web/doors.py",
+        ("build", "_handler", "_let_in", "_check_bounds"),
+        (*KEYS, "tests/web/test_sessions.py"),
+    ),
     Target("web/allowance.py", ("Allowance._look", "Allowance._holds"), DOORS[5:]),
     Target("web/retrieval.py", ("routes", "audio", "audio_head", "_open"), DOORS),
     Target("web/operations.py", ("routes",), DOORS[6:]),

@@ -272,12 +272,12 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
         browser.require_same_site(request)
         await browser.require_token(request, vault.ring, secret)
     try:
-        token = None if secret else credentials.read(_token(request, basic=basic))
+        shown = secret or credentials.read(_token(request, basic=basic))
         async with connection(vault.pool) as lent:
             login = await (
-                credentials.authenticate(lent, vault.ring, token)
-                if token
-                else sessions.authenticate(lent, vault.ring, secret or "")
+                sessions.authenticate(lent, vault.ring, shown)
+                if isinstance(shown, str)
+                else credentials.authenticate(lent, vault.ring, shown)
             )
             visit = Visit(vault, login, seen)
             await _check_bounds(route, request, visit, lent)

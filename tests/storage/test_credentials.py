@@ -12,6 +12,8 @@ import pytest
 from archive.access import Level
 from archive.bounds import Bounds
 from archive.errors import UnauthenticatedError
+from archive.recording import Call, CallType
+from archive.retention import Expiry
 from archive.token import Token
 from storage import credentials, tree
 from storage.credentials import KeyRefusedError, Login
@@ -172,6 +174,17 @@ async def test_a_revoked_key_ends_with_all_its_secrets(vault: Vault) -> None:
     assert await refused(vault, second)
     with pytest.raises(KeyRefusedError, match="no living key"):
         await rotated(vault)
+
+
+async def test_what_is_being_sent_is_known_to_living_keys_alone(vault: Vault) -> None:
+    moment = datetime(2026, 2, 28, 9, 30, tzinfo=UTC)
+    expiry = Expiry(moment.replace(year=2027), moment.date().replace(year=2027), "rule")
+    call = Call("1", CallType.OTHER, moment, expiry)
+    known = await login(vault, await made(vault, level=Level.SUPERVISOR))
+    async with connection(vault.pool) as lent:
+        assert await credentials.holds(lent, vault.ring, known, call) is True
+        await credentials.revoke(lent, "pbx")
+        assert await credentials.holds(lent, vault.ring, known, call) is False
 
 
 async def test_a_rotation_is_on_the_ledger(vault: Vault) -> None:

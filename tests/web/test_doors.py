@@ -46,6 +46,15 @@ def test_only_what_is_meant_for_anybody_is_open() -> None:
     assert uploads == set()
 
 
+@pytest.mark.parametrize("level", ["supervisor", "auditor"])
+async def test_what_is_read_has_headers_alone_too(service: Service, level: str) -> None:
+    url = f"{service.retrieval}/v1/recordings"
+    get, head = [await service.ask(how, url, level) for how in ("GET", "HEAD")]
+    assert head.status == get.status == (200 if level == "supervisor" else 403)
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+    assert await head.read() == b""
+
+
 async def test_only_the_ingest_door_offers_basic_authentication(service: Service) -> None:
     path = "/v1/recordings"
     put = await service.ask("POST", service.ingest + path, None)

@@ -111,6 +111,14 @@ async def test_a_key_that_asks_too_often_has_to_wait(service: Service) -> None:
     assert (await service.get("/v1/recordings")).status == 200, "others need not wait"
 
 
+async def test_who_asks_before_sending_is_counted_once(service: Service) -> None:
+    token = await service.key("uploader", "x", bounds=Bounds.from_texts(rate="2/h"))
+    asking = {"Expect": "100-continue"}
+    for call_id in "ab":
+        answer = await service.put(call_id, tone(), query(), token=token, headers=asking)
+        assert answer.status == 201
+
+
 @pytest.mark.parametrize("what", ["networks", "rate", "quota"])
 async def test_the_bounds_are_held_before_the_body_is_sent(service: Service, what: str) -> None:
     text = {"networks": "10.0.0.0/8", "rate": "1/h", "quota": "1MB"}[what]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
@@ -12,6 +12,7 @@ from archive.access import Level
 from archive.bounds import Rate
 from storage import accounts, sessions
 from storage.credentials import Limits
+from tests import services
 from tests.roles import acting, connection
 from tests.services import Service, _door
 from tests.sounds import tone
@@ -85,6 +86,36 @@ async def test_a_session_ends_when_it_is_not_used_and_when_it_is_old(service: Se
     assert (await anna.enter("anna", OWN, code)).status == 303
     async with connection(service.vault.pool) as lent:
         assert await lent.fetchval("SELECT count(*) FROM session") == 1, "what is over goes"
+
+
+async def test_a_session_ends_at_its_instant(service: Service) -> None:
+    anna = await signed_in(service)
+    at, instant, limits = datetime.now(UTC), timedelta(microseconds=1), sessions.Limits()
+    await services.stop_clock(service.vault, at)
+    async with connection(service.vault.pool) as lent:
+        await lent.execute(
+            "UPDATE session SET seen_at = archive_now(), ends_at = archive_now() + $1::interval",
+            limits.absolute,
+        )
+    # Used within 20 s it is not written to again: it still ends by when it was written last.
+    for moment, used in (
+        (at + timedelta(seconds=20) - instant, at),
+        (at + timedelta(seconds=20), at + timedelta(seconds=20)),
+        (at + limits.idle, at + limits.idle),
+        (at + 2 * limits.idle - instant, at + 2 * limits.idle - instant),
+    ):
+        await services.stop_clock(service.vault, moment)
+        assert (await anna.get("/v1/recordings")).status == 200
+        async with connection(service.vault.pool) as lent:
+            assert await lent.fetchval("SELECT seen_at FROM session") == used
+    await services.stop_clock(service.vault, at + 3 * limits.idle - instant)
+    await problem(await anna.get("/v1/recordings"), 401, "unauthenticated")
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE session SET seen_at = $1", at + limits.absolute)
+    await services.stop_clock(service.vault, at + limits.absolute - instant)
+    assert (await anna.get("/v1/recordings")).status == 200
+    await services.stop_clock(service.vault, at + limits.absolute)
+    await problem(await anna.get("/v1/recordings"), 401, "unauthenticated")
 
 
 async def _locked_alone(service: Service) -> None:
