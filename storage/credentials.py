@@ -61,7 +61,7 @@ class Login:
     caller: Caller
     now: datetime
     shown: bytes = field(repr=False)
-    stale: bool
+    stale: bool = False
     session: bool = False
 
 

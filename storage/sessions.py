@@ -123,7 +123,7 @@ async def authenticate(connection: Connection, ring: Ring, secret: str) -> Login
         raise _over()
     if row["stale"]:
         await _touch(connection, identifier)
-    return Login(accounts.caller(ring, row), row["now"], identifier, stale=False, session=True)
+    return Login(accounts.caller(ring, row), row["now"], identifier, session=True)
 
 
 async def _living(connection: Connection, identifier: bytes) -> asyncpg.Record | None:

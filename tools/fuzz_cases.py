@@ -21,6 +21,8 @@ def is_beyond_schemas(case: Any) -> bool:
         or case.media_type == "multipart/form-data"
         # How long a text is behind its percents, and whether it is UTF-8.
         or "Archive-Reason" in case.headers
+        # Whose instant is before the first year, or after the last.
+        or any(str(value).startswith(("0001-01-01", "9999-12-31")) for value in case.query.values())
         # Which zones there are, and who has a key.
         or "zone" in case.query
         or case.path == "/v1/glass"

@@ -61,8 +61,9 @@ UNSAYABLE = ["409", "410", "413", "415", "416", "422", "429", "503"]
 """What may be said to a request that the page allows: whether a body is audio, a time is of the
 last year and a call is known, no schema can say."""
 
-ANOTHER_VERSION = "412"
-"""What tus wants to be said to who does not name its version, or names another."""
+SAID_FIRST = ["412", "413"]
+"""What is said before the rest of a wrong request is looked at: tus's, to who does not name its
+version or names another; and that a body is too large."""
 
 
 def _lost_its_key(case: Any) -> bool:
@@ -107,7 +108,7 @@ class Asker:
         accepted = checks.positive_data_acceptance
         accepted.expected_statuses = [*accepted.expected_statuses, *UNSAYABLE]
         for check in (checks.negative_data_rejection, checks.missing_required_header):
-            check.expected_statuses = [*check.expected_statuses, ANOTHER_VERSION]
+            check.expected_statuses = [*check.expected_statuses, *SAID_FIRST]
 
     def ask(self, case: Any, who: str, kind: str) -> None:
         """Send one request and judge its answer."""

@@ -245,7 +245,10 @@ async def test_the_members_of_one_team_are_no_use_in_the_row_of_another(service:
     [
         (Level.SUPERVISOR, Limits(teams=["nobody"]), "no team"),
         (Level.SUPERVISOR, Limits(teams=["north", "nobody"]), "no team"),
+        (Level.SUPERVISOR, Limits([]), "call types are one or more of customer_service,"),
+        (Level.SUPERVISOR, Limits(["other", "others"]), "call types are one or more of"),
         (Level.SUPERVISOR, Limits(queues=[]), "one or more"),
+        (Level.SUPERVISOR, Limits(teams=[]), "one or more"),
         (Level.SUPERVISOR, Limits(queues=["a", " "]), "one or more"),
         (Level.AUDITOR, Limits(queues=["a"]), "only who reads"),
         (Level.ADMIN, Limits(teams=["north"]), "only who reads"),

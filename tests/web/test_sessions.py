@@ -10,6 +10,8 @@ from aiohttp import web
 
 from archive.access import Level
 from archive.bounds import Rate
+from archive.recording import Call, CallType
+from archive.retention import Expiry
 from storage import accounts, sessions
 from storage.credentials import Limits
 from tests import services
@@ -116,6 +118,18 @@ async def test_a_session_ends_at_its_instant(service: Service) -> None:
     assert (await anna.get("/v1/recordings")).status == 200
     await services.stop_clock(service.vault, at + limits.absolute)
     await problem(await anna.get("/v1/recordings"), 401, "unauthenticated")
+
+
+async def test_what_is_being_sent_is_known_to_living_sessions_alone(service: Service) -> None:
+    anna = await signed_in(service)
+    moment = datetime(2026, 2, 28, 9, 30, tzinfo=UTC)
+    expiry = Expiry(moment.replace(year=2027), moment.date().replace(year=2027), "rule")
+    call, ring = Call("1", CallType.OTHER, moment, expiry), service.vault.ring
+    async with connection(service.vault.pool) as lent:
+        login = await sessions.authenticate(lent, ring, anna.session)
+        assert await sessions.holds(lent, ring, login, call) is True
+        await _locked_alone(service)
+        assert await sessions.holds(lent, ring, login, call) is False
 
 
 async def _locked_alone(service: Service) -> None:
