@@ -8,11 +8,17 @@ from uuid import UUID
 import pytest
 
 from archive.access import Caller, Level
-from archive.errors import ForbiddenError, GoneError, ReasonNeededError, TooManyError
+from archive.errors import (
+    ForbiddenError,
+    GoneError,
+    ReasonNeededError,
+    TooManyError,
+)
 from archive.listening import HOUR, REASON_HOLDS, Rules
 from storage import reading, tree
 from storage.database import now
 from storage.reading import Act
+from storage.sealing import DamagedError
 from storage.vault import Vault
 from tests.roles import acting, connection
 from tests.services import Service
@@ -47,6 +53,33 @@ async def test_what_is_no_level_of_a_reader_asks_nothing(service: Service) -> No
         caller = Caller("k", level, source="pbx" if level is Level.UPLOADER else None)
         with pytest.raises(ForbiddenError):
             await reading.get(service.vault, caller, identifier, await now(service.vault.pool))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("header = o.header", "header of another"),
+        ("header = o.header, details = o.details", "header of another"),
+        ("source = 'other-pbx'", "not what was sealed"),
+        ("call_type = 'direct_marketing'", "not what was sealed"),
+        ("expires_at = r.expires_at + interval '1 microsecond'", "not what was sealed"),
+    ],
+)
+async def test_a_row_that_says_what_was_not_sealed_is_not_read(
+    service: Service, change: str, why: str
+) -> None:
+    one, other = UUID(await upload(service, "a")), UUID(await upload(service, "b"))
+    at = await now(service.vault.pool)
+    async with connection(service.vault.pool) as lent:
+        await lent.execute(
+            f"UPDATE recording r SET {change} FROM recording o WHERE r.id = $1 AND o.id = $2",
+            one,
+            other,
+        )
+    vault = acting(service.vault, "retrieval")
+    with pytest.raises(DamagedError, match=why):
+        await reading.get(vault, ANNA, one, at)
+    assert (await reading.get(vault, ANNA, other, at)).recording.id == other
 
 
 async def test_a_reason_holds_to_its_instant(service: Service) -> None:

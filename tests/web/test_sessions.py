@@ -282,6 +282,28 @@ async def test_a_stream_stops_when_its_session_ends(
         assert await rest(reader) < len(audio) / 2
 
 
+async def test_a_stream_goes_on_while_its_session_holds(
+    service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "LOOK", 0.05)
+    looked = 0
+    real = sessions.holds
+
+    async def counted(*arguments: object) -> bool:
+        nonlocal looked
+        looked += 1
+        return await real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sessions, "holds", counted)
+    audio = tone(LONG)
+    anna = await signed_in(service)
+    async with listening(service, audio, f"Cookie: __Host-session={anna.session}") as reader:
+        while looked < 3:
+            assert "cut off" not in caplog.text
+            await asyncio.sleep(0.01)
+        assert await rest(reader) == len(audio)
+
+
 async def test_made_up_sessions_cost_the_database_no_more_than_wrong_keys(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
