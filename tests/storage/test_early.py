@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,9 +20,10 @@ from storage import early, four_eyes, ledger, removal, signer, tree
 from storage.four_eyes import RefusedError
 from storage.vault import Vault
 from tests.roles import connection, owned
-from tests.services import Service
+from tests.services import Service, stop_clock
 from tests.sounds import tone
 from tests.storage.test_certificates import stand_alone
+from tests.web.test_access_matrix import _unfinished
 from tests.web.test_listen import found, upload
 from tests.web.test_upload import problem, query
 
@@ -186,6 +187,51 @@ async def test_what_was_granted_is_erased_by_whoever_comes_next(
     assert (await service.erase()).erased == 0
     assert [str(one.id) for one in (await early.run(service.vault)).erased] == [gone]
     assert (await early.run(service.vault)).erased == []
+
+
+@pytest.mark.parametrize(
+    ("held", "last"),
+    [
+        ("state = 'erasing', lease_until = {}", timedelta()),
+        ("redacting_until = {}", timedelta(microseconds=1)),
+    ],
+)
+async def test_what_somebody_works_on_waits_to_the_instant(
+    service: Service, held: str, last: timedelta
+) -> None:
+    """A lease holds at its instant, a redaction up to it."""
+    one = await upload(service, "one")
+    at = datetime.now(UTC)
+    await stop_clock(service.vault, at)
+    async with connection(service.vault.pool) as lent:
+        facts = {"keys": ["a", "b"]}
+        await ledger.record(lent, "a", "erasure.granted", recording=UUID(one), facts=facts)
+
+        async def erased(until: datetime) -> bool:
+            moment = held.format(f"'{until.isoformat()}'::timestamptz")
+            await lent.execute(f"UPDATE recording SET {moment}")
+            return bool((await early.run(service.vault)).erased)
+
+        assert not await erased(at + timedelta(minutes=9))
+        assert not await erased(at + last)
+        assert await erased(at + last - timedelta(microseconds=1))
+
+
+@pytest.mark.parametrize("state", ["receiving", "abandoned"])
+async def test_what_is_not_stored_is_none_of_it(service: Service, state: str) -> None:
+    """Also when whoever took it in holds it no more."""
+    like = UUID(await upload(service, "one"))
+    identifier = UUID(await _unfinished(service, like, "other", state))
+    async with connection(service.vault.pool) as lent:
+        facts = {"keys": ["a", "b"]}
+        await ledger.record(lent, "a", "erasure.granted", recording=identifier, facts=facts)
+        await lent.execute(
+            "UPDATE recording SET lease_until = archive_now() - interval '1 hour' WHERE id = $1",
+            identifier,
+        )
+    outcome = await early.run(service.vault)
+    assert (outcome.erased, outcome.failed) == ([], 0)
+    assert {str(row["state"]) for row in await service.rows()} <= {"stored", "receiving"}
 
 
 async def test_one_name_twice_grants_nothing(service: Service) -> None:

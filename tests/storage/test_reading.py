@@ -15,7 +15,8 @@ from archive.errors import (
     TooManyError,
 )
 from archive.listening import HOUR, REASON_HOLDS, Rules
-from storage import reading, tree
+from archive.search import Query
+from storage import reading, search, tree
 from storage.database import now
 from storage.reading import Act
 from storage.sealing import DamagedError
@@ -53,6 +54,8 @@ async def test_what_is_no_level_of_a_reader_asks_nothing(service: Service) -> No
         caller = Caller("k", level, source="pbx" if level is Level.UPLOADER else None)
         with pytest.raises(ForbiddenError):
             await reading.get(service.vault, caller, identifier, await now(service.vault.pool))
+        with pytest.raises(ForbiddenError):
+            await search.find(service.vault, caller, Query(), await now(service.vault.pool))
 
 
 @pytest.mark.parametrize(

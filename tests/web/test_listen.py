@@ -135,6 +135,20 @@ async def test_pages_follow_each_other_without_gap_or_double(service: Service) -
         assert seen == [f"c{index}" for index in range(7)]
 
 
+async def test_a_page_that_is_just_full_leads_on(service: Service) -> None:
+    """Also where what follows started so long ago that it is looked for apart."""
+    days = 6
+    for day in range(days):
+        agent = "Anna" if day in (0, days - 1) else "Bo"
+        await upload(service, f"c{day}", agent=agent, started_at=ago(days=day, hours=1))
+    url, pages = "/v1/recordings?agent=Anna&limit=1", []
+    while url:
+        page = await (await service.get(url)).json()
+        pages.append([item["call_id"] for item in page["items"]])
+        url = page["next"]
+    assert pages == [["c0"], [f"c{days - 1}"]]
+
+
 async def test_a_cursor_is_its_callers_alone_and_cannot_be_made_up(service: Service) -> None:
     for index in range(2):
         await upload(service, f"c{index}")
@@ -293,6 +307,10 @@ async def test_every_act_is_in_the_ledger_and_tells_nothing_personal(service: Se
         assert needle not in page
     listened = [item for item in json.loads(page)["items"] if item["act"] == "listened"]
     assert listened[0]["facts"] == {"format": "original", "range": "bytes=0-9"}
+    await (await service.get(f"/v1/recordings/{identifier}/audio?format=mp3")).read()
+    entries = (await (await service.operate("/v1/ledger")).json())["items"]
+    [copy] = [item["facts"] for item in entries if item["facts"].get("format") == "mp3"]
+    assert copy == {"format": "mp3", "range": ""}
 
 
 async def test_a_stream_that_is_being_sent_stops_at_the_instant(service: Service) -> None:
