@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_network
+from typing import TypeGuard
 
 import asyncpg
 
@@ -101,7 +102,7 @@ async def authenticate(connection: Connection, ring: Ring, token: Token) -> Logi
     """
     row = await _living(connection, token.id)
     shown = _peppered(ring, token)
-    if not _shows(row, shown) or not row:
+    if not _shows(row, shown):
         raise _unknown()
     return Login(_caller(ring, token.id, row), row["now"], shown, not row["fresh"])
 
@@ -130,11 +131,12 @@ async def uploader(connection: Connection, ring: Ring, name: str) -> tuple[Calle
     return (_caller(ring, key, row), row["now"]) if row else None
 
 
-def _shows(row: asyncpg.Record | None, shown: bytes) -> bool:
+def _shows(row: asyncpg.Record | None, shown: bytes) -> TypeGuard[asyncpg.Record]:
     """Whether this is what the key's token shows; as much is compared when there is no key."""
     secret = row["secret"] if row else _NOBODY
     former = (row and row["former"]) or _NOBODY
-    return hmac.compare_digest(shown, secret) | hmac.compare_digest(shown, former)
+    same = hmac.compare_digest(shown, secret) | hmac.compare_digest(shown, former)
+    return same and row is not None
 
 
 def _caller(ring: Ring, key: str, row: asyncpg.Record) -> Caller:
@@ -161,7 +163,7 @@ def _peppered(ring: Ring, token: Token) -> bytes:
 async def holds(connection: Connection, ring: Ring, login: Login, call: Call) -> bool:
     """Whether who logged in may still know of such a call: asked while it is being sent."""
     row = await _living(connection, login.caller.id)
-    if row is None or not _shows(row, login.shown) or row["level"] != login.caller.level:
+    if not _shows(row, login.shown) or row["level"] != login.caller.level:
         return False
     return scopes.read(ring, row).covers(call.call_type, call.queue, call.agent)
 

@@ -89,6 +89,17 @@ async def test_a_certificate_tells_the_whole_story_and_nothing_personal(
     assert check(service, await other.json()) == shown
 
 
+async def test_what_is_told_late_is_no_part_of_the_story(
+    erased: tuple[Service, str, Raw],
+) -> None:
+    """A listen whose entry waited for its place while the recording was erased."""
+    service, identifier, raw = erased
+    async with connection(service.vault.pool) as lent:
+        await ledger.record(lent, "k", "listened", recording=UUID(identifier))
+    again = await (await service.get(f"/v1/certificates/{identifier}")).json()
+    assert check(service, again) == check(service, raw)
+
+
 async def test_until_the_bytes_are_gone_there_is_none(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
