@@ -1,7 +1,9 @@
 """`archive import` of a CSV whose rows are all taken in: its memory, beside that of a tenth of it.
 
 Each row is a call of its own with a recording of a twentieth of a second, sent and stored like any
-other; the rows name one file. What is told is the peak of the command's own process.
+other; the rows name one file, and their calls started on the days of an old archive: rclone becomes
+slow where tens of thousands expire on one day. What is told is the peak of the command's own
+process.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ SIZE = 844
 """Bytes of a recording."""
 
 AT_ONCE = 8
+DAYS = 300
 
 
 async def imports(stack: Stack, service: Service) -> list[Figure]:
@@ -39,10 +42,11 @@ def _import(folder: Path, service: Service, count: int) -> tuple[float, float]:
     """The command's peak in MB, and its seconds. Raises RuntimeError unless all was taken in."""
     call = audio.call(folder, SIZE)
     table = folder / f"calls-{uuid.uuid4()}.csv"
-    started = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    now = datetime.now(UTC)
     with table.open("w") as out:
         out.write("file,call_id,started_at,call_type,agent\n")
         for number in range(count):
+            started = (now - timedelta(days=number % DAYS, hours=1)).isoformat()
             row = (call.name, uuid.uuid4(), started, "customer_service", f"agent-{number % 500}")
             out.write(",".join(map(str, row)) + "\n")
     words = ["import", str(table), "--parallel", str(AT_ONCE)]
