@@ -19,6 +19,8 @@ def is_beyond_schemas(case: Any) -> bool:
         "cursor" in case.query
         # Its other parts are named by whatever stands in a header.
         or case.media_type == "multipart/form-data"
+        # Whether a field of a form is JSON, and whether a text is a table.
+        or (case.path == "/v1/cdr" and case.media_type != "application/json")
         # How long a text is behind its percents, and whether it is UTF-8.
         or "Archive-Reason" in case.headers
         # Whose instant is before the first year, or after the last.
