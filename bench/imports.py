@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench import audio
 from bench.report import Figure
-from bench.stack import ROOT, Service, Stack
+from bench.stack import ROOT, Service, Stack, peak
 
 ROWS = 10_000
 SIZE = 844
@@ -63,10 +64,14 @@ def _import(folder: Path, service: Service, count: int) -> tuple[float, float]:
         env=environment,
         stdout=subprocess.DEVNULL,
     )
-    # Its own peak: what the system tells of children is that of the largest so far.
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    most = 0.0
+    # What the system tells at the end has in it what this process had when it made that one.
+    while process.poll() is None:
+        with suppress(RuntimeError):  # it has just ended
+            most = peak(process.pid)
+        time.sleep(0.05)
+    seconds = time.perf_counter() - began
     if process.returncode:
         raise RuntimeError("not every row was taken in")
     table.unlink()
-    return used.ru_maxrss * 1024 / 1e6, time.perf_counter() - began
+    return most, seconds
