@@ -133,13 +133,14 @@ def survives(mutant: Mutant) -> bool:
     """Whether all tests of the file pass with this change in it."""
     noticed = _NOTICED[mutant.target]
     with _in_place(mutant):
-        for test in (*noticed[:_RECENT], *mutant.target.tests):
-            if found := _failing(test):
-                if found in noticed:
-                    noticed.remove(found)
-                noticed.insert(0, found)
-                return False
-    return True
+        tests = (*noticed[:_RECENT], *mutant.target.tests)
+        found = next((failing for test in tests if (failing := _failing(test))), "")
+    if found in noticed:
+        noticed.remove(found)
+        noticed.insert(0, found)
+    elif found and not _failing(found):  # by itself it fails for no other reason
+        noticed.insert(0, found)
+    return not found
 
 
 @contextlib.contextmanager
@@ -254,15 +255,21 @@ class _First:
 
 
 def _failing(test: str, *, aloud: bool = False) -> str:
-    """The first test that fails of a file, or the file when pytest fails; empty when all pass."""
+    """The first test that fails of a file, or the file when pytest fails; empty when all pass.
+
+    Raises RuntimeError where there is no such test.
+    """
     words = ["-q", "-x", "-p", "no:cacheprovider", f"--timeout={_PATIENCE}", f"--rootdir={ROOT}"]
     words.append(str(ROOT / test))
     said, first = io.StringIO(), _First()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
-            passed = pytest.main(words, plugins=[first]) == 0
+            status = pytest.main(words, plugins=[first])
         except Exception:  # a failed test left something behind that pytest chokes on
-            passed = False
+            status = pytest.ExitCode.TESTS_FAILED
+    if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise RuntimeError(f"there is no test {test}: nothing can be said")
+    passed = status == pytest.ExitCode.OK
     if aloud and not passed:
         print(said.getvalue())
     return "" if passed else first.name or test
