@@ -34,6 +34,10 @@ _BEHIND = "http://localhost"
 _CONNECT = 10.0
 """Seconds until a connection has to be there."""
 
+_KEPT = 2.0
+"""Seconds that a connection waits for the next request: less than any proxy keeps one, so that an
+archive that is there does not look like one that is away."""
+
 
 class UsageError(Exception):
     """The command cannot be carried out as it was written; the message says what to do."""
@@ -113,16 +117,13 @@ class Remote:
         return self.url.removeprefix(_UNIX) if self.url.startswith(_UNIX) else ""
 
     def session(self) -> aiohttp.ClientSession:
-        """A session that sends the token; a connection serves one request.
-
-        A kept connection that the archive has just closed would look like an archive that is away.
-        """
+        """A session that sends the token."""
         return aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self.token}", "User-Agent": "call-archive-client"},
             connector=(
-                aiohttp.UnixConnector(self.socket, force_close=True)
+                aiohttp.UnixConnector(self.socket, keepalive_timeout=_KEPT)
                 if self.socket
-                else aiohttp.TCPConnector(force_close=True)
+                else aiohttp.TCPConnector(keepalive_timeout=_KEPT)
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
         )

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from app import client, import_commands, records, watch_commands
 
@@ -150,7 +151,9 @@ def answers(response: web.Response) -> Fault:
     async def fault(request: web.Request) -> web.StreamResponse:
         async for _ in request.content.iter_any():
             pass
-        return response
+        # A response is sent once; what is queued several times is answered each time.
+        said, body = CIMultiDict(response.headers), response.body
+        return web.Response(status=response.status, reason=response.reason, body=body, headers=said)
 
     return fault
 

@@ -131,7 +131,8 @@ async def test_a_proxy_that_never_says_continue_gets_the_body_all_the_same(
             writer.close()
             return
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", target)
-        to_writer.write(head + await reader.readexactly(large.stat().st_size))
+        last = head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        to_writer.write(last + await reader.readexactly(large.stat().st_size))
         writer.write(await to_reader.read())
         writer.close()
         to_writer.close()
@@ -179,6 +180,26 @@ async def test_a_cut_upload_is_sent_again_from_its_start(
     assert await shell("upload", large, *CALL) == 0
     assert [seen.body for seen in archive.seen] == [0, 0, large.stat().st_size]
     assert archive.kept["large"][0] == hashlib.sha256(large.read_bytes()).hexdigest()
+
+
+async def test_a_connection_is_kept_and_what_it_breaks_is_sent_again_on_another(
+    archive: Faulty, shell: Shell, call: Path, large: Path
+) -> None:
+    connections = []
+
+    async def look(request: web.Request) -> None:
+        connections.append(request.transport)
+
+    async def look_and_cut(request: web.Request) -> web.StreamResponse:
+        await look(request)
+        return await cut(request)
+
+    archive.faults += [look, look_and_cut, look]
+    assert await shell("upload", call, large, *CALL, "--json") == 0
+    assert connections[0] is connections[1] is not connections[2]
+    assert [facts["status"] for facts in shell.facts["files"]] == ["stored", "stored"]
+    assert archive.kept["large"][0] == hashlib.sha256(large.read_bytes()).hexdigest()
+    assert archive.seen[2].body == large.stat().st_size
 
 
 async def test_an_archive_that_hangs_is_away(
