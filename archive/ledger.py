@@ -10,7 +10,7 @@ UTF-8. Times are UTC to the microsecond. Numbers in facts are whole.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -99,13 +99,13 @@ def canonical(known: object) -> bytes:
 
 def refuse_floats(known: object) -> None:
     """Raise TypeError for what holds a float."""
-    if isinstance(known, (str, int)):
-        return
     if isinstance(known, float):
         raise TypeError("the ledger has whole numbers alone")
+    parts: Iterable[object] = ()
     if isinstance(known, dict):
-        for each in known.values():
-            refuse_floats(each)
+        parts = known.values()
     elif isinstance(known, (list, tuple)):
-        for each in known:
+        parts = known
+    for each in parts:
+        if not isinstance(each, (str, int)):
             refuse_floats(each)

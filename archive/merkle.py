@@ -18,7 +18,9 @@ EMPTY = hashlib.sha256(b"").digest()
 """The root of a tree without entries (RFC 9162, 2.1.1)."""
 
 
-_BLOCK = 256
+_LEVEL = 8
+_BLOCK = 1 << _LEVEL
+"""Entries whose tree is made at once, several times as fast as one after the other."""
 
 
 class Node(NamedTuple):
@@ -56,25 +58,20 @@ class Growth:
         if len(self._full) != size.bit_count():
             raise ValueError("a tree of this size has another number of full trees in it")
 
-    def add(self, leaf: bytes) -> list[tuple[Node, bytes]]:
-        """Add the hash of an entry; the nodes above it that are full now, lowest first."""
-        made: list[tuple[Node, bytes]] = []
-        node, found = Node(0, self.size), leaf
-        while node.number & 1:
-            found = node_hash(self._full.pop(), found)
-            node = Node(node.level + 1, node.number >> 1)
-            made.append((node, found))
-        self._full.append(found)
-        self.size += 1
-        return made
+    def add(self, found: bytes, level: int = 0) -> list[tuple[Node, bytes]]:
+        """Add the hash of an entry, or of a full tree of 2^level, of which the size is a multiple.
 
-    def add_full(self, count: int, found: bytes) -> None:
-        """Add a full tree of `count` entries, of which the size is a multiple."""
-        place = self.size // count
-        while place & 1:
-            found, place = node_hash(self._full.pop(), found), place >> 1
+        Returns the nodes above it that are full now, lowest first.
+        """
+        made: list[tuple[Node, bytes]] = []
+        number = self.size >> level
+        self.size += 1 << level
+        while number & 1:
+            found = node_hash(self._full.pop(), found)
+            level, number = level + 1, number >> 1
+            made.append((Node(level, number), found))
         self._full.append(found)
-        self.size += count
+        return made
 
     @property
     def root(self) -> bytes:
@@ -89,20 +86,23 @@ def growth_over(leaves: Iterable[bytes]) -> Growth:
     return growth
 
 
-def extend(growth: Growth, leaves: Iterable[bytes]) -> None:
-    """Add the hashes of entries, a block at a time."""
+def extend(growth: Growth, leaves: Iterable[bytes]) -> list[tuple[Node, bytes]]:
+    """Add the hashes of entries, a block at a time; the nodes of a block or more that are full now,
+    in the order in which they became so.
+    """
     rest = iter(leaves)
-    for leaf in islice(rest, -growth.size % _BLOCK):
-        growth.add(leaf)
+    made = [each for leaf in islice(rest, -growth.size % _BLOCK) for each in growth.add(leaf)]
     while len(block := list(islice(rest, _BLOCK))) == _BLOCK:
         while len(block) > 1:
             block = [
                 hashlib.sha256(b"\1" + left + right).digest()
                 for left, right in zip(block[::2], block[1::2], strict=True)
             ]
-        growth.add_full(_BLOCK, block[0])
+        made.append((Node(_LEVEL, growth.size // _BLOCK), block[0]))
+        made += growth.add(block[0], _LEVEL)
     for leaf in block:
         growth.add(leaf)
+    return [(node, found) for node, found in made if node.level >= _LEVEL]
 
 
 def peaks(size: int) -> list[Node]:

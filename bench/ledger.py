@@ -12,7 +12,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from uuid import uuid4
+from itertools import islice
+from uuid import UUID, uuid4
 
 import uvloop
 
@@ -24,7 +25,9 @@ from storage import ledger, tree
 from storage.database import Connection, connection, open_pool
 from storage.vault import Vault
 
-COUNT = 96_000
+COUNT = 384_000
+"""So many that the second in which the last of them wait for their places counts for little."""
+
 WRITERS = 16
 PROCESSES = 2
 ROUNDS = 3
@@ -114,25 +117,27 @@ async def _write(job: Job) -> None:
     pool = await open_pool(job.url, job.writers)
     lent = [await pool.acquire() for _ in range(job.writers)]
     add = _plain if job.plain else _entry
+    # Before the start: an act tells of a recording that is there.
+    recordings = iter([uuid4() for _ in range(job.count)])
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
     async def writer(connected: Connection) -> None:
-        for _ in range(job.count // job.writers):
-            await add(connected)
+        for recording in islice(recordings, job.count // job.writers):
+            await add(connected, recording)
 
     await asyncio.gather(*map(writer, lent))
 
 
-async def _entry(lent: Connection) -> None:
-    await ledger.record(lent, "k-0123456789ab", "listened", recording=uuid4(), facts=FACTS)
+async def _entry(lent: Connection, recording: UUID) -> None:
+    await ledger.record(lent, "k-0123456789ab", "listened", recording=recording, facts=FACTS)
 
 
-async def _plain(lent: Connection) -> None:
+async def _plain(lent: Connection, recording: UUID) -> None:
     await lent.execute(
         "INSERT INTO plain (actor, act, recording, facts, month, details)"
         " VALUES ($1, $2, $3, $4, $5, $6)",
-        *("k-0123456789ab", "listened", uuid4(), FACTS, None, None),
+        *("k-0123456789ab", "listened", recording, FACTS, None, None),
     )
 
 

@@ -43,7 +43,8 @@ async def record(
 
     Raises TypeError for facts that have no one form: the ledger could not go on behind them.
     """
-    refuse_floats(dict(facts or {}))
+    known = dict(facts or {})
+    refuse_floats(known)
     month, details = sealed or (None, None)
     await connection.execute(
         "INSERT INTO ledger_waiting (actor, act, recording, facts, month, details)"
@@ -51,7 +52,7 @@ async def record(
         actor,
         act,
         recording,
-        dict(facts or {}),
+        known,
         month,
         details,
     )

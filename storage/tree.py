@@ -76,14 +76,16 @@ async def extend(lent: Connection, size: int, entries: Iterable[Entry]) -> None:
     look = await looking(lent, merkle.peaks(size))
     growth = Growth(size, [look(node) for node in merkle.peaks(size)])
     made: dict[Tile, bytearray] = defaultdict(bytearray)
-    for entry in entries:
-        if entry.position != growth.size:
+    leaves = []
+    for position, entry in enumerate(entries, size):
+        if entry.position != position:
             raise AssertionError("the ledger has a gap")
         leaf = merkle.leaf_hash(entry.text)
-        made[0, growth.size // FULL] += leaf
-        for node, found in growth.add(leaf):
-            if node.level % STEP == 0:
-                made[node.level // STEP, node.number // FULL] += found
+        made[0, position // FULL] += leaf
+        leaves.append(leaf)
+    for node, found in merkle.extend(growth, leaves):
+        if node.level % STEP == 0:
+            made[node.level // STEP, node.number // FULL] += found
     await lent.executemany(
         "INSERT INTO ledger_tile (level, number, hashes) VALUES ($1, $2, $3)"
         " ON CONFLICT (level, number) DO UPDATE SET hashes = ledger_tile.hashes || EXCLUDED.hashes",

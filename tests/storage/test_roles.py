@@ -211,6 +211,20 @@ async def test_no_part_of_the_service_writes_down_what_people_decide(
     await owner.execute(entry, act)
 
 
+@pytest.mark.parametrize(
+    ("month", "details", "whole"),
+    [("'2026-11'", "NULL", False), ("NULL", "'x'", False), ("'2026-11'", "'x'", True)],
+)
+async def test_sealed_details_come_with_the_month_of_their_key(
+    link: Link, role: str, month: str, details: str, whole: bool
+) -> None:
+    entry = (
+        "INSERT INTO ledger_waiting (actor, act, month, details)"
+        f" VALUES ('key-0', 'searched', {month}, {details})"
+    )
+    assert await may(link, entry) is (whole and role in can("INSERT", "ledger_waiting"))
+
+
 ACCOUNTS = (
     "INSERT INTO account (id, name, level, password) VALUES ('person-0', 'anna', 'auditor', 'x')",
     "INSERT INTO account (id, name, level, subject)"
