@@ -50,8 +50,9 @@ async def _set(arguments: argparse.Namespace) -> int:
 
     agents, queues = _members(_text(arguments.file))
     members = Members(arguments.name, agents, queues)
-    async with keyed(config.load(arguments.config, os.environ)) as (lent, ring):
-        await teams.put(lent, ring, members)
+    loaded = config.load(arguments.config, os.environ)
+    async with keyed(loaded) as (lent, ring):
+        await teams.put(lent, ring, loaded.retention.policy, members)
     facts = {"team": members.team, "agents": len(agents), "queues": len(queues)}
     print(json.dumps(facts) if arguments.json else "kept")
     return 0

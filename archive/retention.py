@@ -81,6 +81,10 @@ class Policy:
         at = expires_at(started_at, period, self.zone)
         return Expiry(at, self.day_of(at), f"{period} {self.zone.key} v{RULE_VERSION}")
 
+    def furthest(self, now: datetime) -> date:
+        """The last day that a call of now may be filed under."""
+        return max(self.expiry(call_type, now).on for call_type in self.periods)
+
     def day_of(self, instant: datetime) -> date:
         """The local date of an instant: the day a recording is filed and its key is made under."""
         return instant.astimezone(self.zone).date()

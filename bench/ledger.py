@@ -135,7 +135,7 @@ async def _entry(lent: Connection, recording: UUID) -> None:
 
 async def _plain(lent: Connection, recording: UUID) -> None:
     await lent.execute(
-        "INSERT INTO plain (actor, act, recording, facts, month, details)"
+        "INSERT INTO plain (actor, act, recording, facts, ends_on, details)"
         " VALUES ($1, $2, $3, $4, $5, $6)",
         *("k-0123456789ab", "listened", recording, FACTS, None, None),
     )

@@ -132,6 +132,4 @@ async def _reread(vault: Vault) -> reread.Report:
 
 def make_keys(vault: Vault, now: datetime) -> None:
     """Make the keys of all days that a call of these days may be filed under."""
-    policy = vault.policy
-    last = max(policy.expiry(call_type, now).on for call_type in policy.periods)
-    vault.ring.ensure(policy.day_of(now), last + SPARE)
+    vault.ring.ensure(vault.policy.day_of(now), vault.policy.furthest(now) + SPARE)

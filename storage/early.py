@@ -51,7 +51,8 @@ async def ask(vault: Vault, identifier: UUID, reason: str, token: str) -> Asked:
             raise RefusedError("there is no recording of this id, or it is erased already")
         if not caller.scope.covers_erased(row["call_type"]):
             raise RefusedError("your key is limited: ask somebody whose key is not")
-        sealed = ledger.seal(vault.ring, row["now"], {"reason": reason})
+        day = vault.policy.furthest(row["now"])
+        sealed = ledger.seal(vault.ring, day, {"reason": reason})
         granted = await four_eyes.agree(lent, caller.id, matter, sealed) is not None
     return Asked(granted, await run(vault) if granted else Outcome())
 

@@ -104,7 +104,7 @@ async def ask(
             "export": str(identifier), "recordings": len(ids), "mass": mass,
             "day": day.isoformat(), "due": instant(over),
         }  # fmt: skip
-        why = ledger.seal(vault.ring, now, {"reason": reason})
+        why = ledger.seal(vault.ring, vault.policy.furthest(now), {"reason": reason})
         await ledger.record(lent, caller.id, "export.asked", facts=facts, sealed=why)
     return _from_row(vault.ring, row, now)
 

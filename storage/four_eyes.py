@@ -8,7 +8,7 @@ still hold their key and its level.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from uuid import UUID
 
 from archive.access import Caller, Level
@@ -82,7 +82,7 @@ async def alone(lent: Connection) -> None:
 
 
 async def agree(
-    lent: Connection, actor: str, matter: Matter, sealed: tuple[str, bytes] | None = None
+    lent: Connection, actor: str, matter: Matter, sealed: tuple[date, bytes] | None = None
 ) -> str | None:
     """Grant what another asked for, and return who; or else ask for it, and return None.
 

@@ -59,7 +59,8 @@ async def ask(vault: Vault, caller: Caller, approver: str, lasts: timedelta, rea
                 " or admin. Of yours and theirs it must have been said whose they are."
             )
         facts = {"glass": str(identifier), "approver": row["approver"]}
-        sealed = ledger.seal(vault.ring, row["asked_at"], {"reason": reason})
+        day = vault.policy.furthest(row["asked_at"])
+        sealed = ledger.seal(vault.ring, day, {"reason": reason})
         await ledger.record(lent, caller.id, "glass.asked", facts=facts, sealed=sealed)
     log.warning("%s asks %s to break the glass: %s", caller.id, row["approver"], identifier)
     return identifier

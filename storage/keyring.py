@@ -1,10 +1,9 @@
 """The file ring: the random keys that everything is sealed under, and their end.
 
-A ring holds one key for each expiry day, one for each month of the ledger's sealed details, and one
-for lookups. It lies in a file that is sealed under a root, and the root in a file of its own, best
-on another device. To destroy a day's key the ring is written anew without it, under a new root, and
-the old root is overwritten: an old copy of the ring, wherever it is, opens no more, even on a disk
-that cannot overwrite in place.
+A ring holds one key for each expiry day, and one for lookups. It lies in a file that is sealed
+under a root, and the root in a file of its own, best on another device. To destroy a day's key the
+ring is written anew without it, under a new root, and the old root is overwritten: an old copy of
+the ring, wherever it is, opens no more, even on a disk that cannot overwrite in place.
 
 A crash leaves a ring that opens, whenever it comes. The ring is replaced whole: a new file, synced,
 renamed over the old, its directory synced. A destruction has three steps: the new root is written
@@ -61,7 +60,6 @@ class _Content:
     id: str
     lookup: bytes
     days: Mapping[date, bytes] = field(default_factory=dict)
-    months: Mapping[str, bytes] = field(default_factory=dict)
     destroyed: Mapping[date, datetime] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
@@ -69,7 +67,6 @@ class _Content:
             "id": self.id,
             "lookup": _text(self.lookup),
             "days": {day.isoformat(): _text(key) for day, key in self.days.items()},
-            "months": {month: _text(key) for month, key in self.months.items()},
             "destroyed": {day.isoformat(): at.isoformat() for day, at in self.destroyed.items()},
         }
         return json.dumps(raw).encode()
@@ -82,7 +79,6 @@ class _Content:
             raw["id"],
             base64.b64decode(raw["lookup"]),
             {date.fromisoformat(day): base64.b64decode(key) for day, key in raw["days"].items()},
-            {month: base64.b64decode(key) for month, key in raw["months"].items()},
             {date.fromisoformat(day): datetime.fromisoformat(at) for day, at in destroyed},
         )
 
@@ -164,19 +160,6 @@ class Ring:
     def lookup_key(self, purpose: str) -> bytes:
         """A key for hashes that outlive a day: of call ids, of digests; and for cursors."""
         return _derive(self._current().content.lookup, purpose)
-
-    def month_key(self, month: str) -> bytes:
-        """The key of a month (`2026-11`) of the ledger's details; made durably at its first use."""
-        if key := self._current().content.months.get(month):
-            return key
-        with self._locked():
-            state = self._load()
-            if key := state.content.months.get(month):
-                return key
-            key = secrets.token_bytes(_KEY)
-            months = {**state.content.months, month: key}
-            self._save(replace(state.content, months=months), state.root)
-        return key
 
     def ensure(self, first: date, last: date) -> None:
         """Make the missing keys of these days, in one durable write; none for a day that is over.

@@ -1,15 +1,16 @@
 """The ledger: who did what, when. Entries are only ever added.
 
 An entry holds no personal data: the actor is a key's id, the recording its random id. What would
-tell of people (the terms of a search) is sealed under a key of the month. An entry is written in
-the transaction of the act that it tells of, or, for a read, before the first byte leaves; it then
-waits for its place, which `storage.tree` gives within a second.
+tell of people (the terms of a search) is sealed under the key of an expiry day, and ends with it.
+An entry is written in the transaction of the act that it tells of, or, for a read, before the first
+byte leaves; it then waits for its place, which `storage.tree` gives within a second.
 """
 
+import hmac
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date
 from uuid import UUID
 
 import asyncpg
@@ -37,7 +38,7 @@ async def record(
     *,
     recording: UUID | None = None,
     facts: Mapping[str, object] | None = None,
-    sealed: tuple[str, bytes] | None = None,
+    sealed: tuple[date, bytes] | None = None,
 ) -> None:
     """Add one entry. `facts` must hold nothing personal; `sealed` comes from `seal`.
 
@@ -45,15 +46,15 @@ async def record(
     """
     known = dict(facts or {})
     refuse_floats(known)
-    month, details = sealed or (None, None)
+    ends_on, details = sealed or (None, None)
     await connection.execute(
-        "INSERT INTO ledger_waiting (actor, act, recording, facts, month, details)"
+        "INSERT INTO ledger_waiting (actor, act, recording, facts, ends_on, details)"
         " VALUES ($1, $2, $3, $4, $5, $6)",
         actor,
         act,
         recording,
         known,
-        month,
+        ends_on,
         details,
     )
 
@@ -63,22 +64,25 @@ def due(expiry: Expiry) -> dict[str, object]:
     return {"day": expiry.on.isoformat(), "due": instant(expiry.at), "rule": expiry.rule}
 
 
-def seal(ring: Ring, now: datetime, details: Mapping[str, object]) -> tuple[str, bytes]:
-    """Seal what would tell of people under the key of the month.
+def seal(ring: Ring, day: date, details: Mapping[str, object]) -> tuple[date, bytes]:
+    """Seal what would tell of people until this day is closed: `Policy.furthest`, a year from now.
 
-    Returns the month and nonce | ciphertext | tag, for `record`.
+    Returns the day and nonce | ciphertext | tag, for `record`. Raises KeyRingError.
     """
-    month = f"{now:%Y-%m}"
+    ring.ensure(day, day)
     plain = json.dumps(details, ensure_ascii=False, sort_keys=True).encode()
     nonce = secrets.token_bytes(_NONCE)
-    return month, nonce + AESGCM(ring.month_key(month)).encrypt(nonce, plain, month.encode())
+    return day, nonce + _cipher(ring, day).encrypt(nonce, plain, None)
 
 
-def unseal(ring: Ring, month: str, details: bytes) -> dict[str, object]:
-    """Open what `seal` sealed. Raises InvalidTag when it was changed, KeyError without the key."""
+def unseal(ring: Ring, day: date, details: bytes) -> dict[str, object]:
+    """Open what `seal` sealed. Raises InvalidTag when it was changed, NoDayKeyError at its end."""
     nonce, sealed = details[:_NONCE], details[_NONCE:]
-    opened = json.loads(AESGCM(ring.month_key(month)).decrypt(nonce, sealed, month.encode()))
-    return dict(opened)
+    return dict(json.loads(_cipher(ring, day).decrypt(nonce, sealed, None)))
+
+
+def _cipher(ring: Ring, day: date) -> AESGCM:
+    return AESGCM(hmac.digest(ring.day_key(day), b"ledger details", "sha256"))
 
 
 async def page(lent: Connection, first: int, limit: int) -> list[Entry]:

@@ -165,7 +165,9 @@ async def _told(
     opened to find out.
     """
     said = act and act.reason
-    month, sealed = ledger.seal(vault.ring, now, {"reason": said}) if said else (None, None)
+    day, sealed = None, None
+    if said:
+        day, sealed = ledger.seal(vault.ring, vault.policy.furthest(now), {"reason": said})
     heard = _HEARD if act and act.hears else _NOT_HEARD
     rules, types = vault.listening, caller.scope.call_types
     async with connection(vault.pool) as lent:
@@ -173,8 +175,8 @@ async def _told(
             f"WITH r AS (SELECT {COLUMNS}, {_KNOWN} AS known, {_REASONED} AS reasoned"  # noqa: S608
             " FROM recording r WHERE r.id = $1), allowed AS (SELECT * FROM r WHERE known"
             f" AND state = 'stored' AND expires_at > $5 AND $3::text IS NOT NULL),{heard},"
-            " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts, month, details)"
-            " SELECT $2, $3, id, $4, $9::text, $10::bytea FROM allowed, heard RETURNING true)"
+            " entry AS (INSERT INTO ledger_waiting (actor, act, recording, facts, ends_on, details)"
+            " SELECT $2, $3, id, $4, $9::date, $10::bytea FROM allowed, heard RETURNING true)"
             " SELECT r.*, EXISTS (SELECT FROM entry) AS done FROM r",
             identifier,
             caller.id,
@@ -184,7 +186,7 @@ async def _told(
             None if types is None else sorted(types),
             await _scope_terms(vault, lent, caller.scope, identifier, now),
             sorted(rules.reasons(caller)),
-            month,
+            day,
             sealed,
             rules.recordings_per_hour,
             HOUR,

@@ -105,7 +105,7 @@ async def withdraw(
     former = row["redacted"]
     if former is None:
         raise NotFoundError("Nothing of this recording is redacted.")
-    sealed = ledger.seal(vault.ring, now, {"reason": reason})
+    sealed = ledger.seal(vault.ring, vault.policy.furthest(now), {"reason": reason})
     async with connection(vault.pool) as lent, lent.transaction():
         if not await lent.fetchval(
             "UPDATE recording SET redacted = NULL, redacted_at = NULL, redacted_bytes = NULL,"
@@ -191,7 +191,8 @@ async def _store(vault: Vault, caller: Caller, copy: _Copy, spool: Spool) -> Non
             raise await _refusal(lent, copy)
     steps.reached("named")
     await attempts.put(vault, spool, head, md5, timeout)
-    sealed = ledger.seal(vault.ring, copy.redaction.made_at, {"reason": copy.redaction.reason})
+    day = vault.policy.furthest(copy.redaction.made_at)
+    sealed = ledger.seal(vault.ring, day, {"reason": copy.redaction.reason})
     async with connection(vault.pool) as lent, lent.transaction():
         if not await _stand(lent, copy):
             raise ChangedError("It was changed meanwhile, or this took too long: look again.")

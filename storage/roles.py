@@ -13,7 +13,7 @@ import asyncpg
 from storage.database import Connection
 
 _KEYS = "SELECT, UPDATE (used_at)"
-_ENTRY = "INSERT (actor, act, recording, facts, month, details)"
+_ENTRY = "INSERT (actor, act, recording, facts, ends_on, details)"
 _WATCHED = (
     "SELECT (id, source, call_type, expires_on, state, lease_until, started_at, expires_at, rule,"
     " received_at, verified_at, damaged_at)"

@@ -51,7 +51,7 @@ class _Stride:
 async def find(vault: Vault, caller: Caller, query: Query, now: datetime) -> Page:
     """What the caller may know of and asks for; the search is in the ledger before its answer."""
     access.require(caller, access.READERS)
-    asked = ledger.seal(vault.ring, now, _asked(query))
+    asked = ledger.seal(vault.ring, vault.policy.furthest(now), _asked(query))
     async with connection(vault.pool) as lent, lent.transaction():
         await ledger.record(lent, caller.id, "searched", sealed=asked)
         return await _page(vault, lent, caller, query, now)
@@ -66,7 +66,8 @@ async def every(
     What comes to its end while the pages are sent is in no later one.
     """
     access.require(caller, access.READERS)
-    asked = ledger.seal(vault.ring, now, {**_asked(query), "reason": reason})
+    terms = {**_asked(query), "reason": reason}
+    asked = ledger.seal(vault.ring, vault.policy.furthest(now), terms)
     async with connection(vault.pool) as lent:
         await ledger.record(lent, caller.id, "listed", facts={"most": most}, sealed=asked)
     left = most

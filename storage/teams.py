@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from archive.recording import LONGEST, is_text
+from archive.retention import Policy
 from storage import ledger, scopes
 from storage.database import Connection
 from storage.keyring import Ring
@@ -24,7 +25,7 @@ class TeamRefusedError(ValueError):
     """A team cannot be kept as asked; the message says why, and names nobody."""
 
 
-async def put(lent: Connection, ring: Ring, members: Members) -> None:
+async def put(lent: Connection, ring: Ring, policy: Policy, members: Members) -> None:
     """Say who is in a team from now on, whoever was in it before. Raises TeamRefusedError."""
     _check(members)
     async with lent.transaction():
@@ -37,7 +38,7 @@ async def put(lent: Connection, ring: Ring, members: Members) -> None:
         now = await lent.fetchval("SELECT archive_now()")
         agents, queues = members.agents, members.queues
         facts = {"team": members.team, "agents": len(agents), "queues": len(queues)}
-        sealed = ledger.seal(ring, now, {"agents": agents, "queues": queues})
+        sealed = ledger.seal(ring, policy.furthest(now), {"agents": agents, "queues": queues})
         await ledger.record(lent, ledger.SYSTEM, "team.changed", facts=facts, sealed=sealed)
 
 

@@ -61,7 +61,7 @@ async def _take(lent: Connection, signed: int) -> int:
         "WITH taken AS (DELETE FROM ledger_waiting WHERE ctid = ANY (ARRAY"
         " (SELECT ctid FROM ledger_waiting ORDER BY number LIMIT $2)) RETURNING *)"
         " INSERT INTO ledger SELECT $1 + row_number() OVER (ORDER BY number) - 1, at, actor, act,"
-        " recording, facts, encode(sha256(details), 'hex'), month, details FROM taken"
+        " recording, facts, encode(sha256(details), 'hex'), ends_on, details FROM taken"
         " RETURNING position, at, actor, act, recording, facts, sealed",
         size,
         _BATCH,

@@ -148,7 +148,7 @@ class Service:
         """Say who is in a team."""
         async with connection(self.vault.pool) as lent:
             members = Members(name, tuple(agents), tuple(queues))
-            await teams.put(lent, self.vault.ring, members)
+            await teams.put(lent, self.vault.ring, self.vault.policy, members)
 
     async def revoke(self, level: str) -> None:
         async with connection(self.vault.pool) as lent:

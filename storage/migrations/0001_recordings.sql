@@ -142,7 +142,7 @@ CREATE TABLE filed (
 );
 CREATE INDEX filed_day ON filed (expires_on);
 
--- Every act: who, what, when. Nothing personal; `details` are sealed under a key of the month. An act
+-- Every act: who, what, when. Nothing personal; `details` are sealed under the key of an expiry day. An act
 -- is written down here, in its own transaction, and waits to be given its place in the ledger.
 CREATE TABLE ledger_waiting (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -151,7 +151,7 @@ CREATE TABLE ledger_waiting (
     act text NOT NULL,
     recording uuid,
     facts jsonb NOT NULL DEFAULT '{}',
-    month text,
+    ends_on date,
     details bytea
 );
 
@@ -165,7 +165,7 @@ CREATE TABLE ledger (
     recording uuid,
     facts jsonb NOT NULL,
     sealed text,
-    month text,
+    ends_on date,
     details bytea
 );
 CREATE INDEX ledger_recording ON ledger (recording) WHERE recording IS NOT NULL;
@@ -469,14 +469,14 @@ CREATE TRIGGER recording_unmade BEFORE DELETE ON recording FOR EACH ROW
 
 -- What people decide is written down by their commands alone, which the owner runs: an entry lets a
 -- recording be erased before its year, and no part of the service may put one there. Sealed details
--- come with the month of their key. A policy, and no trigger or CHECK: it is looked at with the plan,
+-- come with the day of their key. A policy, and no trigger or CHECK: it is looked at with the plan,
 -- where a trigger costs each entry half as much again, and a CHECK a sixth.
 CREATE FUNCTION is_decision(act text) RETURNS boolean IMMUTABLE LANGUAGE sql
     RETURN act IN ('erasure.asked', 'erasure.granted', 'fuse.release_asked', 'fuse.released',
         'fuse.let_go', 'retention.asked', 'retention.changed');
 ALTER TABLE ledger_waiting ENABLE ROW LEVEL SECURITY;
 CREATE POLICY no_decision ON ledger_waiting USING (true)
-    WITH CHECK (NOT is_decision(act) AND (month IS NULL) = (details IS NULL));
+    WITH CHECK (NOT is_decision(act) AND (ends_on IS NULL) = (details IS NULL));
 
 -- The redacted copy that stands for a recording: its object's name, when it was made, how long its
 -- audio is, and its head. One that has a name and no head is lost: nobody hears the original instead.

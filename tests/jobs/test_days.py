@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from storage import database, days
+from storage import database, days, ledger, tree
 from storage.keyring import NoDayKeyError
 from storage.objects import StoreError
 from storage.vault import Vault
-from tests.jobs.test_expiry import a_year_ago
+from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.services import Faulty, Service, open_service
 from tests.sounds import tone
 from tests.web.test_listen import upload
@@ -42,6 +42,27 @@ async def test_two_services_that_close_a_day_at_once_tell_of_it_once(
     )
     assert [[(one.day, one.closed) for one in each] for each in closings] == [[(day, True)]] * 2
     assert [act for act, _ in await service.acts()].count("day.closed") == 1
+
+
+async def test_what_was_searched_for_ends_with_the_calls_of_its_day(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A year after the search nobody can open its words any more, and the ledger holds."""
+    await upload(service, "call", caller="+358401234567")
+    assert (await service.get("/v1/recordings?number=%2B358401234567")).status == 200
+    await tree.sequence(service.vault)
+    async with database.connection(service.vault.pool) as lent:
+        entry = await lent.fetchrow("SELECT * FROM ledger WHERE act = 'searched'")
+    assert entry is not None
+    day, words = entry["ends_on"], entry["details"]
+    assert day == service.vault.policy.furthest(entry["at"])
+    assert "358401234567" in str(ledger.unseal(service.vault.ring, day, words))
+    await service.turn_all_clocks(when_over(day), monkeypatch)
+    await service.night()
+    assert day in service.vault.ring.destroyed()
+    with pytest.raises(NoDayKeyError):
+        ledger.unseal(service.vault.ring, day, words)
+    await tree.agree(service.vault)
 
 
 async def test_an_upload_whose_day_was_closed_while_it_came_in_is_gone(vault: Vault) -> None:

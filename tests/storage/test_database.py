@@ -231,16 +231,6 @@ async def test_the_ledger_is_only_ever_added_to(link: Link) -> None:
         assert await link.fetch("SELECT * FROM ledger_waiting") == waiting
 
 
-async def test_an_entry_is_sealed_with_its_month_or_not_at_all(link: Link) -> None:
-    for month, details in (("2026-11", None), (None, b"x")):
-        with pytest.raises(asyncpg.CheckViolationError):
-            await link.execute(
-                "INSERT INTO ledger_waiting (actor, act, month, details) VALUES ('a', 'b', $1, $2)",
-                month,
-                details,
-            )
-
-
 async def test_entries_come_in_their_order(vault: Vault) -> None:
     async with connection(vault.pool) as lent:
         for act in ("one", "two", "three"):

@@ -67,7 +67,7 @@ async def test_two_people_erase_a_recording_before_its_time(service: Service) ->
     keys = [service.tokens[who].split("_")[1] for who in ("privacy", "admin")]
     assert (asked["actor"], granted["actor"], granted["facts"]) == (*keys, {"keys": keys})
     for entry in (asked, granted):
-        opened = ledger.unseal(service.vault.ring, entry["month"], entry["details"])
+        opened = ledger.unseal(service.vault.ring, entry["ends_on"], entry["details"])
         assert opened == {"reason": WHY}
 
 

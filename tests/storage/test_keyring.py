@@ -106,17 +106,9 @@ def test_derived_keys_are_hkdf_as_the_document_says(ring: Ring, tmp_path: Path) 
     assert ring.index_key(TODAY + DAY) != key
 
 
-def test_a_month_has_one_key_made_at_its_first_use(ring: Ring, tmp_path: Path) -> None:
-    other = open_ring(tmp_path)
-    key = ring.month_key("2026-11")
-    assert other.month_key("2026-11") == ring.month_key("2026-11") == key
-    assert open_ring(tmp_path).month_key("2026-11") == key != ring.month_key("2026-12")
-
-
 def test_another_reader_opens_the_ring_from_the_document(ring: Ring, tmp_path: Path) -> None:
-    ring.month_key("2026-11")
     read = read_by_document(tmp_path)
-    assert set(read) == {"id", "lookup", "days", "months", "destroyed"}
+    assert set(read) == {"id", "lookup", "days", "destroyed"}
     assert read["id"] == ring.id
     assert read["days"] == {
         day.isoformat(): b64encode(ring.day_key(day)).decode() for day in ring.days()
@@ -149,7 +141,7 @@ def test_no_key_lies_in_clear_in_the_ring(ring: Ring, tmp_path: Path) -> None:
 
 def test_a_destroyed_day_is_gone_and_the_others_stay(ring: Ring, tmp_path: Path) -> None:
     kept = {day: ring.day_key(day) for day in ring.days() if day != TODAY}
-    month, lookup = ring.month_key("2026-11"), ring.lookup_key("digest")
+    lookup = ring.lookup_key("digest")
     tomorrow = open_ring(tmp_path, today=TODAY + DAY)
     before = datetime.now(UTC)
     tomorrow.destroy(TODAY)
@@ -159,7 +151,7 @@ def test_a_destroyed_day_is_gone_and_the_others_stay(ring: Ring, tmp_path: Path)
         with pytest.raises(NoDayKeyError):
             each.index_key(TODAY)
         assert {day: each.day_key(day) for day in each.days()} == kept
-        assert (each.month_key("2026-11"), each.lookup_key("digest")) == (month, lookup)
+        assert each.lookup_key("digest") == lookup
         assert list(each.destroyed()) == [TODAY]
         assert before <= each.destroyed()[TODAY] <= datetime.now(UTC)
 
@@ -283,7 +275,6 @@ def test_nothing_is_written_under_a_root_that_is_not_there(ring: Ring, tmp_path:
     foreign = root_of(tmp_path).read_bytes()
     for act in (
         lambda: ring.ensure(TODAY, TODAY + 20 * DAY),
-        lambda: ring.month_key("2026-11"),
         lambda: ring.destroy(TODAY - DAY),
         lambda: open_ring(tmp_path),
     ):
@@ -365,15 +356,11 @@ def ensure(folder: Path) -> None:
     open_ring(folder).ensure(TODAY, TODAY + 20 * DAY)
 
 
-def new_month(folder: Path) -> None:
-    open_ring(folder).month_key("2026-12")
-
-
 def destroy(folder: Path) -> None:
     open_ring(folder, today=TODAY + DAY).destroy(TODAY)
 
 
-ACTS = [create, ensure, new_month, destroy]
+ACTS = [create, ensure, destroy]
 
 
 def prepared(folder: Path, act: Callable[[Path], None]) -> dict[date, bytes]:
@@ -449,7 +436,7 @@ def test_a_kill_at_any_step_leaves_a_ring_that_opens(
         check_whole(folder, act, before)
 
 
-@pytest.mark.parametrize("act", [ensure, new_month, destroy], ids=lambda act: act.__name__)
+@pytest.mark.parametrize("act", [ensure, destroy], ids=lambda act: act.__name__)
 def test_what_is_not_on_the_disk_is_not_in_memory_either(
     tmp_path: Path, act: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,7 +445,6 @@ def test_what_is_not_on_the_disk_is_not_in_memory_either(
     ring = open_ring(tmp_path / "ring", today=TODAY + DAY)
     doing = {
         ensure: lambda: ring.ensure(TODAY + DAY, TODAY + 20 * DAY),
-        new_month: lambda: ring.month_key("2026-12"),
         destroy: lambda: ring.destroy(TODAY),
     }[act]
     with monkeypatch.context() as patch:
@@ -513,7 +499,7 @@ def test_a_rotation_broken_off_elsewhere_is_finished_by_who_is_running(
         with pytest.raises(KeyRingError):
             open_ring(tmp_path, today=TODAY + DAY).destroy(TODAY)
     assert old_root in root_of(tmp_path).read_bytes()
-    ring.month_key("2026-11")
+    ring.ensure(TODAY + DAY, TODAY + 20 * DAY)
     assert old_root not in root_of(tmp_path).read_bytes()
 
 
@@ -528,10 +514,10 @@ def test_a_destruction_after_which_an_old_copy_opens_is_none(
 # Several at once
 
 
-def _make_months(folder: Path, first: int) -> None:
+def _make_days(folder: Path, first: int) -> None:
     ring = open_ring(folder)
-    for number in range(first, first + 20):
-        ring.month_key(f"2{number:03}-01")
+    for count in range(first, first + 20):
+        ring.ensure(TODAY + count * DAY, TODAY + count * DAY)
 
 
 def _destroy_days(folder: Path) -> None:
@@ -543,8 +529,8 @@ def _destroy_days(folder: Path) -> None:
 def test_two_processes_lose_nothing_of_each_other(ring: Ring, tmp_path: Path) -> None:
     left = {TODAY + count * DAY: ring.day_key(TODAY + count * DAY) for count in (8, 9)}
     children = [
-        FORK.Process(target=_make_months, args=(tmp_path, 0)),
-        FORK.Process(target=_make_months, args=(tmp_path, 10)),
+        FORK.Process(target=_make_days, args=(tmp_path, 100)),
+        FORK.Process(target=_make_days, args=(tmp_path, 110)),
         FORK.Process(target=_destroy_days, args=(tmp_path,)),
     ]
     for child in children:
@@ -555,10 +541,9 @@ def test_two_processes_lose_nothing_of_each_other(ring: Ring, tmp_path: Path) ->
     for child in children:
         child.join(30)
         assert child.exitcode == 0
-    months = read_by_document(tmp_path)["months"]
-    assert isinstance(months, dict)
-    assert len(months) == 30
-    assert {day: ring.day_key(day) for day in ring.days()} == left
+    made = {TODAY + count * DAY for count in range(100, 130)}
+    assert set(ring.days()) == left.keys() | made
+    assert {day: ring.day_key(day) for day in left} == left
     assert len(ring.destroyed()) == 8
 
 
@@ -590,12 +575,12 @@ def test_threads_share_a_ring(ring: Ring, tmp_path: Path) -> None:
         thread.start()
     for count in range(8):
         shared.destroy(TODAY + count * DAY)
-        shared.month_key(f"2026-{count + 1:02}")
+        shared.ensure(TODAY + (10 + count) * DAY, TODAY + (10 + count) * DAY)
     done.set()
     for thread in readers:
         thread.join()
     assert faults == []
-    assert shared.days() == [TODAY + 9 * DAY, TODAY + 8 * DAY]
+    assert shared.days() == [TODAY + count * DAY for count in range(17, 7, -1)]
 
 
 def test_index_keys_are_those_of_the_living_days_alone(ring: Ring, tmp_path: Path) -> None:

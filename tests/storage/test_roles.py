@@ -212,15 +212,15 @@ async def test_no_part_of_the_service_writes_down_what_people_decide(
 
 
 @pytest.mark.parametrize(
-    ("month", "details", "whole"),
-    [("'2026-11'", "NULL", False), ("NULL", "'x'", False), ("'2026-11'", "'x'", True)],
+    ("day", "details", "whole"),
+    [("'2027-11-26'", "NULL", False), ("NULL", "'x'", False), ("'2027-11-26'", "'x'", True)],
 )
-async def test_sealed_details_come_with_the_month_of_their_key(
-    link: Link, role: str, month: str, details: str, whole: bool
+async def test_sealed_details_come_with_the_day_of_their_key(
+    link: Link, role: str, day: str, details: str, whole: bool
 ) -> None:
     entry = (
-        "INSERT INTO ledger_waiting (actor, act, month, details)"
-        f" VALUES ('key-0', 'searched', {month}, {details})"
+        "INSERT INTO ledger_waiting (actor, act, ends_on, details)"
+        f" VALUES ('key-0', 'searched', {day}, {details})"
     )
     assert await may(link, entry) is (whole and role in can("INSERT", "ledger_waiting"))
 

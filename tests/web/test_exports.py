@@ -166,7 +166,7 @@ async def test_each_recording_counts_as_heard_when_it_is_fetched_and_is_told_of(
     assert [(row["act"], row["actor"]) for row in rows] == [
         ("export.asked", key), ("export.made", "system"), ("export.downloaded", key),
     ]  # fmt: skip
-    opened = ledger.unseal(service.vault.ring, rows[0]["month"], rows[0]["details"])
+    opened = ledger.unseal(service.vault.ring, rows[0]["ends_on"], rows[0]["details"])
     assert opened == {"reason": WHY}
     assert "4711" not in str([row["facts"] for row in rows])
     async with connection(service.vault.pool) as lent:

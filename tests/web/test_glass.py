@@ -194,7 +194,7 @@ async def test_it_is_told_and_by_ids_alone(
         ("glass.ended", approver),
     ]
     assert {row["facts"]["glass"] for row in rows} == {one}
-    opened = ledger.unseal(service.vault.ring, rows[0]["month"], rows[0]["details"])
+    opened = ledger.unseal(service.vault.ring, rows[0]["ends_on"], rows[0]["details"])
     assert opened == {"reason": WHY}
     assert f"{approver} lets {key}" in caplog.text
     assert "4711" not in caplog.text + str([row["facts"] for row in rows])

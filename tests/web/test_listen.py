@@ -300,7 +300,7 @@ async def test_every_act_is_in_the_ledger_and_tells_nothing_personal(service: Se
     async with connection(service.vault.pool) as lent:
         row = await lent.fetchrow("SELECT * FROM ledger WHERE act = 'searched'")
     assert row is not None
-    opened = ledger.unseal(service.vault.ring, row["month"], row["details"])
+    opened = ledger.unseal(service.vault.ring, row["ends_on"], row["details"])
     assert opened["sealed"] == {"number": "0401234567", "agent": "Anna Ääkkönen"}
     page = await (await service.operate("/v1/ledger")).text()
     for needle in ("Anna", "0401234567", "+358401234567"):

@@ -77,7 +77,7 @@ async def test_a_list_has_a_reason_and_is_told_of_once(service: Service, monkeyp
     [entry] = await listed(service)
     assert entry["actor"] == service.tokens["supervisor"].split("_")[1]
     assert "4711" not in str(dict(entry["facts"]))
-    opened = ledger.unseal(service.vault.ring, entry["month"], entry["details"])
+    opened = ledger.unseal(service.vault.ring, entry["ends_on"], entry["details"])
     assert (opened["reason"], opened["sealed"]) == (WHY, {"queue": "north"})
 
 

@@ -268,7 +268,7 @@ async def test_each_search_and_look_is_in_the_ledger(service: Service) -> None:
     async with connection(service.vault.pool) as lent:
         row = await lent.fetchrow("SELECT * FROM ledger WHERE act = 'searched' ORDER BY position")
     assert row is not None
-    opened = ledger.unseal(service.vault.ring, row["month"], row["details"])
+    opened = ledger.unseal(service.vault.ring, row["ends_on"], row["details"])
     assert opened["anything"] == ["Anna"]
     assert "Anna" not in str(row["facts"])
 

@@ -132,7 +132,7 @@ async def test_a_reason_is_on_the_ledger_and_told_to_nobody(
     given, with_it, after = await entries(asking, "reason.given", "listened")
     assert [str(row["recording"]) for row in (given, with_it, after)] == [one] * 3
     for row in (given, with_it):
-        opened = ledger.unseal(asking.vault.ring, row["month"], row["details"])
+        opened = ledger.unseal(asking.vault.ring, row["ends_on"], row["details"])
         assert opened == {"reason": SAID}
         assert row["sealed"]
     assert after["sealed"] is None

@@ -221,7 +221,7 @@ async def test_the_database_alone_tells_nobody_of_a_team(service: Service) -> No
         assert name.encode().hex() not in dump
     assert entry is not None
     assert entry["facts"] == {"team": "north", "agents": 1, "queues": 1}
-    opened = ledger.unseal(service.vault.ring, entry["month"], entry["details"])
+    opened = ledger.unseal(service.vault.ring, entry["ends_on"], entry["details"])
     assert opened == {"agents": ["Åke Öhman"], "queues": ["harbour"]}
 
 
@@ -278,7 +278,7 @@ async def test_a_limit_that_cannot_be_is_refused(
 async def test_a_team_that_cannot_be_is_refused(service: Service, members: Members) -> None:
     async with connection(service.vault.pool) as lent:
         with pytest.raises(TeamRefusedError):
-            await teams.put(lent, service.vault.ring, members)
+            await teams.put(lent, service.vault.ring, service.vault.policy, members)
         assert await teams.every(lent, service.vault.ring) == []
         with pytest.raises(TeamRefusedError, match="no team"):
             await teams.remove(lent, "north")
