@@ -14,8 +14,10 @@ from pathlib import Path
 
 from app import config, hashing
 from app.command import Commands, Run, command
+from app.erase_command import own_token
 from archive import certificate, story
 from archive.certificate import Certificate, Erasure, ExportErasure
+from archive.ledger import instant
 from archive.note import Checkpoint, Note, Verifier
 
 _KEY = "the ledger's public key, as `archive ledger key` prints it, or a file that holds it"
@@ -34,6 +36,16 @@ def add_parsers(commands: Commands) -> None:
         _export,
     )
     export.add_argument("file", type=Path, metavar="FILE")
+    words = _parser(
+        acts,
+        "words",
+        "Open what entries seal: a search's terms, an act's reason. It is told on the ledger.",
+        "  archive ledger words 4711 4712\n"
+        "environment:\n  ARCHIVE_TOKEN, ARCHIVE_TOKEN_FILE   your own key, of level privacy",
+        _open_words,
+    )
+    words.add_argument("positions", type=_position, nargs="+", metavar="POSITION")
+    words.add_argument("--token-file", default="", metavar="FILE", help="your own key's")
     verify = _parser(
         acts,
         "verify",
@@ -64,6 +76,12 @@ def add_parsers(commands: Commands) -> None:
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument("--key", required=True, help=_KEY)
     _witness_parser(commands)
+
+
+def _position(text: str) -> int:
+    if text.isdecimal() and (position := int(text)) < 2**63:
+        return position
+    raise argparse.ArgumentTypeError("a position is a whole number from 0 on")
 
 
 def _witness_parser(commands: Commands) -> None:
@@ -142,6 +160,32 @@ async def _export(arguments: argparse.Namespace) -> int:
         key = str(vault.signer.verifier)
     facts = {"entries": size, "key": key}
     print(json.dumps(facts) if arguments.json else f"{size} entries; key {key}")
+    return 0
+
+
+async def _open_words(arguments: argparse.Namespace) -> int:
+    from app.remote import printable
+    from app.vault import opened
+    from storage import words
+    from storage.four_eyes import RefusedError
+
+    token = own_token(arguments.token_file)
+    try:
+        async with opened(config.load(arguments.config, os.environ), join=True) as vault:
+            found = await words.read(vault, token, arguments.positions)
+    except RefusedError as error:
+        print(f"archive: {error}", file=sys.stderr)
+        return 1
+    for each in found:
+        entry = each.entry
+        facts = {"position": entry.position, "at": instant(entry.at), "actor": entry.actor}
+        facts |= {"act": entry.act, "recording": str(entry.recording) if entry.recording else None}
+        if arguments.json:
+            ends_on = each.ends_on.isoformat() if each.ends_on else None
+            print(json.dumps({**facts, "ends_on": ends_on, "words": each.said, "why": each.why}))
+        else:
+            shown = json.dumps(each.said, ensure_ascii=False) if each.said else each.why
+            print(*(text for text in facts.values() if text is not None), printable(shown))
     return 0
 
 

@@ -19,6 +19,7 @@ ACTS = {
     "export.made": marked("Export made"),
     "export.downloaded": marked("Export downloaded"),
     "export.erased": marked("Export erased"),
+    "words.read": marked("Sealed words opened"),
     "erased": marked("Recording erased"),
     "erasure.asked": marked("Erasure before time asked for"),
     "erasure.granted": marked("Erasure before time granted"),

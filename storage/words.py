@@ -1,0 +1,74 @@
+"""What entries of the ledger seal, the terms of a search or the reason of an act, opened for the
+privacy officer. Who opened which is on the ledger before they are shown.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from cryptography.exceptions import InvalidTag
+
+from archive.access import EVERYTHING, Level
+from archive.errors import UnauthenticatedError
+from archive.ledger import Entry
+from storage import credentials, ledger
+from storage.database import Connection, connection
+from storage.four_eyes import RefusedError
+from storage.keyring import NoDayKeyError
+from storage.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """An entry, and what it seals until `ends_on` is closed; `why` says what cannot be opened."""
+
+    entry: Entry
+    ends_on: date | None
+    said: dict[str, object] | None
+    why: str = ""
+
+
+async def read(vault: Vault, token: str, positions: Sequence[int]) -> list[Words]:
+    """Open these entries, in their order. Raises RefusedError for another's token, and for a
+    position that has no entry.
+    """
+    async with connection(vault.pool) as lent, lent.transaction():
+        reader = await _reader(vault, lent, token)
+        rows = await lent.fetch(
+            f"SELECT {ledger.COLUMNS}, ends_on, details FROM ledger"  # noqa: S608 - our own words
+            " WHERE position = ANY ($1) ORDER BY position",
+            positions,
+        )
+        if missing := sorted(set(positions) - {row["position"] for row in rows}):
+            raise RefusedError(f"the ledger has no entry {missing[0]}")
+        facts = {"entries": [row["position"] for row in rows]}
+        await ledger.record(lent, reader, "words.read", facts=facts)
+    return [_opened(vault, ledger.from_row(row), row["ends_on"], row["details"]) for row in rows]
+
+
+async def _reader(vault: Vault, lent: Connection, token: str) -> str:
+    try:
+        login = await credentials.authenticate(lent, vault.ring, credentials.read(token))
+    except UnauthenticatedError as error:
+        raise RefusedError(
+            f"{error.detail} Set ARCHIVE_TOKEN to your own, or name its file with --token-file."
+        ) from None
+    if login.caller.level != Level.PRIVACY or login.caller.scope != EVERYTHING:
+        raise RefusedError("this takes a key of level privacy that is not limited")
+    return login.caller.id
+
+
+def _opened(vault: Vault, entry: Entry, ends_on: date | None, details: bytes | None) -> Words:
+    if entry.sealed is None:
+        return Words(entry, None, None, "seals nothing")
+    if ends_on is None or details is None:
+        return Words(entry, None, None, "lost with an earlier database")
+    if hashlib.sha256(details).hexdigest() != entry.sealed:
+        return Words(entry, ends_on, None, "CHANGED: not what the ledger has the hash of")
+    try:
+        return Words(entry, ends_on, ledger.unseal(vault.ring, ends_on, details))
+    except NoDayKeyError:
+        return Words(entry, ends_on, None, f"ended with the key of {ends_on}")
+    except InvalidTag:
+        return Words(entry, ends_on, None, "CHANGED: not sealed for this day")
