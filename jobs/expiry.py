@@ -9,6 +9,12 @@ from storage.vault import Vault
 
 log = logging.getLogger("archive.expiry")
 
+FIRST = 250
+"""Recordings of the first batch; each is twice as large as the one before. One that was killed in a
+large batch would begin it anew each time, and a service that is killed again and again is to come
+through what is due all the same.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -28,23 +34,25 @@ class Report:
 async def run(vault: Vault) -> Report:
     """Erase all that is due. Raises UnavailableError when the database or the store is away."""
     erased = still_there = unknown = 0
+    batch = FIRST
     while True:
         verdict = await fuse.look(vault)
         if not await frozen.compare(vault, verdict.days):
             continue  # it is held now, and the fuse says so
         if verdict.stops:
             break
-        claims = await removal.claim(vault, verdict.released_through)
+        claims = await removal.claim(vault, verdict.released_through, batch)
         outcome = await removal.erase(vault, claims)
         erased += len(outcome.erased)
         still_there += len(outcome.still_there)
         unknown += len(outcome.unknown)
-        if outcome.unknown or len(claims) < removal.BATCH:
+        if outcome.unknown or len(claims) < batch:
             break
+        batch = min(2 * batch, removal.BATCH)
     if not verdict.whole:
         log.error("the fuse has blown: %s; see `archive expire --release`", verdict.why)
-    else:
-        await clocks.mark(vault)
+    if verdict.clocks_agree:
+        await clocks.mark(vault, whole=verdict.whole)
     report = Report(erased, still_there, unknown, _stopped(verdict))
     if erased or report.failed:
         log.info("erased %d, still there %d, could not ask %d", erased, still_there, unknown)

@@ -78,23 +78,24 @@ def judge(reading: Reading, others: Others, policy: Policy) -> list[str]:
     return faults
 
 
-async def mark(vault: Vault) -> None:
-    """Remember how far the database's clock has come; called only while the fuse is whole.
+async def mark(vault: Vault, *, whole: bool) -> None:
+    """Remember how far the database's clock has come; called only while the clocks agree.
 
-    A release has done its work once the fuse is whole again: it does not outlive the fault.
+    A release has done its work once the fuse is `whole` again: it does not outlive the fault.
     """
     async with connection(vault.pool) as lent:
         await lent.execute(
-            "UPDATE archive SET released_through = NULL,"
-            " clock_mark = greatest(clock_mark, archive_now())"
+            "UPDATE archive SET clock_mark = greatest(clock_mark, archive_now()),"
+            " released_through = CASE WHEN $1 THEN NULL ELSE released_through END",
+            whole,
         )
 
 
-async def hold(lent: Connection, why: str) -> None:
+async def hold(lent: Connection, why: str) -> bool:
     """Stop erasing until people release it through the present day, whatever they released before.
 
     `why` is for them to read, and goes into the ledger: nothing personal. Saying it again changes
-    nothing. In a transaction of the caller's.
+    nothing, and returns False. In a transaction of the caller's.
     """
     held = await lent.fetchval(
         "UPDATE archive SET hold = concat_ws('; ', hold, $1::text), released_through = NULL"
@@ -103,3 +104,4 @@ async def hold(lent: Connection, why: str) -> None:
     )
     if held:
         await ledger.record(lent, ledger.SYSTEM, "fuse.held", facts={"why": why})
+    return bool(held)

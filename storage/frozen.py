@@ -5,7 +5,7 @@ what it tells from there on. Rows and ledger are looked at in one snapshot. Tomb
 keep their id and their day.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -56,10 +56,16 @@ async def freeze(vault: Vault) -> None:
                 await clocks.hold(lent, seen.why)
 
 
-async def compare(vault: Vault, days: Iterable[date]) -> bool:
-    """Compare each day before its first erasure, once. False: a difference holds the erasing."""
+async def compare(vault: Vault, days: Sequence[date]) -> bool:
+    """Compare each day before its first erasure, once; and see that no more falls due on it than is
+    usual. False: that holds the erasing from now on, whatever is frozen and known tomorrow.
+    """
     well = True
     async with connection(vault.pool) as lent:
+        for day in await _surging(lent, days):
+            why = f"on {day.isoformat()} more falls due than was known a day before and is usual"
+            async with lent.transaction():
+                well &= not await clocks.hold(lent, why)
         rows = await lent.fetch(
             "SELECT expires_on FROM day WHERE expires_on = ANY($1) AND compared_at IS NOT NULL",
             list(days),
@@ -80,20 +86,38 @@ async def compare(vault: Vault, days: Iterable[date]) -> bool:
 
 async def surge(lent: Connection, days: Iterable[date]) -> list[str]:
     """In words, on which of these days more falls due than was known a day ago and is usual."""
-    since = await lent.fetchval(
-        "SELECT (facts->>'upto')::bigint FROM ledger WHERE act = 'days.frozen'"
-        " AND at <= (SELECT archive_now()) - $1::interval ORDER BY position DESC LIMIT 1",
-        KNOWN,
+    return [
+        f"{count} recordings that were not known a day ago fall due on {day.isoformat()},"
+        f" more than {most}"
+        for day, (count, most) in (await _surging(lent, days)).items()
+    ]
+
+
+async def _surging(lent: Connection, days: Iterable[date]) -> dict[date, tuple[int, int]]:
+    """The days on which more falls due than is usual: how many, and how many may.
+
+    What people let go on when they released a day is known to them.
+    """
+    since: int = (
+        await lent.fetchval(
+            "SELECT (facts->>'upto')::bigint FROM ledger WHERE act = 'days.frozen'"
+            " AND at <= (SELECT archive_now()) - $1::interval ORDER BY position DESC LIMIT 1",
+            KNOWN,
+        )
+        or 0
     )
-    stored = await _stored(lent, since or 0, days)
-    faults = []
-    for day, count in sorted(stored.items()):
+    last = await lent.fetchrow(
+        "SELECT facts->>'through' AS through, position FROM told WHERE act = 'fuse.released'"
+        " ORDER BY position DESC, at DESC LIMIT 1"
+    )
+    found: dict[date, tuple[int, int]] = {}
+    for day in sorted({*days}):
+        released = last["position"] if last and day.isoformat() <= last["through"] else 0
+        stored = await _stored(lent, max(since, released), [day])
+        count = stored.get(day, 0)
         if count > frozen.FEW and count > (most := frozen.cap(await _before(lent, day))):
-            faults.append(
-                f"{count} recordings that were not known a day ago fall due on {day.isoformat()},"
-                f" more than {most}"
-            )
-    return faults
+            found[day] = count, most
+    return found
 
 
 async def _look(lent: Connection, first: date, last: date) -> _Seen:

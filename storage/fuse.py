@@ -32,6 +32,7 @@ class Verdict:
     why: str
     released_through: date | None = None
     days: Sequence[date] = ()
+    clocks_agree: bool = True
 
     @property
     def stops(self) -> bool:
@@ -48,10 +49,11 @@ async def look(vault: Vault) -> Verdict:
         others = Others(clocks.service_now(), store, holder)
         faults = clocks.judge(reading, others, vault.policy)
         days, further = await look_at_due(lent, reading)
-    believed = days if not faults or reading.released_through else ()
+    agree = not faults
+    believed = days if agree or reading.released_through else ()
     if not (faults := faults + further):
         return Verdict(True, "nothing speaks against erasing", days=days)
-    return Verdict(False, "; ".join(faults), reading.released_through, believed)
+    return Verdict(False, "; ".join(faults), reading.released_through, believed, agree)
 
 
 async def look_at_due(lent: Connection, reading: Reading) -> tuple[Sequence[date], list[str]]:

@@ -39,7 +39,7 @@ LEASE = timedelta(minutes=10)
 """How long a claimed batch is left to the worker who claimed it."""
 
 BATCH = 5000
-"""Recordings that are claimed at once."""
+"""Recordings that are claimed at once, at the most."""
 
 
 @dataclass(frozen=True, slots=True)

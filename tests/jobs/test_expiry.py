@@ -10,11 +10,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from archive.errors import UnavailableError
-from jobs import nightly
+from jobs import expiry, nightly
 from storage import clocks, ledger, removal
 from storage.keyring import KeyRingError, NoDayKeyError
 from storage.release import ReleaseRefusedError, release
 from storage.sealing import Seal
+from storage.vault import Vault
 from tests.roles import connection, owned
 from tests.services import Faulty, Service
 from tests.sounds import tone
@@ -125,6 +126,27 @@ async def test_a_worker_whose_lease_is_over_cannot_finish(service: Service) -> N
     assert (await removal.erase(service.vault, slow)).erased == []
     assert len((await removal.erase(service.vault, quick)).erased) == 1
     assert [act for act, _ in await service.acts()].count("erased") == 1
+
+
+async def test_what_is_due_is_claimed_in_batches_that_grow(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that is killed again and again finishes small ones, and never a large one."""
+    asked: list[int] = []
+    claim = removal.claim
+
+    async def counted(vault: Vault, through: date | None, limit: int) -> list[removal.Claim]:
+        asked.append(limit)
+        return await claim(vault, through, limit)
+
+    monkeypatch.setattr(removal, "claim", counted)
+    monkeypatch.setattr(removal, "BATCH", 4)
+    monkeypatch.setattr(expiry, "FIRST", 1)
+    for index in range(12):
+        await upload(service, f"c{index}", started_at=a_year_ago(seconds=20))
+    await service.turn_clock(timedelta(seconds=30))
+    assert (await service.erase()).erased == 12
+    assert asked == [1, 2, 4, 4, 4]
 
 
 async def test_two_workers_share_the_work_and_never_the_same_recording(service: Service) -> None:

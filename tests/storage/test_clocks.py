@@ -155,6 +155,22 @@ async def test_nothing_is_erased_early_whichever_clocks_are_wrong(
     assert (await service.erase()).erased == 1
 
 
+async def test_a_clock_that_is_right_is_marked_whatever_else_stops_the_erasing(
+    service: Service,
+) -> None:
+    """Or what is mended after two days would be a clock that leapt."""
+    async with connection(service.vault.pool) as lent:
+        await clocks.hold(lent, "somebody has to look")
+        await lent.execute("UPDATE archive SET clock_mark = archive_now() - interval '47 hours'")
+        before = await lent.fetchval("SELECT clock_mark FROM archive")
+    assert (await service.erase()).stopped == "somebody has to look"
+    async with connection(service.vault.pool) as lent:
+        row = await lent.fetchrow("SELECT clock_mark, hold FROM archive")
+    assert row is not None
+    assert row["clock_mark"] - before > timedelta(hours=46)
+    assert row["hold"] == "somebody has to look"
+
+
 async def test_a_hold_stops_until_it_is_released_through_today(service: Service) -> None:
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
     await service.turn_clock(timedelta(seconds=30))

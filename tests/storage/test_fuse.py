@@ -44,6 +44,14 @@ async def multiply(service: Service, identifier: str, count: int, *, told: bool)
     )
 
 
+async def facts_of(service: Service) -> list[tuple[str, Any]]:
+    """Each act with its facts, in their order."""
+    await tree.sequence(service.vault)
+    async with connection(service.vault.pool) as lent:
+        rows = await lent.fetch("SELECT act, facts FROM ledger ORDER BY position")
+    return [(row["act"], row["facts"]) for row in rows]
+
+
 def today(service: Service, **later: float) -> date:
     return service.vault.policy.day_of(datetime.now(UTC) + timedelta(**later))
 
@@ -296,6 +304,47 @@ async def test_more_than_is_usual_and_was_not_known_stops_the_erasing(
     )
     await release(owned(service.vault), day)
     assert (await service.erase()).erased == 101
+
+
+async def test_a_storm_waits_for_people_however_long_it_is_known(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next nights freeze it and it is no news any more: it is held all the same."""
+    due = await upload(service, "due", started_at=a_year_ago(seconds=20))
+    await multiply(service, due, 100, told=True)
+    day = await fetchval(service, "SELECT expires_on FROM recording LIMIT 1")
+    for later in (timedelta(minutes=1), timedelta(hours=12), timedelta(hours=25)):
+        await service.turn_all_clocks(later, monkeypatch)
+        await service.night()
+        report = await service.erase()
+        assert report.erased == 0
+        assert f"on {day} more falls due than was known" in report.stopped
+    held = [why for act, why in await facts_of(service) if act == "fuse.held"]
+    assert held == [{"why": f"on {day} more falls due than was known a day before and is usual"}]
+    await release(owned(service.vault), today(service, hours=25))
+    assert (await service.erase()).erased == 101
+
+
+async def test_what_people_let_go_is_known_and_what_comes_later_is_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = await upload(service, "due", started_at=a_year_ago(seconds=20))
+    await multiply(service, due, 100, told=True)
+    await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
+    assert (await service.erase()).erased == 0
+    day = today(service, seconds=30)
+    await release(owned(service.vault), day)
+    assert (await service.erase()).erased == 101
+    await tree.sequence(service.vault)
+    await upload(service, "later", started_at=a_year_ago(seconds=32))
+    await service.turn_all_clocks(timedelta(seconds=40), monkeypatch)
+    assert (await service.erase()).erased == 1
+    last = await upload(service, "last", started_at=a_year_ago(seconds=42))
+    await multiply(service, last, 120, told=True)
+    await service.turn_all_clocks(timedelta(seconds=60), monkeypatch)
+    report = await service.erase()
+    assert report.erased == 0
+    assert "recordings that were not known a day ago fall due" in report.stopped
 
 
 async def test_as_many_as_three_usual_days_stop_nothing(
