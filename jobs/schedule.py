@@ -193,18 +193,18 @@ def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -
 
 
 async def tidy(vault: Vault) -> bool:
-    """Every minute: unfinished uploads collected, exports erased that are over, what failed
-    retried, the clock marked, records of calls matched with recordings, keys made ahead, days
-    closed that a night left open, the ledger signed. A key store that is full stops only the last
-    three.
+    """Every minute: records of calls and notices forgotten that are over, unfinished uploads
+    collected, exports erased that are over, what failed retried, the clock marked, records of calls
+    matched with recordings, keys made ahead, days closed that a night left open, the ledger signed.
+    A store that is away does not stop the first, and a key store that is full only the last three.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
+    await cdrs.forget(vault)
+    await notices.forget(vault)
     await sweep.run(vault)
     await uploads.collect(vault)
     await export_erasing.run(vault)
     await expiry.run(vault)
-    await cdrs.forget(vault)
-    await notices.forget(vault)
     await cdrs.match(vault)
     await early.run(vault)
     nightly.make_keys(vault, await database.now(vault.pool))

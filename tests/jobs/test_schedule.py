@@ -401,3 +401,38 @@ async def test_the_tidying_makes_keys_collects_and_erases(service: Service) -> N
     assert sorted(row["state"] for row in await service.rows()) == ["erased", "stored"]
     async with connection(vault.pool) as lent:
         assert await lent.fetchval("SELECT clock_mark FROM archive") - before > timedelta(hours=46)
+
+
+async def test_what_needs_no_store_is_forgotten_while_it_is_away(service: Service) -> None:
+    away: Any = Faulty(service.vault.objects, clock=_away, holdings=_away)
+    async with connection(service.vault.pool) as lent:
+        await lent.execute(
+            "INSERT INTO cdr (source, call_hash, hashes, started_at, ended_at, expires_at,"
+            " expires_on, received_at, actor, details) SELECT 'pbx', sha256('x'), '{}', t, t, t,"
+            " t::date, t, 'key', '' FROM (SELECT archive_now() - interval '1 minute') AS past(t)"
+        )
+    with pytest.raises(UnavailableError):
+        await schedule.tidy(replace(service.vault, objects=away))
+    async with connection(service.vault.pool) as lent:
+        assert await lent.fetchval("SELECT count(*) FROM cdr") == 0
+
+
+async def test_a_night_without_a_store_begins_nothing(service: Service) -> None:
+    """It is tried again each minute: each time everything would be frozen anew."""
+    away: Any = Faulty(service.vault.objects, clock=_away)
+    with pytest.raises(UnavailableError):
+        await nightly.run(replace(service.vault, objects=away))
+    assert "days.frozen" not in [act for act, _ in await service.acts()]
+
+
+async def test_records_that_cannot_be_matched_hold_up_no_night(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nightly.cdrs, "match", _away)
+    await nightly.run(service.vault)
+    assert "records of calls were not all matched" in caplog.text
+    assert "night.done" in [act for act, _ in await service.acts()]
+
+
+async def _away(*_: object, **__: object) -> None:
+    raise UnavailableError("It is away.")
