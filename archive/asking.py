@@ -21,16 +21,22 @@ ANYTHING = "anything"
 """The name of a part that may be in any field."""
 
 
+MOST = 8
+"""Parts of a line that are looked for: each is looked for on every day that is kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A line as it was understood. `until` is the first day that is not meant any more.
 
-    `parts` are pairs of a field, or `ANYTHING`, and what is to be in it.
+    `parts` are pairs of a field, or `ANYTHING`, and what is to be in it; `more` of them were there
+    than are looked for.
     """
 
     since: date | None = None
     until: date | None = None
     parts: tuple[tuple[str, str], ...] = ()
+    more: bool = False
 
 
 def understand(line: str, today: date) -> Asked:
@@ -42,7 +48,7 @@ def understand(line: str, today: date) -> Asked:
         for field, value in (*_fields(rest), *_loose(_FIELD.sub(" ", rest)))
         if value
     )
-    return Asked(*(span or (None, None)), parts)
+    return Asked(*(span or (None, None)), parts[:MOST], len(parts) > MOST)
 
 
 def preset(name: str, today: date) -> tuple[date, date] | None:

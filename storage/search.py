@@ -10,6 +10,7 @@ for, the days are walked once for each queue and agent of the scope; where somet
 finds has to have a term of the scope as well. No row outside a scope is opened.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -124,7 +125,9 @@ async def _rows(
         )
     rows: list[asyncpg.Record] = []
     async for stride in _strides(lent, query, now):
-        looks = _looks(ring.index_keys(stride.expiry_days), query, scope)
+        # A team of a thousand, and a year of days, take a while.
+        keys = ring.index_keys(stride.expiry_days)
+        looks = await asyncio.to_thread(_looks, keys, query, scope)
         rows += await _rows_of(lent, looks, query, now, stride)
         if len(rows) > query.limit:
             break
@@ -146,22 +149,22 @@ class _Look:
 def _looks(keys: Mapping[date, bytes], query: Query, scope: Scope) -> list[_Look]:
     """What to look for on each of these days, which have these keys."""
     # What may be in any field is looked up once for each, unless something else narrows it first.
-    parts = sorted(query.sealed, key=lambda part: part[0] == ANYTHING)
+    parts = [_fields(*part) for part in sorted(query.sealed, key=lambda part: part[0] == ANYTHING)]
     looks = []
     for day, key in keys.items():
         inside = None if scope.among is None else scope_terms(key, scope.among)
         if parts:
-            first, *others = [_wanted(key, *part) for part in parts]
+            first, *others = [[term(key, *each) for each in part] for part in parts]
             looks += [_Look(day, one, others, inside) for one in first]
         else:
             looks += [_Look(day, one) for one in inside or ()]
     return looks
 
 
-def _wanted(key: bytes, field: str, text: str) -> list[int]:
-    """What a part may be found by on one day: of these, any."""
+def _fields(field: str, text: str) -> list[tuple[str, str]]:
+    """The fields that a part may be in, and what it is there: of these, any."""
     return [
-        term(key, each, numbers.query_term(text) if each == "number" else text)
+        (each, numbers.query_term(text) if each == "number" else text)
         for each in (SEALED_FILTERS if field == ANYTHING else (field,))
     ]
 

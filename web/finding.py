@@ -216,6 +216,10 @@ def _understood(asked: Asked, said: Words) -> list[tuple[str, str]]:
     told = [(said.text(FIELDS[field]), value) for field, value in asked.parts]
     if days := _days(asked, said):
         told.append((said.text(marked("Days")), days))
+    if asked.more:
+        told.append(
+            (said.text(marked("Not looked for")), said.text(marked("the rest of the line")))
+        )
     return told
 
 

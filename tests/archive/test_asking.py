@@ -129,3 +129,13 @@ def test_a_preset_is_whole_days(today: date) -> None:
         assert span is not None
         assert span[0] < span[1]
     assert asking.preset("never", today) is None
+
+
+def test_a_line_of_many_parts_is_looked_for_in_part_and_says_so() -> None:
+    """Each part is looked for on every day: a text that was pasted would take a minute."""
+    words = [f"word {number}" for number in range(200)]
+    asked = understand(" ".join(words), TODAY)
+    assert len(asked.parts) == asking.MOST
+    assert asked.more
+    assert asked.parts[:2] == ((ANYTHING, "word"), (ANYTHING, "0"))
+    assert not understand("word 1 word 2 word 3 word 4", TODAY).more
