@@ -87,8 +87,17 @@ def _secret(ring: Ring, account: Account | None) -> str:
 async def _begin(
     lent: Connection, ring: Ring, account: Account, step: int | None, limits: Limits
 ) -> Begun | None:
-    """Begin the session of somebody whose password is right; None when the code is not."""
+    """Begin the session of somebody whose password is right; None when the code is not, and when
+    the account was locked or reset, or its password changed, while the password was looked at.
+    """
     async with lent.transaction():
+        if not await lent.fetchval(
+            "SELECT true FROM account WHERE id = $1 AND locked_at IS NULL AND password = $2"
+            " FOR NO KEY UPDATE",
+            account.id,
+            account.password,
+        ):
+            return None
         if account.to_be_set_up:
             sealed = second_factor.seal(ring, account.id, second_factor.new())
             return Begun(await sessions.begin_setup(lent, ring, account.id, sealed), setup=True)

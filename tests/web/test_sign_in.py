@@ -110,6 +110,31 @@ async def test_a_code_is_accepted_once_and_none_before_it(service: Service) -> N
         assert answer.status == status, steps
 
 
+@pytest.mark.parametrize("change", ["reset", "locked"])
+async def test_a_password_that_was_right_a_moment_ago_opens_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The account is reset while it is looked at: the former first password would set it up."""
+    first = await account(service.vault, "bo")
+    matches = passwords.matches
+
+    async def matched(*args: Any) -> bool:
+        found = await matches(*args)
+        async with connection(service.vault.pool) as lent:
+            if change == "reset":
+                await accounts.reset(lent, service.vault.ring, "bo")
+            else:
+                await accounts.lock(lent, "bo")
+        return found
+
+    monkeypatch.setattr(passwords, "matches", matched)
+    browser = Browser(service, service.retrieval)
+    assert (await browser.enter("bo", first)).status == 403
+    assert "__Host-setup" not in browser.cookies
+    async with connection(service.vault.pool) as lent:
+        assert await lent.fetchval("SELECT count(*) FROM session") == 0
+
+
 async def _expired(service: Service) -> tuple[str, str]:
     first = await account(service.vault, "bo")
     async with connection(service.vault.pool) as lent:
