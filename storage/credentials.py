@@ -160,12 +160,13 @@ def _peppered(ring: Ring, token: Token) -> bytes:
     )
 
 
-async def holds(connection: Connection, ring: Ring, login: Login, call: Call) -> bool:
-    """Whether who logged in may still know of such a call: asked while it is being sent."""
+async def holds(connection: Connection, ring: Ring, login: Login, *calls: Call) -> bool:
+    """Whether who logged in may still know of such calls: asked while they are being sent."""
     row = await _living(connection, login.caller.id)
     if not _shows(row, login.shown) or row["level"] != login.caller.level:
         return False
-    return scopes.read(ring, row).covers(call.call_type, call.queue, call.agent)
+    scope = scopes.read(ring, row)
+    return all(scope.covers(call.call_type, call.queue, call.agent) for call in calls)
 
 
 async def used(connection: Connection, key: str) -> None:

@@ -141,8 +141,8 @@ async def _touch(connection: Connection, identifier: bytes) -> None:
     await connection.execute("UPDATE session SET seen_at = archive_now() WHERE id = $1", identifier)
 
 
-async def holds(connection: Connection, ring: Ring, login: Login, call: Call) -> bool:
-    """Whether who is signed in may still know of such a call: asked while it is being sent.
+async def holds(connection: Connection, ring: Ring, login: Login, *calls: Call) -> bool:
+    """Whether who is signed in may still know of such calls: asked while they are being sent.
 
     To listen is to use the session.
     """
@@ -152,8 +152,8 @@ async def holds(connection: Connection, ring: Ring, login: Login, call: Call) ->
     if row["stale"]:
         await _touch(connection, login.shown)
     caller = accounts.caller(ring, row)
-    known = caller.scope.covers(call.call_type, call.queue, call.agent)
-    return caller.level is login.caller.level and known
+    known = (caller.scope.covers(call.call_type, call.queue, call.agent) for call in calls)
+    return caller.level is login.caller.level and all(known)
 
 
 async def setting_up(connection: Connection, ring: Ring, secret: str) -> SettingUp:

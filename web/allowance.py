@@ -7,6 +7,8 @@ either.
 """
 
 import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from types import TracebackType
 
 from archive.errors import ArchiveError, GoneError, UnauthenticatedError
@@ -29,11 +31,11 @@ class Allowance:
 
     def __init__(self, visit: Visit, *opened: Opened, export: Order | None = None) -> None:
         self._visit, self._opened, self._export = visit, opened, export
-        ends = [each.recording.call.expiry.at for each in opened]
-        end = min([export.expires_at] if export else ends, default=None)
-        left = None if end is None else (end - visit.now).total_seconds()
-        self._limit = asyncio.timeout_at(None if left is None else visit.seen + left)
+        self._calls = [each.recording.call for each in opened]
+        ends = [each.expiry.at for each in self._calls]
+        self._limit = asyncio.timeout_at(self._moment([export.expires_at] if export else ends))
         self._revoked = False
+        self._covered: list[Call] = []
 
     async def __aenter__(self) -> None:
         await self._limit.__aenter__()
@@ -58,9 +60,22 @@ class Allowance:
         if self._revoked:
             return UnauthenticatedError("The key was revoked just now, or cannot be looked up.")
         told = "Its period has just ended. It cannot be brought back."
-        if self._export:
+        if self._export or not self._opened:
             return GoneError(told)
         return GoneError(told, recording=str(self._opened[0].recording.id))
+
+    def cover(self, calls: Sequence[Call]) -> None:
+        """These are sent from now on, of an answer whose parts are found one after the other; of
+        the part before, some may not be taken yet.
+        """
+        self._calls, self._covered = [*self._covered, *calls], [*calls]
+        if not self._limit.expired():
+            self._limit.reschedule(self._moment([each.expiry.at for each in self._calls]))
+
+    def _moment(self, ends: Iterable[datetime]) -> float | None:
+        """The first of these instants, on the loop's own clock."""
+        end = min(ends, default=None)
+        return None if end is None else self._visit.seen + (end - self._visit.now).total_seconds()
 
     async def _look(self) -> None:
         while True:
@@ -77,21 +92,11 @@ class Allowance:
             async with asyncio.timeout(PATIENCE), connection(vault.pool) as lent:
                 login = self._visit.login
                 holds = sessions.holds if login.session else credentials.holds
-                for call in self._calls():
-                    if not await holds(lent, vault.ring, login, call):
-                        return False
+                if not await holds(lent, vault.ring, login, *self._calls):
+                    return False
                 return await self._stand(lent)
         except Exception:  # a question without an answer is no yes
             return False
-
-    def _calls(self) -> list[Call]:
-        """One call of each kind that rights can tell apart."""
-        return list(
-            {
-                (call.call_type, call.queue, call.agent): call
-                for call in (each.recording.call for each in self._opened)
-            }.values()
-        )
 
     async def _stand(self, lent: Connection) -> bool:
         if self._export and not await exports.stands(lent, self._export.id):

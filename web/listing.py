@@ -1,8 +1,9 @@
 """The list of what a search finds, as a file of CSV: for a reason, and up to so many calls.
 
-It is sent page by page as it is found. Before each page it is asked whether who asked may still
-know of it; if not, the answer is cut, and nobody takes a part for the whole. One that only came to
-its bound says so in its last line.
+It is sent page by page as it is found. Before each page, and while it is being sent, it is asked
+whether who asked may still know of it; if not, and when the first of its calls comes to its end,
+the answer is cut, and nobody takes a part for the whole. One that only came to its bound says so in
+its last line.
 """
 
 from collections.abc import AsyncIterator
@@ -72,22 +73,26 @@ async def _send(
             hdrs.CONTENT_DISPOSITION: 'attachment; filename="calls.csv"',
         }
     )
-    pages = _pages(visit, query, reason, mark)
-    return await sending.stream(request, Allowance(visit), response, pages)
+    allowance = Allowance(visit)
+    pages = _pages(visit, allowance, query, reason, mark)
+    return await sending.stream(request, allowance, response, pages)
 
 
 @asynccontextmanager
 async def _pages(
-    visit: Visit, query: Query, reason: str, mark: str
+    visit: Visit, allowance: Allowance, query: Query, reason: str, mark: str
 ) -> AsyncIterator[AsyncIterator[bytes]]:
-    yield _lines(visit, query, reason, mark)
+    yield _lines(visit, allowance, query, reason, mark)
 
 
-async def _lines(visit: Visit, query: Query, reason: str, mark: str) -> AsyncIterator[bytes]:
+async def _lines(
+    visit: Visit, allowance: Allowance, query: Query, reason: str, mark: str
+) -> AsyncIterator[bytes]:
     vault, begin = visit.vault, mark + listing.head()
     more = False
     async for page in search.every(vault, visit.caller, query, visit.now, reason, listing.MOST):
         await _require_known(visit, page)
+        allowance.cover([each.call for each in page.items])
         yield (begin + listing.lines(page.items, vault.policy)).encode()
         begin, more = "", page.next is not None
     if more:
@@ -97,10 +102,7 @@ async def _lines(visit: Visit, query: Query, reason: str, mark: str) -> AsyncIte
 async def _require_known(visit: Visit, page: Page) -> None:
     """Raise UnauthenticatedError unless who asked may still know of all on this page."""
     holds = sessions.holds if visit.login.session else credentials.holds
-    calls = {
-        (each.call.call_type, each.call.queue, each.call.agent): each.call for each in page.items
-    }
+    calls = [each.call for each in page.items]
     async with connection(visit.vault.pool) as lent:
-        for call in calls.values():
-            if not await holds(lent, visit.vault.ring, visit.login, call):
-                raise UnauthenticatedError("Your rights were taken or changed just now.")
+        if not await holds(lent, visit.vault.ring, visit.login, *calls):
+            raise UnauthenticatedError("Your rights were taken or changed just now.")

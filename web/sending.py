@@ -7,7 +7,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from web.allowance import Allowance
 
@@ -33,6 +33,8 @@ async def stream(
             first = await anext(pieces, b"")
             _hold_little(request.transport)
             await response.prepare(request)
+            if request.method == hdrs.METH_HEAD:
+                return response
             await response.write(first)
             async for piece in pieces:
                 await response.write(piece)

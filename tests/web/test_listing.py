@@ -1,15 +1,18 @@
 """The list of a search as CSV: for a reason, on the ledger, only what may be known of, bounded."""
 
+import asyncio
 import csv
 import io
+from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import pytest
 
 from archive import listing
-from storage import ledger, search, tree
+from storage import credentials, ledger, search, tree
+from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
@@ -114,6 +117,55 @@ async def test_a_right_that_is_lost_meanwhile_ends_the_list(
     with pytest.raises(aiohttp.ClientError):
         await answer.read()
     answer.close()
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_a_list_that_is_being_sent_ends_with_the_right_and_with_its_calls(
+    service: Service, monkeypatch: Any, end: str
+) -> None:
+    """Nothing more is found meanwhile: it is the watch over what was sent that ends it."""
+    monkeypatch.setattr(search, "MOST", 1)
+    await filled(service)
+    for name in ("first", "second"):
+        await upload(service, name, started_at=a_year_ago(seconds=60))
+    token = await service.key("supervisor", "leaving")
+    found, ends = asyncio.Event(), asyncio.Event()
+    real = search._page
+
+    async def page(*args: Any) -> Any:
+        if found.is_set():
+            await ends.wait()
+        found.set()
+        return await real(*args)
+
+    monkeypatch.setattr(search, "_page", page)
+    await service.turn_clock(timedelta(seconds=60) - timedelta(seconds=5))
+    query = "?to=2026-01-01T00:00:00Z" if end == "expired" else "?queue=north"
+    answer = await ask(service, query, token)
+    assert answer.status == 200
+    assert await answer.content.readany()
+    if end == "revoked":
+        async with connection(service.vault.pool) as lent:
+            await credentials.revoke(lent, "leaving")
+    with pytest.raises(aiohttp.ClientError):
+        await asyncio.wait_for(answer.read(), 20)
+    answer.close()
+    ends.set()
+
+
+async def test_the_head_of_a_list_has_no_list_behind_it(service: Service) -> None:
+    await filled(service)
+    target = urlsplit(service.retrieval)
+    reader, writer = await asyncio.open_connection(target.hostname, target.port)
+    key, why = service.tokens["supervisor"], quote(WHY)
+    writer.write(
+        f"HEAD /v1/recordings.csv HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+        f"Archive-Reason: {why}\r\nConnection: close\r\n\r\n".encode()
+    )
+    head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 200")
+    assert rest == b""
 
 
 async def test_the_page_saves_what_it_shows(service: Service) -> None:
