@@ -137,12 +137,20 @@ async def _alone(lent: Connection, caller: Caller, now: datetime) -> int:
 
 
 async def find(vault: Vault, caller: Caller, identifier: UUID, now: datetime) -> Export:
-    """One's own export, or one that waits for a second person. Raises NotFoundError."""
+    """One's own export, or one that waits for a second person, who may hear all of it too.
+
+    Raises NotFoundError.
+    """
     access.require(caller, access.READERS)
     async with connection(vault.pool) as lent:
         row = await lent.fetchrow("SELECT * FROM export WHERE id = $1", identifier)
     if row is None or not (row["asker"] == caller.id or _may_agree(caller, row, now)):
         raise NotFoundError(_NONE)
+    if row["asker"] != caller.id:
+        try:
+            await _readable(vault, caller, row["recordings"], now)
+        except (NotFoundError, GoneError):
+            raise NotFoundError(_NONE) from None
     return _from_row(vault.ring, row, now)
 
 
@@ -152,14 +160,16 @@ def _may_agree(caller: Caller, row: asyncpg.Record, now: datetime) -> bool:
 
 
 async def of(vault: Vault, caller: Caller, now: datetime) -> list[Export]:
-    """One's own exports, newest first; before them those that wait for who may agree."""
+    """One's own exports, newest first; before them those that wait for who may agree to whatever
+    is in them. Whoever is limited has to be told of one that is within.
+    """
     access.require(caller, access.READERS)
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
             "SELECT * FROM export WHERE asker = $1 OR $2 AND mass AND agreed_by IS NULL"
             " AND ended IS NULL AND expires_at > $3 ORDER BY asker = $1, asked_at DESC LIMIT $4",
             caller.id,
-            caller.level in AGREE,
+            caller.level in AGREE and caller.scope == access.EVERYTHING,
             now,
             SHOWN,
         )

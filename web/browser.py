@@ -113,7 +113,9 @@ async def require_token(request: web.Request, ring: Ring, secret: str) -> None:
             shown = (await form(request)).get(FIELD, "")
         elif request.content_type == parts.KIND:
             shown = await parts.token(request, FIELD)
-    if not hmac.compare_digest(shown.encode(), sessions.token(ring, secret).encode()):
+    if not hmac.compare_digest(
+        shown.encode(errors="replace"), sessions.token(ring, secret).encode()
+    ):
         raise ForbiddenError("The token of your session is missing: load the page again.")
 
 

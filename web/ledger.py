@@ -69,6 +69,8 @@ async def tile(request: web.Request, visit: Visit) -> web.Response:
     if named is None:
         raise NotFoundError("There is no such tile: they are named like 0/x001/234 or 0/005.p/17.")
     level, index, width = named
+    if index * tiles.FULL >= 2**63:
+        raise NotFoundError("No ledger is that large.")
     async with connection(visit.vault.pool) as lent:
         if level is None:
             texts = [entry.text for entry in await ledger.page(lent, index * tiles.FULL, width)]

@@ -18,11 +18,12 @@ from archive.errors import NotFoundError, TooManyError, UnauthenticatedError
 from archive.sign_in import way_on
 from storage import second_factor, sessions, signing_in, tries
 from storage.database import connection
+from storage.sessions import SettingUp
 from storage.signing_in import Begun, SetUpRefusedError, Tried
 from web import browser
 from web import sign_in_pages as pages
 from web import sign_in_words as words
-from web.doors import BEARS, VAULT, OpenRoute
+from web.doors import BEARS, VAULT, WRONG_SESSIONS, OpenRoute
 from web.sign_in_pages import HOME, SIGN_IN
 from web.sign_in_provider import come_back, leave_for
 
@@ -77,14 +78,17 @@ def _form(
 
 
 async def _session(request: web.Request) -> str | None:
-    """The secret of the session that is shown, if it is one."""
-    vault = request.app[VAULT]
-    if secret := browser.session_of(request):
-        try:
-            async with connection(vault.pool) as lent:
-                await sessions.authenticate(lent, vault.ring, secret)
-        except UnauthenticatedError:
-            return None
+    """The secret of the session that is shown, if it is one, and too many were not."""
+    vault, wrong = request.app[VAULT], request.app[WRONG_SESSIONS]
+    secret = browser.session_of(request)
+    if not secret or wrong.wait(request.remote):
+        return None
+    try:
+        async with connection(vault.pool) as lent:
+            await sessions.authenticate(lent, vault.ring, secret)
+    except UnauthenticatedError:
+        wrong.count(request.remote)
+        return None
     return secret
 
 
@@ -141,8 +145,7 @@ async def set_up(request: web.Request) -> web.Response:
     try:
         secret = _setup_secret(request)
         await browser.require_token(request, vault.ring, secret)
-        async with connection(vault.pool) as lent:
-            setting = await sessions.setting_up(lent, vault.ring, secret)
+        setting = await _setting(request, secret)
         password = fields.get("password", "")
         if password != fields.get("again", ""):
             return await _setup_page(request, to, "again", 422)
@@ -162,12 +165,24 @@ def _setup_secret(request: web.Request) -> str:
     raise UnauthenticatedError("Sign in first.")
 
 
+async def _setting(request: web.Request, shown: str) -> SettingUp:
+    """Whose account is set up. Raises UnauthenticatedError, also where too many were nobody's."""
+    vault, wrong = request.app[VAULT], request.app[WRONG_SESSIONS]
+    if wrong.wait(request.remote):
+        raise UnauthenticatedError("Sign in first.")
+    try:
+        async with connection(vault.pool) as lent:
+            return await sessions.setting_up(lent, vault.ring, shown)
+    except UnauthenticatedError:
+        wrong.count(request.remote)
+        raise
+
+
 async def _setup_page(request: web.Request, to: str, fault: str, status: int) -> web.Response:
     vault = request.app[VAULT]
     try:
         shown = _setup_secret(request)
-        async with connection(vault.pool) as lent:
-            setting = await sessions.setting_up(lent, vault.ring, shown)
+        setting = await _setting(request, shown)
         account, secret = await signing_in.offered(vault, setting)
     except UnauthenticatedError:
         return browser.to("/sign-in")

@@ -324,6 +324,9 @@ async def test_nobody_is_their_own_second_person(service: Service) -> None:
     for token in (anna, again):
         await problem(await agree(service, identifier, token), 403, "forbidden")
     await problem(await agree(service, identifier, limited), 404, "not-found")
+    # Nor does somebody learn why others want what does not exist for them.
+    await problem(await service.get(f"/v1/exports/{identifier}", limited), 404, "not-found")
+    assert (await (await service.get("/v1/exports", limited)).json())["items"] == []
     assert await stage(service, identifier, anna) == "waiting"
     assert await entries(service, "export.agreed") == []
     assert len(await entries(service, "export.asked")) == 1

@@ -578,3 +578,8 @@ async def test_not_ready_when_the_key_ring_is_lost(
     assert "ring" in caplog.text
     assert "ring" not in await lost.text()
     assert (await checks(service))[0] == 200
+
+
+async def test_a_tile_beyond_what_any_ledger_can_have_is_not_there(service: Service) -> None:
+    name = "entries/x999/x999/x999/x999/x999/999"
+    await problem(await service.operate(f"/v1/ledger/tile/{name}"), 404, "not-found")

@@ -23,7 +23,7 @@ from tests.web.test_allowance import LONG, listening, rest
 from tests.web.test_listen import upload
 from tests.web.test_sign_in import entries, locked, stop_clock
 from tests.web.test_upload import problem, query
-from web import allowance, limits
+from web import allowance, limits, sign_in
 from web.doors import Route, Visit
 
 
@@ -302,6 +302,39 @@ async def test_a_stream_goes_on_while_its_session_holds(
             assert "cut off" not in caplog.text
             await asyncio.sleep(0.01)
         assert await rest(reader) == len(audio)
+
+
+@pytest.mark.parametrize(
+    ("path", "cookie", "asks"),
+    [
+        ("/sign-in", "__Host-session", "authenticate"),
+        ("/sign-in/setup", "__Host-setup", "setting_up"),
+    ],
+)
+async def test_made_up_sessions_are_bounded_where_people_sign_in(
+    service: Service, monkeypatch: pytest.MonkeyPatch, path: str, cookie: str, asks: str
+) -> None:
+    monkeypatch.setattr(limits, "WRONG_SESSIONS", Rate.from_text("3/h"))
+    looked = []
+    real = getattr(sessions, asks)
+
+    async def look(*shown: object) -> object:
+        looked.append(shown)
+        return await real(*shown)
+
+    monkeypatch.setattr(sessions, asks, look)
+    async with AsyncExitStack() as stack:
+        door = await _door(stack, acting(service.vault, "retrieval"), "", sign_in.routes())
+        for _ in range(9):
+            nobody = Browser(service, door, {cookie: "x" * 43})
+            assert (await nobody.get(path)).status in (200, 303)
+    assert len(looked) == 3
+
+
+async def test_a_token_that_cannot_be_one_is_a_missing_one(service: Service) -> None:
+    anna = await signed_in(service)
+    answer = await anna.ask("POST", "/search", {}, X_CSRF_Token="\xff")
+    assert answer.status == 403
 
 
 async def test_made_up_sessions_cost_the_database_no_more_than_wrong_keys(
