@@ -4,10 +4,12 @@ import base64
 import hashlib
 import json
 import logging
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +17,15 @@ from aiohttp.test_utils import make_mocked_request
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
+from app import webhooks
 from archive.errors import UnauthenticatedError
 from archive.webhook import Webhook
+from storage import notices
 from storage.vault import Vault
 from tests.archive.test_vcon import document as vcon_document
+from tests.roles import connection
 from tests.services import Service, open_service
+from tests.sounds import tone
 from tests.web import vendors
 from tests.web.test_telephony import wire
 from tests.web.vendors import AUDIO, Vendor, configured, fetch, rows, vendor
@@ -336,6 +342,55 @@ async def test_a_vcon_by_its_address(
         assert (await rows(hooked.vault))[number]["state"] == state
     [call] = await found(hooked)
     assert (call["call_id"], call["call_type"]) == ("v-0", "customer_service")
+
+
+async def told_of(hooked: Service, url: str, query: str = "", **dialog: str) -> int:
+    """Tell of the recording at an address; what was answered."""
+    said = {"start": vendors.started().isoformat(), "interaction_id": "i-1", **dialog}
+    body = vcon_document(url=url, content_hash=None, **said)
+    head = (
+        f"POST /v1/hooks/vcon{query} HTTP/1.1\nHost: archive\nContent-Type: application/json\n"
+        f"Authorization: Bearer {vendors.JSON_SECRET}\nContent-Length: {len(body)}\n"
+    )
+    return (await wire(hooked, head, body)).status
+
+
+async def test_a_second_recording_of_an_interaction_is_fetched_and_its_refusal_told(
+    hooked: Service, host: Vendor, hooks: dict[str, Webhook]
+) -> None:
+    host.answers = [lambda _: AUDIO, lambda _: tone(3)]
+    for name, status in (("1", 202), ("2", 202), ("1", 200)):
+        assert await told_of(hooked, f"{host.url}/{name}.wav") == status
+        await fetch(hooked.vault, hooks)
+    assert [path for _, path, _ in host.asked] == ["/1.wav", "/2.wav"]
+    assert [call["call_id"] for call in await found(hooked)] == ["i-1"]
+    async with connection(hooked.vault.pool) as lent:
+        [left] = await notices.left(lent)
+    assert (left.state, left.tries) == ("refused", 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "query", "named"),
+    [
+        ("", "?call_id=i-1b", ["i-1", "i-1b"]),
+        ('call_id = ["{notice.call_id}-{notice.started_at}"]', "", ["i-1-{}", "i-1-{}"]),
+    ],
+)
+async def test_recordings_of_an_interaction_are_kept_where_the_query_or_a_template_names_each(
+    vault: Vault, host: Vendor, more: str, query: str, named: list[str]
+) -> None:
+    config = vendors.config(host).replace('kind = "vcon"', f'kind = "vcon"\n{more}')
+    hooks = webhooks.from_toml(
+        Path("config.toml"), tomllib.loads(config)["webhook"], vendors.environ()
+    )
+    starts = [(vendors.started() + timedelta(minutes=n)).isoformat() for n in (1, 2)]
+    async with open_service(vault, webhooks=hooks) as service:
+        for number, said in enumerate(("", query)):
+            url = f"{host.url}/{number}.wav"
+            assert await told_of(service, url, said, start=starts[number]) == 202
+        await fetch(vault, hooks)
+        calls = {call["call_id"] for call in await found(service)}
+    assert calls == {name.format(start) for name, start in zip(named, starts, strict=True)}
 
 
 async def test_a_tape_message_of_oreka(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -602,6 +602,19 @@ async def test_a_vcon_may_stand_beside_the_audio(service: Service) -> None:
     await nothing_kept(service)
     found = await heard(service, await wire(service, *siprec_form(service, right, audio)))
     assert (found["caller"], found["agent"]) == ("+358407654321", "Anna")
+
+
+@pytest.mark.parametrize("kind", ["vcon", "rs-metadata+xml"])
+async def test_what_the_query_says_counts_before_a_document(service: Service, kind: str) -> None:
+    begun = started().isoformat()
+    document = vcon_document(start=begun, content_hash=None) if kind == "vcon" else RFC
+    metadata = part('name="metadata"', document, f"Content-Type: application/{kind}")
+    query = urlencode({"call_type": "other", "call_id": "i-2", "started_at": begun, "caller": ""})
+    head, body = siprec_form(service, metadata, part('name="audio"', AUDIO), query=f"?{query}")
+    found = await heard(service, await wire(service, head, body))
+    assert found["call_id"] == "i-2"
+    assert datetime.fromisoformat(found["started_at"]) == datetime.fromisoformat(begun)
+    assert found["caller"].startswith("+35840"), "an empty value says nothing"
 
 
 async def test_a_vcon_may_have_its_audio_within(service: Service) -> None:
