@@ -28,8 +28,8 @@ from archive import cdr
 from archive.recording import parse_instant
 from archive.sidecar import UnclearError
 
-_BATCH = 500
-"""Records that are sent at once."""
+_BATCH, _BYTES = 500, 2**19
+"""Records that are sent at once, and after how many bytes fewer are."""
 
 _IMPORT = """\
 environment:
@@ -102,8 +102,14 @@ async def _run_import(options: argparse.Namespace) -> int:
 
 
 def _next(file: Path, rows: Iterator[dict[str, str]]) -> list[dict[str, str]]:
+    batch, size = [], 0
     try:
-        return list(islice(rows, _BATCH))
+        for row in islice(rows, _BATCH):
+            batch.append(row)
+            size += len(json.dumps(row))
+            if size > _BYTES:
+                break
+        return batch
     except (UnclearError, OSError) as error:
         raise UsageError(f"{printable(str(file))}: {error}") from None
 

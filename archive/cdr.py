@@ -13,17 +13,28 @@ import csv
 import io
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
+from itertools import chain, islice
 from urllib.parse import parse_qs, unquote
 
 from archive import filenames, sidecar
+from archive.errors import TooLargeError
 from archive.recording import LONGEST, TEXT_FIELDS, Direction, is_text
 from archive.sidecar import UnclearError
 
 FIELDS = ("direction", *TEXT_FIELDS)
 """What a record may tell of a call that its recording did not."""
+
+MOST = 10_000
+"""Records of one body."""
+
+TOLD = 100
+"""Records whose fault is told, at the most."""
+
+_OBJECTS, _VALUES = 10 * MOST, 50_000
+"""Objects and lists of one body, and values that are read of one record: more than any needs."""
 
 _MASTER = (
     *("accountcode", "src", "dst", "dcontext", "clid", "channel", "dstchannel", "lastapp"),
@@ -57,40 +68,55 @@ class Detail:
         return self.started_at + timedelta(seconds=self.seconds)
 
 
-def read(body: bytes, media: str, zone: tzinfo | None) -> list[Detail | UnclearError]:
-    """Every record of a body, in its order; one that cannot be understood is its error.
+@dataclass(slots=True)
+class Records:
+    """What a body held: what was understood, how many were not, and why, by their places in it."""
+
+    details: list[Detail] = field(default_factory=list)
+    wrong: int = 0
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+def read(body: bytes, media: str, zone: tzinfo | None) -> Records:
+    """Every record of a body; one that cannot be understood hinders no other.
 
     `zone`: where times without an offset were written. Raises UnclearError for what is no body of
-    records at all.
+    records at all, and TooLargeError for too many.
     """
-    found: list[Detail | UnclearError] = []
-    for row in _rows(body, media):
+    found = Records()
+    for number, row in enumerate(_rows(body, media)):
+        if number == MOST:
+            raise _too_many()
         try:
-            found.append(_detail({key.lower(): text.strip() for key, text in row.items()}, zone))
+            told = _detail({key.lower(): text.strip() for key, text in row.items()}, zone)
         except UnclearError as error:
-            found.append(error)
+            found.wrong += 1
+            if found.wrong <= TOLD:
+                found.errors[number] = str(error)
+        else:
+            found.details.append(told)
     return found
 
 
 def merged(details: Iterable[Detail]) -> list[Detail]:
     """One for each call: answered if any part of it was, over at the end of its last."""
-    calls: dict[str, Detail] = {}
+    calls: dict[str, list[Detail]] = {}
     for detail in details:
-        known = calls.get(detail.ids[0])
-        calls[detail.ids[0]] = _both(known, detail) if known else detail
-    return list(calls.values())
+        calls.setdefault(detail.ids[0], []).append(detail)
+    return [_one(parts) for parts in calls.values()]
 
 
-def _both(one: Detail, other: Detail) -> Detail:
-    start = min(one.started_at, other.started_at)
-    end = max(one.ended_at, other.ended_at)
+def _one(parts: Sequence[Detail]) -> Detail:
+    """Where two say otherwise of a field, the first counts."""
+    start = min(part.started_at for part in parts)
+    end = max(part.ended_at for part in parts)
     return replace(
-        one,
-        ids=tuple(dict.fromkeys((*one.ids, *other.ids))),
+        parts[0],
+        ids=tuple(dict.fromkeys(chain.from_iterable(part.ids for part in parts))),
         started_at=start,
-        answered=one.answered or other.answered,
+        answered=any(part.answered for part in parts),
         seconds=(end - start).total_seconds(),
-        fields={**other.fields, **one.fields},
+        fields={name: text for part in reversed(parts) for name, text in part.fields.items()},
     )
 
 
@@ -98,9 +124,17 @@ def _rows(body: bytes, media: str) -> Iterator[dict[str, str]]:
     if media.startswith("application/x-www-form-"):
         body = _form(body, base64=media.endswith("base64-encoded"))
     if body.lstrip()[:1] in (b"{", b"["):
+        # Those that are empty take fifty times as much memory as they do in the body.
+        if body.count(b"{") + body.count(b"[") > _OBJECTS:
+            raise _too_many()
         yield from json_rows(body)
     else:
         yield from csv_rows(io.StringIO(sidecar.text_of(body), newline=""))
+
+
+def _too_many() -> TooLargeError:
+    said = f"A body may hold {MOST} records at the most: send them in several."
+    return TooLargeError(said, max_records=MOST)
 
 
 def _form(body: bytes, *, base64: bool) -> bytes:
@@ -117,14 +151,10 @@ def json_rows(body: bytes) -> Iterator[dict[str, str]]:
     """The rows of one JSON object, or of a list of them. Raises UnclearError for what is none."""
     try:
         value = json.loads(body)
-        rows = [dict(sidecar.flat(each)) for each in _listed(value)]
+        for each in value if isinstance(value, list) else [value]:
+            yield dict(islice(sidecar.flat(each), _VALUES))
     except (RecursionError, ValueError):
         raise UnclearError("the body is not JSON") from None
-    yield from rows
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
 
 
 def csv_rows(file: io.TextIOBase) -> Iterator[dict[str, str]]:

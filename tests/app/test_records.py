@@ -58,6 +58,18 @@ async def test_records_are_handed_over_and_gaps_are_shown(
     assert shell.facts["hours"] == []
 
 
+async def test_a_file_of_any_size_is_sent_in_parts_that_are_taken(
+    service: Service, door: Any, shell: Shell, tmp_path: Path
+) -> None:
+    start = datetime.fromtimestamp(EPOCH, UTC).isoformat()
+    call = {"started_at": start, "duration": "9", "log": "x" * 400_000}
+    file = tmp_path / "large.json"
+    file.write_text(json.dumps([{**call, "call_id": str(number)} for number in range(30)]))
+    door("ingest", "uploader")
+    assert await shell("cdr", "import", file, "--json") == 0
+    assert shell.facts["new"] == 30
+
+
 async def test_freeswitchs_files_are_read_and_what_is_wrong_is_named(
     service: Service, door: Any, shell: Shell, tmp_path: Path
 ) -> None:

@@ -2,11 +2,14 @@
 
 import io
 import json
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from archive import cdr
 from archive.bounds import Bounds
 from jobs import schedule
 from storage import cdrs, credentials
@@ -280,6 +283,8 @@ async def test_what_cannot_be_understood_hinders_nothing_else(service: Service) 
         (b"[]", JSON, "?zone=Nowhere", 400, "malformed"),
         (b"[]", {**JSON, "Content-Encoding": "gzip"}, "", 415, "not-audio"),
         (b" " * (8 * 2**20 + 1), JSON, "", 413, "too-large"),
+        (b"[" + b"{}," * 10_000 + b"{}]", JSON, "", 413, "too-large"),
+        (b"[" + b"{}," * 2_000_000 + b"{}]", JSON, "", 413, "too-large"),
     ],
 )
 async def test_what_is_no_body_of_records_is_refused(
@@ -288,6 +293,26 @@ async def test_what_is_no_body_of_records_is_refused(
     # A large body is not sent in one piece, or aiohttp warns.
     sent: Any = io.BytesIO(body)
     await problem(await service.post("/v1/cdr" + query, sent, headers), status, name)
+
+
+async def test_many_records_are_read_and_sealed_beside_the_event_loop(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            threads.append(threading.current_thread())
+            return real(*given)
+
+        return noted
+
+    monkeypatch.setattr(cdr, "read", noting(cdr.read))
+    monkeypatch.setattr(cdrs, "merged", noting(cdr.merged))
+    answer = await told(service, *(record(str(number)) for number in range(cdr.MOST)))
+    assert answer["new"] == cdr.MOST
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 async def test_only_uploaders_tell_and_only_operators_look(service: Service) -> None:
