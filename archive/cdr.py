@@ -8,16 +8,16 @@ One call has several records where it went through several hands. Those that a s
 as one call (Asterisk's `linkedid`, FreeSWITCH's `call_uuid`) are one here.
 """
 
-import binascii
 import csv
 import io
 import json
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from itertools import chain, islice
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote, unquote_plus
 
 from archive import filenames, sidecar
 from archive.errors import TooLargeError
@@ -32,6 +32,8 @@ MOST = 10_000
 
 TOLD = 100
 """Records whose fault is told, at the most."""
+
+_JSON = ("{", "[")
 
 _OBJECTS, _VALUES = 10 * MOST, 50_000
 """Objects and lists of one body, and values that are read of one record: more than any needs."""
@@ -77,14 +79,17 @@ class Records:
     errors: dict[int, str] = field(default_factory=dict)
 
 
-def read(body: bytes, media: str, zone: tzinfo | None) -> Records:
+def read(body: bytes, zone: tzinfo | None) -> Records:
     """Every record of a body; one that cannot be understood hinders no other.
 
     `zone`: where times without an offset were written. Raises UnclearError for what is no body of
     records at all, and TooLargeError for too many.
     """
-    found = Records()
-    for number, row in enumerate(_rows(body, media)):
+    found, text = Records(), text_of(body)
+    # Those that are empty take fifty times as much memory as they do in the body.
+    if text.startswith(_JSON) and text.count("{") + text.count("[") > _OBJECTS:
+        raise _too_many()
+    for number, row in enumerate(rows_of(text)):
         if number == MOST:
             raise _too_many()
         try:
@@ -120,37 +125,43 @@ def _one(parts: Sequence[Detail]) -> Detail:
     )
 
 
-def _rows(body: bytes, media: str) -> Iterator[dict[str, str]]:
-    if media.startswith("application/x-www-form-"):
-        body = _form(body, base64=media.endswith("base64-encoded"))
-    if body.lstrip()[:1] in (b"{", b"["):
-        # Those that are empty take fifty times as much memory as they do in the body.
-        if body.count(b"{") + body.count(b"[") > _OBJECTS:
-            raise _too_many()
-        yield from json_rows(body)
-    else:
-        yield from csv_rows(io.StringIO(sidecar.text_of(body), newline=""))
-
-
 def _too_many() -> TooLargeError:
     said = f"A body may hold {MOST} records at the most: send them in several."
     return TooLargeError(said, max_records=MOST)
 
 
-def _form(body: bytes, *, base64: bool) -> bytes:
-    """FreeSWITCH's `cdr=`, percent-encoded or in base64."""
-    try:
-        if base64:
-            return b64decode(body.removeprefix(b"cdr="), validate=True)
-        return parse_qs(body.decode("ascii"), strict_parsing=True)["cdr"][0].encode()
-    except (binascii.Error, ValueError, KeyError):
-        raise UnclearError("the form holds no `cdr`") from None
+def text_of(body: bytes) -> str:
+    """A body as it was before FreeSWITCH percent-encoded it or put it into base64.
+
+    That is told from its beginning: FreeSWITCH sends JSON under the name of a form, too, and writes
+    into `err-log-dir` what should have come behind `cdr=`. Raises UnclearError.
+    """
+    text = sidecar.text_of(body)
+    told = text.strip()
+    bare = told.removeprefix("cdr=")
+    if bare.startswith(_JSON):
+        return bare
+    if bare[:3].upper() in ("%7B", "%5B"):
+        return unquote_plus(bare.partition("&")[0])
+    with suppress(ValueError):
+        if (decoded := b64decode(bare, validate=True).decode()).startswith(_JSON):
+            return decoded
+    if bare != told:
+        raise UnclearError("the form holds no JSON")
+    return text
 
 
-def json_rows(body: bytes) -> Iterator[dict[str, str]]:
-    """The rows of one JSON object, or of a list of them. Raises UnclearError for what is none."""
+def rows_of(text: str) -> Iterator[dict[str, str]]:
+    """The rows of a JSON object, of a list of them, or of a CSV. Raises UnclearError."""
+    if text.startswith(_JSON):
+        yield from _json_rows(text)
+    else:
+        yield from csv_rows(io.StringIO(text, newline=""))
+
+
+def _json_rows(text: str) -> Iterator[dict[str, str]]:
     try:
-        value = json.loads(body)
+        value = json.loads(text)
         for each in value if isinstance(value, list) else [value]:
             yield dict(islice(sidecar.flat(each), _VALUES))
     except (RecursionError, ValueError):

@@ -60,7 +60,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
     """
     zone, body = _zone(request), await _body(request)
     try:
-        found = await asyncio.to_thread(cdr.read, body, request.content_type, zone)
+        found = await asyncio.to_thread(cdr.read, body, zone)
     except UnclearError as error:
         raise MalformedError(f"These are no records of calls: {error}.") from None
     if not found.details:

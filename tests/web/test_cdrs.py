@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -279,7 +280,7 @@ async def test_what_cannot_be_understood_hinders_nothing_else(service: Service) 
         (b"[]", JSON, "", 422, "invalid"),
         (b"", JSON, "", 422, "invalid"),
         (b'[{"call_id": "7"}]', JSON, "", 422, "invalid"),
-        (b"cdr", {"Content-Type": "application/x-www-form-urlencoded"}, "", 400, "malformed"),
+        (b"cdr=x", {"Content-Type": "application/x-www-form-urlencoded"}, "", 400, "malformed"),
         (b"[]", JSON, "?zone=Nowhere", 400, "malformed"),
         (b"[]", {**JSON, "Content-Encoding": "gzip"}, "", 415, "not-audio"),
         (b" " * (8 * 2**20 + 1), JSON, "", 413, "too-large"),
@@ -293,6 +294,19 @@ async def test_what_is_no_body_of_records_is_refused(
     # A large body is not sent in one piece, or aiohttp warns.
     sent: Any = io.BytesIO(body)
     await problem(await service.post("/v1/cdr" + query, sent, headers), status, name)
+
+
+@pytest.mark.parametrize(
+    "kind", ["x-www-form-urlencoded", "x-www-form-plaintext", "x-www-form-base64-encoded", "json"]
+)
+async def test_freeswitchs_record_is_known_under_whatever_name_it_is_sent(
+    service: Service, kind: str
+) -> None:
+    headers = {"Content-Type": f"application/{kind}"}
+    for number, body in enumerate((json.dumps, lambda row: "cdr=" + quote(json.dumps(row)))):
+        sent = body(record(str(number))).encode()
+        answer = await service.post("/v1/cdr?uuid=1", sent, headers)
+        assert (answer.status, (await answer.json())["new"]) == (200, 1)
 
 
 async def test_many_records_are_read_and_sealed_beside_the_event_loop(
