@@ -265,6 +265,7 @@ async def test_what_is_of_no_recording_is_answered_and_nothing_comes_of_it(
         ({"download_url": "http://elsewhere.example/x"}, "notice"),
         ({"download_url": "http://127.0.0.1:1\\@evil.example/x"}, "notice"),
         ({"call": {"id": "1", "start": "2020-01-01T00:00:00Z"}}, "started_at"),
+        ({"call": {"from": f" x{' ' * 60_000}x"}}, "caller"),
     ],
 )
 async def test_what_cannot_be_fetched_is_refused_at_once(
