@@ -427,12 +427,30 @@ async def test_a_tape_message_that_leads_out_of_its_folder_does_not(
 
 @pytest.mark.parametrize(
     ("fields", "status"),
-    [({"timestamp": "1500000000"}, 400), ({"type": "ping"}, 400), ({"recid": ""}, 400)],
+    [
+        ({"timestamp": "1500000000"}, 400),
+        ({"timestamp": ""}, 400),
+        ({"timestamp": "soon"}, 400),
+        ({"type": "ping"}, 400),
+        ({"recid": ""}, 400),
+    ],
 )
 async def test_a_tape_message_that_can_never_be_taken_is_to_be_forgotten(
     hooked: Service, fields: dict[str, str], status: int
 ) -> None:
     assert (await wire(hooked, vendors.tape(**fields))).status == status
+
+
+async def test_a_tape_message_of_a_recorder_whose_clock_is_ahead_comes_again(
+    hooked: Service, hooks: dict[str, Webhook]
+) -> None:
+    ahead = int(datetime.now(UTC).timestamp()) + 600
+    answer = await wire(hooked, vendors.tape(timestamp=str(ahead)))
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    assert await rows(hooked.vault) == []
+    await hooked.turn_clock(timedelta(minutes=10))
+    assert (await wire(hooked, vendors.tape(timestamp=str(ahead)))).status == 200
+    assert await fetch(hooked.vault, hooks) == 1
 
 
 async def test_a_recorder_from_elsewhere_is_not_believed(
