@@ -45,14 +45,15 @@ environment:
 examples:
   archive upload call-17.wav --call-type fault_report --started-at 2026-11-24T09:30:00+02:00
   archive upload *.wav --call-type other --started-at 2026-11-24T07:30:00Z --direction inbound
-  archive upload 17.alaw --content-type 'audio/PCMA;rate=8000' --call-type contract \\
+  archive upload 17.g711 --content-type 'audio/PCMA;rate=8000' --call-type contract \\
       --started-at 2026-11-24T07:30:00Z --caller +358401234567
   archive upload --flush
 
 in Asterisk's dialplan (the unique id holds the start of the call; give no caller's name or number
-here: a shell reads this line):
-  MixMonitor(${UNIQUEID}.wav,,archive upload ^{MIXMONITOR_FILENAME} --call-type customer_service
-      --started-at @^{UNIQUEID} --call-id ^{UNIQUEID})
+here: a shell reads this line; Asterisk's own environment has to hold ARCHIVE_URL and
+ARCHIVE_TOKEN_FILE):
+  MixMonitor(${UNIQUEID}.wav,,/opt/call-archive/.venv/bin/archive upload ^{MIXMONITOR_FILENAME}
+      --call-type customer_service --started-at @^{UNIQUEID} --call-id ^{UNIQUEID})
 
 An upload can be repeated: the archive knows the call and answers with the same receipt. A cut one
 is sent again from its start; one of which 4 MiB had left goes on in parts, from where the archive
@@ -138,9 +139,8 @@ def _upload_parser(commands: "Commands") -> None:
         parser.add_argument(f"--{name}")
     parser.add_argument(
         "--content-type",
-        default="application/octet-stream",
         metavar="TYPE",
-        help="for headerless audio, like 'audio/PCMA;rate=8000'",
+        help="for headerless audio, like 'audio/PCMA;rate=8000' (default: by the file's ending)",
     )
     parser.add_argument(
         "--spool",

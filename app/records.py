@@ -28,8 +28,11 @@ from archive import cdr
 from archive.recording import parse_instant
 from archive.sidecar import UnclearError
 
-_BATCH = 500
-"""Records that are sent at once."""
+_BATCH, _BYTES = 500, 2**19
+"""Records that are sent at once, and after how many bytes fewer are."""
+
+_WHOLE = 2**23
+"""Bytes of a file that may be in any form; a larger one is a CSV, or JSON as it is."""
 
 _IMPORT = """\
 environment:
@@ -42,8 +45,8 @@ examples:
 
 Asterisk's CSV with or without a heading, FreeSWITCH's json_cdr, and rows of our own fields
 (call_id, started_at, duration, answered, caller ...) as CSV or JSON. The start of an Asterisk call
-is taken from its unique id. An import can be repeated. The exit status is 1 if a record was not
-understood.
+is taken from its unique id. FreeSWITCH's err-log-dir is read as well, whatever `encode` is. An
+import can be repeated. The exit status is 1 if a record was not understood, or a file holds none.
 """
 
 _GAPS = """\
@@ -94,27 +97,35 @@ async def _run_import(options: argparse.Namespace) -> int:
                 told = await _ask(session, remote, "POST", "/v1/cdr", query, options, body)
                 _count(counts, told, file, done)
                 done += len(batch)
+            if not done:
+                counts["wrong"] += 1
+                print(f"archive: {printable(str(file))} holds no records", file=sys.stderr)
     if options.json:
         print(json.dumps(counts))
     else:
-        print(", ".join(f"{name} {count}" for name, count in counts.items()) or "no records")
+        print(", ".join(f"{name} {count}" for name, count in counts.items()))
     return 1 if counts["wrong"] else 0
 
 
 def _next(file: Path, rows: Iterator[dict[str, str]]) -> list[dict[str, str]]:
+    batch, size = [], 0
     try:
-        return list(islice(rows, _BATCH))
+        for row in islice(rows, _BATCH):
+            batch.append(row)
+            size += len(json.dumps(row))
+            if size > _BYTES:
+                break
+        return batch
     except (UnclearError, OSError) as error:
         raise UsageError(f"{printable(str(file))}: {error}") from None
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
-    """The records of a file, as they are asked for."""
+    """The records of a file, as they are asked for; of a CSV no more of it is held than that."""
     with file.open("rb") as raw:
-        first = raw.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-        if first in (b"{", b"["):
-            raw.seek(0)
-            yield from cdr.json_rows(raw.read())
+        start = raw.read(_WHOLE)
+        if len(start) < _WHOLE or start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+            yield from cdr.rows_of(cdr.text_of(start + raw.read()))
             return
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
         yield from cdr.csv_rows(text)

@@ -182,6 +182,9 @@ def reason_of(fault: BaseException) -> str:
     """A connection's fault in words; a timeout has none of its own."""
     if isinstance(fault, TimeoutError):
         return "The archive did not answer in time."
+    if isinstance(fault, aiohttp.ClientResponseError):
+        # Its text repeats the request's address, with the numbers and names in it.
+        return "What answers there is no archive: is ARCHIVE_URL the right door's address?"
     return f"The archive cannot be reached: {fault or type(fault).__name__}"
 
 

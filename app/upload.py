@@ -19,6 +19,7 @@ from app import delivery, spooler
 from app.delivery import FileError, Flushed
 from app.remote import AwayError, Patience, RefusedError, Remote, UsageError, printable
 from app.spooler import Delivery
+from archive import filenames
 from archive.recording import TEXT_FIELDS
 
 Facts = dict[str, object]
@@ -98,7 +99,7 @@ async def _one(
             file,
             options.call_id or file.stem,
             _fields(options),
-            options.content_type,
+            options.content_type or filenames.media_type(file.name) or filenames.OCTETS,
         )
         stored = await _send(session, remote, item, retry_for)
     except FileError as error:

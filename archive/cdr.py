@@ -8,22 +8,35 @@ One call has several records where it went through several hands. Those that a s
 as one call (Asterisk's `linkedid`, FreeSWITCH's `call_uuid`) are one here.
 """
 
-import binascii
 import csv
 import io
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
-from urllib.parse import parse_qs, unquote
+from itertools import chain, islice
+from urllib.parse import unquote, unquote_plus
 
 from archive import filenames, sidecar
+from archive.errors import TooLargeError
 from archive.recording import LONGEST, TEXT_FIELDS, Direction, is_text
 from archive.sidecar import UnclearError
 
 FIELDS = ("direction", *TEXT_FIELDS)
 """What a record may tell of a call that its recording did not."""
+
+MOST = 10_000
+"""Records of one body."""
+
+TOLD = 100
+"""Records whose fault is told, at the most."""
+
+_JSON = ("{", "[")
+
+_OBJECTS, _VALUES = 10 * MOST, 50_000
+"""Objects and lists of one body, and values that are read of one record: more than any needs."""
 
 _MASTER = (
     *("accountcode", "src", "dst", "dcontext", "clid", "channel", "dstchannel", "lastapp"),
@@ -57,74 +70,102 @@ class Detail:
         return self.started_at + timedelta(seconds=self.seconds)
 
 
-def read(body: bytes, media: str, zone: tzinfo | None) -> list[Detail | UnclearError]:
-    """Every record of a body, in its order; one that cannot be understood is its error.
+@dataclass(slots=True)
+class Records:
+    """What a body held: what was understood, how many were not, and why, by their places in it."""
+
+    details: list[Detail] = field(default_factory=list)
+    wrong: int = 0
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+def read(body: bytes, zone: tzinfo | None) -> Records:
+    """Every record of a body; one that cannot be understood hinders no other.
 
     `zone`: where times without an offset were written. Raises UnclearError for what is no body of
-    records at all.
+    records at all, and TooLargeError for too many.
     """
-    found: list[Detail | UnclearError] = []
-    for row in _rows(body, media):
+    found, text = Records(), text_of(body)
+    # Those that are empty take fifty times as much memory as they do in the body.
+    if text.startswith(_JSON) and text.count("{") + text.count("[") > _OBJECTS:
+        raise _too_many()
+    for number, row in enumerate(rows_of(text)):
+        if number == MOST:
+            raise _too_many()
         try:
-            found.append(_detail({key.lower(): text.strip() for key, text in row.items()}, zone))
+            told = _detail({key.lower(): text.strip() for key, text in row.items()}, zone)
         except UnclearError as error:
-            found.append(error)
+            found.wrong += 1
+            if found.wrong <= TOLD:
+                found.errors[number] = str(error)
+        else:
+            found.details.append(told)
     return found
 
 
 def merged(details: Iterable[Detail]) -> list[Detail]:
     """One for each call: answered if any part of it was, over at the end of its last."""
-    calls: dict[str, Detail] = {}
+    calls: dict[str, list[Detail]] = {}
     for detail in details:
-        known = calls.get(detail.ids[0])
-        calls[detail.ids[0]] = _both(known, detail) if known else detail
-    return list(calls.values())
+        calls.setdefault(detail.ids[0], []).append(detail)
+    return [_one(parts) for parts in calls.values()]
 
 
-def _both(one: Detail, other: Detail) -> Detail:
-    start = min(one.started_at, other.started_at)
-    end = max(one.ended_at, other.ended_at)
+def _one(parts: Sequence[Detail]) -> Detail:
+    """Where two say otherwise of a field, the first counts."""
+    start = min(part.started_at for part in parts)
+    end = max(part.ended_at for part in parts)
     return replace(
-        one,
-        ids=tuple(dict.fromkeys((*one.ids, *other.ids))),
+        parts[0],
+        ids=tuple(dict.fromkeys(chain.from_iterable(part.ids for part in parts))),
         started_at=start,
-        answered=one.answered or other.answered,
+        answered=any(part.answered for part in parts),
         seconds=(end - start).total_seconds(),
-        fields={**other.fields, **one.fields},
+        fields={name: text for part in reversed(parts) for name, text in part.fields.items()},
     )
 
 
-def _rows(body: bytes, media: str) -> Iterator[dict[str, str]]:
-    if media.startswith("application/x-www-form-"):
-        body = _form(body, base64=media.endswith("base64-encoded"))
-    if body.lstrip()[:1] in (b"{", b"["):
-        yield from json_rows(body)
+def _too_many() -> TooLargeError:
+    said = f"A body may hold {MOST} records at the most: send them in several."
+    return TooLargeError(said, max_records=MOST)
+
+
+def text_of(body: bytes) -> str:
+    """A body as it was before FreeSWITCH percent-encoded it or put it into base64.
+
+    That is told from its beginning: FreeSWITCH sends JSON under the name of a form, too, and writes
+    into `err-log-dir` what should have come behind `cdr=`. Raises UnclearError.
+    """
+    text = sidecar.text_of(body)
+    told = text.strip()
+    bare = told.removeprefix("cdr=")
+    if bare.startswith(_JSON):
+        return bare
+    if bare[:3].upper() in ("%7B", "%5B"):
+        return unquote_plus(bare.partition("&")[0])
+    with suppress(ValueError):
+        if (decoded := b64decode(bare, validate=True).decode()).startswith(_JSON):
+            return decoded
+    if bare != told:
+        raise UnclearError("the form holds no JSON")
+    return text
+
+
+def rows_of(text: str) -> Iterator[dict[str, str]]:
+    """The rows of a JSON object, of a list of them, or of a CSV. Raises UnclearError."""
+    if text.startswith(_JSON):
+        yield from _json_rows(text)
     else:
-        yield from csv_rows(io.StringIO(sidecar.text_of(body), newline=""))
+        yield from csv_rows(io.StringIO(text, newline=""))
 
 
-def _form(body: bytes, *, base64: bool) -> bytes:
-    """FreeSWITCH's `cdr=`, percent-encoded or in base64."""
+def _json_rows(text: str) -> Iterator[dict[str, str]]:
     try:
-        if base64:
-            return b64decode(body.removeprefix(b"cdr="), validate=True)
-        return parse_qs(body.decode("ascii"), strict_parsing=True)["cdr"][0].encode()
-    except (binascii.Error, ValueError, KeyError):
-        raise UnclearError("the form holds no `cdr`") from None
-
-
-def json_rows(body: bytes) -> Iterator[dict[str, str]]:
-    """The rows of one JSON object, or of a list of them. Raises UnclearError for what is none."""
-    try:
-        value = json.loads(body)
-        rows = [dict(sidecar.flat(each)) for each in _listed(value)]
+        value = json.loads(text)
+        for each in value if isinstance(value, list) else [value]:
+            yield dict(islice(sidecar.flat(each), _VALUES))
     except (RecursionError, ValueError):
         raise UnclearError("the body is not JSON") from None
-    yield from rows
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
 
 
 def csv_rows(file: io.TextIOBase) -> Iterator[dict[str, str]]:

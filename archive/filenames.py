@@ -22,7 +22,11 @@ _KINDS = {"in": "inbound", "out": "outbound", "internal": "internal"}
 _QUEUE = "q"
 
 PRESETS = {
-    "3cx": r".*_(?P<caller>[^-_]+)-(?P<callee>[^_]+)_(?P<started_at>\d{14})\((?P<call_id>\w+)\)",
+    # 3CX counts anew after a restart: the number in brackets names a call only with the time.
+    "3cx": (
+        r".*_(?P<caller>[^-_]+)-(?P<callee>[^_]+)"
+        r"_(?P<call_id>(?P<started_at>\d{14})\(\w+\))"
+    ),
     "stem": r"(?P<call_id>.+)",
 }
 """Patterns with a name; `freepbx` is none of them: its names say more than a pattern reads."""

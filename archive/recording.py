@@ -21,6 +21,9 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 AHEAD = timedelta(minutes=5)
 """How far a source's clock may be ahead of ours before its call is refused."""
 
+IS_AHEAD = "lies more than 5 minutes ahead of the archive's clock"
+"""What is wrong with such a start; of all that is wrong with a call this alone passes."""
+
 LONGEST = 256
 """Characters of one text field, call_id included."""
 
@@ -196,7 +199,7 @@ class _Reader:
             self.errors["started_at"] = "lies outside the calendar"
             return None
         if started_at > now + AHEAD:
-            self.errors["started_at"] = "lies more than 5 minutes ahead of the archive's clock"
+            self.errors["started_at"] = IS_AHEAD
         elif now >= expiry.at:
             self.errors["started_at"] = "lies so far back that the call may no longer be kept"
         return expiry

@@ -28,7 +28,7 @@ FIELDS = ("call_id", "call_type", "started_at", "direction", *TEXT_FIELDS)
 MOST = 2**20
 """Bytes of a sidecar; more is none."""
 
-_DEEPEST = 32
+_DEEPEST, _NAMES = 32, 1000
 _EPOCH = re.compile(r"@?(\d{9,11})(\.\d{1,9})?|(\d{13})|(\d{16})")
 _PLAIN = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[ T]?(\d\d):?(\d\d):?(\d\d)(?:[.,]\d+)?")
 _DIRECTIONS = {
@@ -246,6 +246,8 @@ def rows_of(file: io.TextIOBase) -> Iterator[dict[str, str]]:
     between = max(",;\t|", key=heading.count)
     try:
         names = next(csv.reader([heading], delimiter=between), [])
+        if len(names) > _NAMES:  # each row costs as much as the heading has
+            raise UnclearError(f"its heading has over {_NAMES} names")
         for row in csv.DictReader(file, names, delimiter=between, restval=""):
             yield {key: text for key, text in row.items() if key is not None}
     except csv.Error:

@@ -68,9 +68,10 @@ PRESETS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "json": {},
     "vcon": {
         **_QUERY,
-        **{name: [f"{{notice.{name}}}", f"{{query.{name}}}"] for name in _VCON},
+        **{name: [f"{{query.{name}}}", f"{{notice.{name}}}"] for name in _VCON},
         "url": ["{notice.url}"],
-        "id": ["{notice.call_id}"],
+        # An interaction may have several recordings, and the call_id is the interaction's.
+        "id": ["{notice.call_id} {notice.url}", "{notice.url}"],
         "delete_url": ["{notice.url}"],
     },
     "oreka": {

@@ -10,6 +10,7 @@ customer, contract. It replaces nothing, and never touches the start, the type o
 and agent a source says who may hear its call, as it does with the recording itself.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -73,23 +74,12 @@ async def take(vault: Vault, caller: Caller, details: Sequence[Detail], now: dat
     access.require(caller, frozenset({Level.UPLOADER}))
     if caller.source is None:
         raise ValueError("an uploader's key has a source")
-    calls = merged(details)
-    answered = [detail for detail in calls if detail.answered]
-    timely = [detail for detail in answered if detail.started_at <= now + AHEAD]
-    rows = [
-        row for detail in timely if (row := _row(vault, caller.source, detail, now)) is not None
-    ]
+    rows, counts = await asyncio.to_thread(_rows, vault, caller.source, details, now)
     async with connection(vault.pool) as lent, lent.transaction():
         new = await _insert(lent, caller, rows, now)
         if new:
             await ledger.record(lent, caller.id, "cdrs.taken", facts={"count": new})
-    return Took(
-        new,
-        len(rows) - new,
-        len(calls) - len(answered),
-        len(timely) - len(rows),
-        len(answered) - len(timely),
-    )
+    return Took(new, len(rows) - new, *counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +89,18 @@ class _Row:
     detail: Detail
     expiry: Expiry
     sealed: bytes
+
+
+def _rows(
+    vault: Vault, source: str, details: Sequence[Detail], now: datetime
+) -> tuple[list[_Row], tuple[int, int, int]]:
+    """The records as they are kept, and how many calls are unanswered, over and ahead."""
+    calls = merged(details)
+    answered = [detail for detail in calls if detail.answered]
+    timely = [detail for detail in answered if detail.started_at <= now + AHEAD]
+    rows = [row for detail in timely if (row := _row(vault, source, detail, now)) is not None]
+    left = len(calls) - len(answered), len(timely) - len(rows), len(answered) - len(timely)
+    return rows, left
 
 
 def _row(vault: Vault, source: str, detail: Detail, now: datetime) -> _Row | None:

@@ -22,6 +22,8 @@ from phonenumbers import (
     ValidationResult,
 )
 
+from archive.recording import LONGEST
+
 COUNTRY = "FI"
 """The country that a number without a country belongs to."""
 
@@ -141,7 +143,13 @@ def _canonical(raw: str) -> str:
 
 
 def _bare(raw: str) -> str:
-    """What was dialled, out of the address, the invisible signs and the extension around it."""
+    """What was dialled, out of the address, the invisible signs and the extension around it.
+
+    A text that is longer than a field may be stays as it is, and is refused for that: looking for
+    an extension costs the square of its length.
+    """
+    if len(raw) > LONGEST:
+        return raw
     text = unicodedata.normalize("NFKC", raw)
     text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf").strip()
     if address := _ADDRESS.fullmatch(text):

@@ -1,7 +1,8 @@
 """The part `metadata` of a form: JSON, what a SIPREC recorder writes, or a vCon; and a vCon that
 comes with its audio within.
 
-The last two know nothing of call types: what they do not say stands in the query.
+The last two know nothing of call types, and nothing of what a sender would rather have: what the
+query says counts before what they say.
 """
 
 import json
@@ -44,12 +45,12 @@ async def read(request: web.Request, part: BodyPartReader) -> Metadata:
 
 def _read(kind: str, document: bytes, query: Mapping[str, str]) -> Metadata:
     if kind == siprec.MEDIA_TYPE:
-        return Metadata({**query, **siprec.fields(document)})
+        return Metadata(_with(query, siprec.fields(document)))
     if kind in vcon.MEDIA_TYPES:
         found = vcon.read(document)
         if found.body is not None:
             raise ValueError("holds the audio itself, which belongs into the part `audio`")
-        return Metadata({**query, **found.fields}, found.sha512)
+        return Metadata(_with(query, found.fields), found.sha512)
     try:
         fields = json.loads(document)
     except (ValueError, RecursionError):
@@ -67,4 +68,9 @@ def of_vcon(document: bytes, query: Mapping[str, str]) -> Metadata:
         raise InvalidError({"vcon": str(error)}) from None
     if not found.body:
         raise InvalidError({"vcon": "holds no audio: send it beside, or tell a webhook of it"})
-    return Metadata({**query, **found.fields}, found.sha512, found.body)
+    return Metadata(_with(query, found.fields), found.sha512, found.body)
+
+
+def _with(query: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+    """What a document says, but for what the query does; an empty value there says nothing."""
+    return {**fields, **{name: text for name, text in query.items() if text}}

@@ -134,6 +134,20 @@ async def faulty() -> AsyncIterator[Faulty]:
         await runner.cleanup()
 
 
+@asynccontextmanager
+async def garbage() -> AsyncIterator[str]:
+    """The address of something that listens and speaks no HTTP."""
+
+    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+
+
 def problem(status: int, title: str, retry_after: str | None = None, **more: Any) -> web.Response:
     body = {"type": "urn:x", "title": title, "status": status, "detail": "Do this then.", **more}
     headers = {"Retry-After": retry_after} if retry_after is not None else {}

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import socket
 import stat
 import tracemalloc
@@ -88,6 +89,30 @@ async def test_a_headerless_call_declares_its_type_and_an_asterisk_id_tells_its_
     assert await shell("upload", call, *when, *words) == 0
     assert archive.seen[0].headers["Content-Type"] == "audio/PCMA;rate=8000"
     assert archive.kept["pbx-1764000000.17"][1]["started_at"] == "2025-11-24T16:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        ("alaw", "audio/PCMA;rate=8000"),
+        ("ulaw", "audio/PCMU;rate=8000"),
+        ("gsm", "audio/GSM;rate=8000"),
+        ("g729", "audio/G729;rate=8000"),
+        ("wav", "application/octet-stream"),
+        ("of-no-audio", "application/octet-stream"),
+    ],
+)
+async def test_the_command_of_asterisks_page_hands_over_what_asterisk_writes(
+    archive: Faulty, shell: Shell, tmp_path: Path, ending: str, kind: str
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/telephony/asterisk.md").read_text()
+    [command] = re.findall(r"MixMonitor\(\S+,,/\S+/archive (upload .+)\)$", page, re.MULTILINE)
+    file = tmp_path / f"1764000000.17.{ending}"
+    file.write_bytes(b"\xd5" * 800)
+    command = command.replace("^{MIXMONITOR_FILENAME}", str(file))
+    assert await shell(*command.replace("^{UNIQUEID}", "1764000000.17").split()) == 0
+    assert archive.seen[0].headers["Content-Type"] == kind
+    assert archive.kept["1764000000.17"][1]["started_at"] == "2025-11-24T16:00:00+00:00"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413, 415, 422])

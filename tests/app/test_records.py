@@ -1,9 +1,11 @@
 """`archive cdr import` and `archive gaps`, against the real doors."""
 
+import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -58,6 +60,18 @@ async def test_records_are_handed_over_and_gaps_are_shown(
     assert shell.facts["hours"] == []
 
 
+async def test_a_file_of_any_size_is_sent_in_parts_that_are_taken(
+    service: Service, door: Any, shell: Shell, tmp_path: Path
+) -> None:
+    start = datetime.fromtimestamp(EPOCH, UTC).isoformat()
+    call = {"started_at": start, "duration": "9", "log": "x" * 400_000}
+    file = tmp_path / "large.json"
+    file.write_text(json.dumps([{**call, "call_id": str(number)} for number in range(30)]))
+    door("ingest", "uploader")
+    assert await shell("cdr", "import", file, "--json") == 0
+    assert shell.facts["new"] == 30
+
+
 async def test_freeswitchs_files_are_read_and_what_is_wrong_is_named(
     service: Service, door: Any, shell: Shell, tmp_path: Path
 ) -> None:
@@ -69,6 +83,34 @@ async def test_freeswitchs_files_are_read_and_what_is_wrong_is_named(
     assert await shell("cdr", "import", good, bad) == 1
     assert "new 1" in shell.out
     assert "b.csv, record 1: its start has no offset" in shell.err
+
+
+async def test_what_freeswitch_could_not_send_is_read_as_it_lies(
+    service: Service, door: Any, shell: Shell, tmp_path: Path
+) -> None:
+    call = {"start_epoch": str(EPOCH), "answer_epoch": str(EPOCH), "duration": "9"}
+    files = [tmp_path / f"{number}.cdr.json" for number in range(3)]
+    forms = [str, quote, lambda text: base64.b64encode(text.encode()).decode()]
+    for file, form in zip(files, forms, strict=True):
+        file.write_text(form(json.dumps({"variables": {**call, "uuid": file.name}})) + "\n")
+    door("ingest", "uploader")
+    assert await shell("cdr", "import", *files, "--json") == 0
+    assert shell.facts["new"] == 3
+
+
+async def test_a_file_without_records_is_wrong_and_hinders_no_other(
+    service: Service, door: Any, shell: Shell, tmp_path: Path
+) -> None:
+    empty, heading, good = (tmp_path / name for name in ("empty", "heading.csv", "Master.csv"))
+    empty.write_text("")
+    heading.write_text("call_id,started_at\n")
+    good.write_text(master(1))
+    door("ingest", "uploader")
+    assert await shell("cdr", "import", empty, heading, good) == 1
+    assert "wrong 2" in shell.out
+    assert "new 1" in shell.out
+    assert shell.err.count("holds no records") == 2
+    assert "heading.csv" in shell.err
 
 
 async def test_a_file_that_holds_no_records_is_told(

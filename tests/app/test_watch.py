@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.app.faulty import TOKEN, Faulty, Shell, answers, cut, problem
+from tests.app.faulty import TOKEN, Faulty, Shell, answers, cut, garbage, problem
 from tests.services import Service
 from tests.sounds import tone
 
@@ -513,6 +513,19 @@ async def test_no_line_of_a_log_names_a_file(archive: Faulty, shell: Shell, drop
     assert "refused, --list names it: No (415)" in shell.err
     assert "1234567" not in shell.out + shell.err
     assert "7654321" not in shell.out + shell.err
+
+
+async def test_what_is_no_archive_is_told_without_what_was_asked_of_it(
+    archive: Faulty, shell: Shell, drop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (drop / named(1234567)).write_bytes(b"one")
+    async with garbage() as address:
+        monkeypatch.setenv("ARCHIVE_URL", address)
+        words = ("--quiet", 0, "--once", "--retry-for", 0, *TYPE)
+        assert await shell("watch", drop, *words) == 1
+    assert "What answers there is no archive" in shell.err
+    assert "1234567" not in shell.out + shell.err
+    assert "0451112222" not in shell.out + shell.err
 
 
 async def test_nothing_of_a_name_is_in_what_it_remembers(

@@ -2,7 +2,8 @@
 
 import base64
 import json
-from datetime import UTC, datetime
+import tracemalloc
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from archive import cdr
 from archive.cdr import Detail
+from archive.errors import TooLargeError
 from archive.sidecar import UnclearError
 
 START = datetime(2025, 11, 24, 16, 0, tzinfo=UTC)
@@ -41,14 +43,13 @@ FREESWITCH = {
 }
 
 
-def one(body: bytes, media: str = "", zone: ZoneInfo | None = None) -> Detail:
-    (found,) = cdr.read(body, media, zone)
-    assert isinstance(found, Detail)
+def one(body: bytes, zone: ZoneInfo | None = None) -> Detail:
+    (found,) = cdr.read(body, zone).details
     return found
 
 
 def test_asterisks_master_csv_is_known_without_a_heading() -> None:
-    found = one(MASTER.encode(), "text/csv")
+    found = one(MASTER.encode())
     assert (found.ids, found.started_at) == (("1764000000.17",), START)
     assert (found.answered, found.seconds) == (True, 60)
     assert found.fields == {"caller": "0401234567", "callee": "600"}
@@ -62,8 +63,7 @@ def test_freepbx_rows_are_one_call_by_their_linkedid() -> None:
         "2025-11-24 18:00:20,x,s,600,ANSWERED,90,1764000020.18,09123,"
         "q-600-0401234567-20251124-180020-1764000020.18.wav,0401234567,1764000000.17\n"
     )
-    rows = [row for row in cdr.read(text.encode(), "text/csv", HELSINKI) if isinstance(row, Detail)]
-    (call,) = cdr.merged(rows)
+    (call,) = cdr.merged(cdr.read(text.encode(), HELSINKI).details)
     assert call.ids[0] == "1764000000.17"
     assert "1764000020.18" in call.ids
     assert "q-600-0401234567-20251124-180020-1764000020.18" in call.ids
@@ -71,18 +71,22 @@ def test_freepbx_rows_are_one_call_by_their_linkedid() -> None:
     assert call.fields == {"caller": "0401234567", "callee": "09123"}
 
 
-@pytest.mark.parametrize("form", ["json", "form", "base64"])
-def test_freeswitchs_json_cdr_is_known_in_each_of_its_forms(form: str) -> None:
-    text = json.dumps(FREESWITCH)
-    body, media = {
-        "json": (text.encode(), "application/json"),
-        "form": (b"cdr=" + quote(text).encode(), "application/x-www-form-urlencoded"),
-        "base64": (
-            b"cdr=" + base64.b64encode(text.encode()),
-            "application/x-www-form-base64-encoded",
-        ),
-    }[form]
-    found = one(body, media)
+TEXT = json.dumps(FREESWITCH)
+FORMS = {
+    "as it is": TEXT,
+    "percent-encoded": quote(TEXT),
+    "in small letters": "%7b" + TEXT[1:].replace("%", "%25").replace(" ", "+"),
+    "in base64": base64.b64encode(TEXT.encode()).decode(),
+    "a list": f"[{TEXT}]",
+    "a list in base64": base64.b64encode(f"[{TEXT}]".encode()).decode(),
+    "a list, percent-encoded": quote(f"[{TEXT}]"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("before", ["", "cdr="])
+def test_freeswitchs_json_cdr_is_known_in_each_of_its_forms(form: str, before: str) -> None:
+    found = one(f"{before}{FORMS[form]}\n".encode())
     assert found.ids == ("a9d6ecff-1c1e-4d4e-9b9b-0f4ac2f0e1aa",)
     assert (found.started_at, found.answered, found.seconds) == (START, True, 60)
     # Not `direction`, which is how the leg came to the switch.
@@ -97,7 +101,7 @@ def test_a_call_that_nobody_answered_is_none() -> None:
 
 def test_rows_of_our_own_fields() -> None:
     row = {"call_id": 7, "started_at": "2025-11-24T18:00:00+02:00", "duration": 60, "agent": "Ä"}
-    found = one(json.dumps([row]).encode(), "application/json")
+    found = one(json.dumps([row]).encode())
     assert (found.ids, found.started_at, found.answered) == (("7",), START, True)
     assert found.fields == {"agent": "Ä"}
     for no in ("no", False, "NO ANSWER", 0):
@@ -105,10 +109,9 @@ def test_rows_of_our_own_fields() -> None:
     assert one(json.dumps([{**row, "answered": True, "duration": 0}]).encode()).answered
     assert not one(json.dumps([{**row, "duration": "0.0"}]).encode()).answered
     text = "call_id;started_at;duration;queue\n7;24.11.;1;600\n8;2025-11-24 18:00:00;1;600\n"
-    first, second = cdr.read(text.encode(), "text/csv", HELSINKI)
-    assert isinstance(first, UnclearError)
-    assert isinstance(second, Detail)
-    assert second.started_at == START
+    found = cdr.read(text.encode(), HELSINKI)
+    assert found.errors.keys() == {0}
+    assert [detail.started_at for detail in found.details] == [START]
 
 
 @pytest.mark.parametrize(
@@ -126,33 +129,65 @@ def test_rows_of_our_own_fields() -> None:
 )
 def test_a_row_that_says_too_little_is_refused_alone(row: dict[str, str]) -> None:
     good = {"call_id": "8", "started_at": "2025-11-24T18:00:00Z", "duration": "1"}
-    first, second = cdr.read(json.dumps([row, good]).encode(), "application/json", None)
-    assert isinstance(first, UnclearError)
-    assert isinstance(second, Detail)
+    found = cdr.read(json.dumps([row, good]).encode(), None)
+    assert (found.wrong, found.errors.keys()) == (1, {0})
+    assert [detail.ids for detail in found.details] == [("8",)]
 
 
 @pytest.mark.parametrize(
-    ("body", "media"),
-    [
-        (b"[1", "application/json"),
-        (b"[" * 100_000, "application/json"),
-        (b"x=1", "application/x-www-form-urlencoded"),
-        (b"cdr=\xff", "application/x-www-form-urlencoded"),
-        (b"cdr=?", "application/x-www-form-base64-encoded"),
-    ],
+    "body",
+    [b"[1", b"[" * 100_000, b"%7B", b"cdr=", b"cdr=\xff", b"cdr=?", b"cdr=eyJ", b"cdr=e30K!"],
+    ids=range(8),
 )
-def test_what_holds_no_records_is_refused(body: bytes, media: str) -> None:
+def test_what_holds_no_records_is_refused(body: bytes) -> None:
     with pytest.raises(UnclearError):
-        cdr.read(body, media, None)
+        cdr.read(body, None)
 
 
-@given(st.binary(max_size=400), st.sampled_from(["", "text/csv", "application/json"]))
-def test_no_bytes_do_anything_else(body: bytes, media: str) -> None:
+MANY = {
+    "empty objects": b"[" + b"{}," * 2_700_000 + b"{}]",
+    "lists in one record": b'{"a": [' + b"[]," * 2_700_000 + b"[]]}",
+    "numbers": b"[" + b"0," * 500_000 + b"0]",
+    "rows": b"call_id\n" + b"7\n" * (cdr.MOST + 1),
+}
+
+
+@pytest.mark.parametrize("of", MANY)
+def test_more_records_than_a_body_may_hold_are_refused_before_they_take_memory(of: str) -> None:
+    tracemalloc.start()
     try:
-        found = cdr.read(body, media, HELSINKI)
+        with pytest.raises(TooLargeError, match="send them in several"):
+            cdr.read(MANY[of], None)
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_many_faults_the_first_are_told_and_all_are_counted() -> None:
+    found = cdr.read(json.dumps([{}] * cdr.MOST).encode(), None)
+    assert (found.details, found.wrong, [*found.errors]) == ([], cdr.MOST, [*range(cdr.TOLD)])
+
+
+def test_a_heading_without_end_is_none() -> None:
+    with pytest.raises(UnclearError, match="over 1000 names"):
+        cdr.read(b"call_id" + b"," * 1000 + b"\n7\n" * 2, None)
+
+
+def test_the_parts_of_one_call_are_merged_in_one_go() -> None:
+    rows = [f"7.{number},{1764000000 + number}.1,7.0,ANSWERED" for number in range(cdr.MOST)]
+    text = "uniqueid,start,linkedid,disposition\n" + "\n".join(rows)
+    (call,) = cdr.merged(cdr.read(text.encode(), None).details)
+    assert len(call.ids) == cdr.MOST
+    assert call.ended_at - call.started_at == timedelta(seconds=cdr.MOST - 1)
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"cdr=", b"{", b"%7B"]))
+def test_no_bytes_do_anything_else(body: bytes, before: bytes) -> None:
+    try:
+        found = cdr.read(before + body, HELSINKI)
     except UnclearError:
         return
-    assert all(isinstance(each, (Detail, UnclearError)) for each in found)
+    assert all(isinstance(each, Detail) for each in found.details)
 
 
 NAMES = st.sampled_from(["variables", "uuid", "call_id", "started_at", "uniqueid"])
@@ -164,6 +199,6 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_no_json_does_anything_else(value: object) -> None:
     try:
-        cdr.read(json.dumps([value]).encode(), "application/json", None)
+        cdr.read(json.dumps([value]).encode(), None)
     except UnclearError:
         return

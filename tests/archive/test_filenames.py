@@ -82,13 +82,27 @@ def test_what_is_no_text_is_not_a_number() -> None:
     assert filenames.said("stem", "a\nb.wav") == {}
 
 
-def test_a_preset_and_a_pattern_name_fields() -> None:
-    assert filenames.said("3cx", "[Anna]_201-0401234567_20261124093000(55).wav") == {
-        "caller": "201",
-        "callee": "0401234567",
-        "started_at": "20261124093000",
-        "call_id": "55",
+@pytest.mark.parametrize(
+    ("before", "caller", "callee", "call_id"),
+    [
+        ("[Anna]", "201", "0401234567", "20261124093000(55)"),
+        ("[]", "100", "0836826436", "20190211124709(2)"),
+        ("[27836826436]", "27836826436", "100", "20190211124743(3)"),
+        ("[a_b]", "100", "101", "20190219120918(380)"),
+    ],
+)
+def test_a_name_of_3cx_is_a_call_by_its_time_and_count_and_by_no_number(
+    before: str, caller: str, callee: str, call_id: str
+) -> None:
+    assert filenames.said("3cx", f"{before}_{caller}-{callee}_{call_id}.wav") == {
+        "caller": caller,
+        "callee": callee,
+        "started_at": call_id[:14],
+        "call_id": call_id,
     }
+
+
+def test_a_pattern_names_fields() -> None:
     assert filenames.said(r"(?P<agent>\w+)_(?P<call_id>\d+)", "anna_7.wav") == {
         "agent": "anna",
         "call_id": "7",

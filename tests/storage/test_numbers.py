@@ -165,3 +165,16 @@ def test_a_space_is_a_plus_where_it_makes_a_number(number: str) -> None:
 )
 def test_any_other_space_stays_one(text: str) -> None:
     assert with_plus(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f" x{' ' * 60_000}x", f'"{"x" * 300}" <sip:{MOBILE}>'],
+    ids=["blanks", "an address"],
+)
+def test_what_is_longer_than_a_field_may_be_is_left_as_it_is(text: str) -> None:
+    assert with_plus(text) == text
+    assert e164(text) is None
+    assert as_stored(text) == text.strip()
+    assert search_terms(text) == [text]
+    assert query_term(text) == text

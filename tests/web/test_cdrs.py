@@ -2,11 +2,15 @@
 
 import io
 import json
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from archive import cdr
 from archive.bounds import Bounds
 from jobs import schedule
 from storage import cdrs, credentials
@@ -276,10 +280,12 @@ async def test_what_cannot_be_understood_hinders_nothing_else(service: Service) 
         (b"[]", JSON, "", 422, "invalid"),
         (b"", JSON, "", 422, "invalid"),
         (b'[{"call_id": "7"}]', JSON, "", 422, "invalid"),
-        (b"cdr", {"Content-Type": "application/x-www-form-urlencoded"}, "", 400, "malformed"),
+        (b"cdr=x", {"Content-Type": "application/x-www-form-urlencoded"}, "", 400, "malformed"),
         (b"[]", JSON, "?zone=Nowhere", 400, "malformed"),
         (b"[]", {**JSON, "Content-Encoding": "gzip"}, "", 415, "not-audio"),
         (b" " * (8 * 2**20 + 1), JSON, "", 413, "too-large"),
+        (b"[" + b"{}," * 10_000 + b"{}]", JSON, "", 413, "too-large"),
+        (b"[" + b"{}," * 2_000_000 + b"{}]", JSON, "", 413, "too-large"),
     ],
 )
 async def test_what_is_no_body_of_records_is_refused(
@@ -288,6 +294,39 @@ async def test_what_is_no_body_of_records_is_refused(
     # A large body is not sent in one piece, or aiohttp warns.
     sent: Any = io.BytesIO(body)
     await problem(await service.post("/v1/cdr" + query, sent, headers), status, name)
+
+
+@pytest.mark.parametrize(
+    "kind", ["x-www-form-urlencoded", "x-www-form-plaintext", "x-www-form-base64-encoded", "json"]
+)
+async def test_freeswitchs_record_is_known_under_whatever_name_it_is_sent(
+    service: Service, kind: str
+) -> None:
+    headers = {"Content-Type": f"application/{kind}"}
+    for number, body in enumerate((json.dumps, lambda row: "cdr=" + quote(json.dumps(row)))):
+        sent = body(record(str(number))).encode()
+        answer = await service.post("/v1/cdr?uuid=1", sent, headers)
+        assert (answer.status, (await answer.json())["new"]) == (200, 1)
+
+
+async def test_many_records_are_read_and_sealed_beside_the_event_loop(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            threads.append(threading.current_thread())
+            return real(*given)
+
+        return noted
+
+    monkeypatch.setattr(cdr, "read", noting(cdr.read))
+    monkeypatch.setattr(cdrs, "merged", noting(cdr.merged))
+    answer = await told(service, *(record(str(number)) for number in range(cdr.MOST)))
+    assert answer["new"] == cdr.MOST
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 async def test_only_uploaders_tell_and_only_operators_look(service: Service) -> None:

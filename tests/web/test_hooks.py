@@ -4,10 +4,12 @@ import base64
 import hashlib
 import json
 import logging
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +17,15 @@ from aiohttp.test_utils import make_mocked_request
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
+from app import webhooks
 from archive.errors import UnauthenticatedError
 from archive.webhook import Webhook
+from storage import notices
 from storage.vault import Vault
 from tests.archive.test_vcon import document as vcon_document
+from tests.roles import connection
 from tests.services import Service, open_service
+from tests.sounds import tone
 from tests.web import vendors
 from tests.web.test_telephony import wire
 from tests.web.vendors import AUDIO, Vendor, configured, fetch, rows, vendor
@@ -259,6 +265,7 @@ async def test_what_is_of_no_recording_is_answered_and_nothing_comes_of_it(
         ({"download_url": "http://elsewhere.example/x"}, "notice"),
         ({"download_url": "http://127.0.0.1:1\\@evil.example/x"}, "notice"),
         ({"call": {"id": "1", "start": "2020-01-01T00:00:00Z"}}, "started_at"),
+        ({"call": {"from": f" x{' ' * 60_000}x"}}, "caller"),
     ],
 )
 async def test_what_cannot_be_fetched_is_refused_at_once(
@@ -338,6 +345,55 @@ async def test_a_vcon_by_its_address(
     assert (call["call_id"], call["call_type"]) == ("v-0", "customer_service")
 
 
+async def told_of(hooked: Service, url: str, query: str = "", **dialog: str) -> int:
+    """Tell of the recording at an address; what was answered."""
+    said = {"start": vendors.started().isoformat(), "interaction_id": "i-1", **dialog}
+    body = vcon_document(url=url, content_hash=None, **said)
+    head = (
+        f"POST /v1/hooks/vcon{query} HTTP/1.1\nHost: archive\nContent-Type: application/json\n"
+        f"Authorization: Bearer {vendors.JSON_SECRET}\nContent-Length: {len(body)}\n"
+    )
+    return (await wire(hooked, head, body)).status
+
+
+async def test_a_second_recording_of_an_interaction_is_fetched_and_its_refusal_told(
+    hooked: Service, host: Vendor, hooks: dict[str, Webhook]
+) -> None:
+    host.answers = [lambda _: AUDIO, lambda _: tone(3)]
+    for name, status in (("1", 202), ("2", 202), ("1", 200)):
+        assert await told_of(hooked, f"{host.url}/{name}.wav") == status
+        await fetch(hooked.vault, hooks)
+    assert [path for _, path, _ in host.asked] == ["/1.wav", "/2.wav"]
+    assert [call["call_id"] for call in await found(hooked)] == ["i-1"]
+    async with connection(hooked.vault.pool) as lent:
+        [left] = await notices.left(lent)
+    assert (left.state, left.tries) == ("refused", 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "query", "named"),
+    [
+        ("", "?call_id=i-1b", ["i-1", "i-1b"]),
+        ('call_id = ["{notice.call_id}-{notice.started_at}"]', "", ["i-1-{}", "i-1-{}"]),
+    ],
+)
+async def test_recordings_of_an_interaction_are_kept_where_the_query_or_a_template_names_each(
+    vault: Vault, host: Vendor, more: str, query: str, named: list[str]
+) -> None:
+    config = vendors.config(host).replace('kind = "vcon"', f'kind = "vcon"\n{more}')
+    hooks = webhooks.from_toml(
+        Path("config.toml"), tomllib.loads(config)["webhook"], vendors.environ()
+    )
+    starts = [(vendors.started() + timedelta(minutes=n)).isoformat() for n in (1, 2)]
+    async with open_service(vault, webhooks=hooks) as service:
+        for number, said in enumerate(("", query)):
+            url = f"{host.url}/{number}.wav"
+            assert await told_of(service, url, said, start=starts[number]) == 202
+        await fetch(vault, hooks)
+        calls = {call["call_id"] for call in await found(service)}
+    assert calls == {name.format(start) for name, start in zip(named, starts, strict=True)}
+
+
 async def test_a_tape_message_of_oreka(
     hooked: Service, host: Vendor, hooks: dict[str, Webhook]
 ) -> None:
@@ -371,12 +427,30 @@ async def test_a_tape_message_that_leads_out_of_its_folder_does_not(
 
 @pytest.mark.parametrize(
     ("fields", "status"),
-    [({"timestamp": "1500000000"}, 400), ({"type": "ping"}, 400), ({"recid": ""}, 400)],
+    [
+        ({"timestamp": "1500000000"}, 400),
+        ({"timestamp": ""}, 400),
+        ({"timestamp": "soon"}, 400),
+        ({"type": "ping"}, 400),
+        ({"recid": ""}, 400),
+    ],
 )
 async def test_a_tape_message_that_can_never_be_taken_is_to_be_forgotten(
     hooked: Service, fields: dict[str, str], status: int
 ) -> None:
     assert (await wire(hooked, vendors.tape(**fields))).status == status
+
+
+async def test_a_tape_message_of_a_recorder_whose_clock_is_ahead_comes_again(
+    hooked: Service, hooks: dict[str, Webhook]
+) -> None:
+    ahead = int(datetime.now(UTC).timestamp()) + 600
+    answer = await wire(hooked, vendors.tape(timestamp=str(ahead)))
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    assert await rows(hooked.vault) == []
+    await hooked.turn_clock(timedelta(minutes=10))
+    assert (await wire(hooked, vendors.tape(timestamp=str(ahead)))).status == 200
+    assert await fetch(hooked.vault, hooks) == 1
 
 
 async def test_a_recorder_from_elsewhere_is_not_believed(

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 import shutil
 import struct
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -197,6 +198,41 @@ async def test_http_cache_delivers(service: Service) -> None:
     assert (found["direction"], found["caller"], found["queue"]) == (
         "inbound", "+358401234567", "faults",
     )  # fmt: skip
+
+
+def expanded(text: str, known: dict[str, str]) -> str:
+    """A text of a dialplan as FreeSWITCH makes it, from within: variables, and what it calls."""
+
+    def one(found: re.Match[str]) -> str:
+        name, _, given = found[1].removesuffix(")").partition("(")
+        each = given.split("|")
+        if name == "regex":
+            return (re.search(each[1], each[0]) or [""])[int(each[2].removeprefix("%"))]
+        if name == "replace":
+            return each[0].replace(each[1], each[2])
+        return quote(given, safe=".@/") if name == "url_encode" else known[name]
+
+    while "${" in text:
+        text = re.sub(r"\$\{([^${}]*)\}", one, text)
+    return text
+
+
+async def test_the_lines_of_freeswitchs_page_put_no_dot_behind_the_files_ending(
+    service: Service,
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/telephony/freeswitch.md").read_text()
+    [line] = re.findall(r"/v1/freeswitch/([^\"]*&caller[^\"]*)\"", page)
+    [caller] = re.findall(r"`(caller=.*)`\. `", page)
+    known = {
+        "uuid": CALL, "strepoch": epoch(started()), "caller_id_number": "anna.b",
+        "cc_queue": "sales@pbx.example.fi",
+    }  # fmt: skip
+    address = expanded(re.sub("caller=.*(?=&queue)", lambda _: caller, line), known)
+    assert address.rpartition(".")[2].startswith("wav?")
+    assert "/" not in address.partition("?")[2]
+    answer = await wire(service, http_cache(service, address, AUDIO), AUDIO)
+    found = await heard(service, answer)
+    assert (found["caller"], found["queue"]) == ("anna.b", "sales")
 
 
 async def test_http_cache_says_it_again_and_is_told_the_same(service: Service) -> None:
@@ -602,6 +638,19 @@ async def test_a_vcon_may_stand_beside_the_audio(service: Service) -> None:
     await nothing_kept(service)
     found = await heard(service, await wire(service, *siprec_form(service, right, audio)))
     assert (found["caller"], found["agent"]) == ("+358407654321", "Anna")
+
+
+@pytest.mark.parametrize("kind", ["vcon", "rs-metadata+xml"])
+async def test_what_the_query_says_counts_before_a_document(service: Service, kind: str) -> None:
+    begun = started().isoformat()
+    document = vcon_document(start=begun, content_hash=None) if kind == "vcon" else RFC
+    metadata = part('name="metadata"', document, f"Content-Type: application/{kind}")
+    query = urlencode({"call_type": "other", "call_id": "i-2", "started_at": begun, "caller": ""})
+    head, body = siprec_form(service, metadata, part('name="audio"', AUDIO), query=f"?{query}")
+    found = await heard(service, await wire(service, head, body))
+    assert found["call_id"] == "i-2"
+    assert datetime.fromisoformat(found["started_at"]) == datetime.fromisoformat(begun)
+    assert found["caller"].startswith("+35840"), "an empty value says nothing"
 
 
 async def test_a_vcon_may_have_its_audio_within(service: Service) -> None:
