@@ -14,9 +14,10 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from archive.certificate import GRANTED
 from archive.ledger import Entry
 from archive.note import Checkpoint
-from storage import published, tree
+from storage import days, published, tree
 from storage.database import Connection, connection
 from storage.signer import RewrittenError
 from storage.vault import Vault
@@ -146,21 +147,30 @@ async def _drop_waiting(lent: Connection, size: int) -> None:
 
 
 async def _bury(lent: Connection) -> int:
-    """Make tombstones of the rows of recordings that are told as erased."""
+    """Make tombstones of the rows of recordings that are told as erased.
+
+    Only where two people had it erased before its time does the tombstone still know the call, as
+    after any erasing.
+    """
     rows = await lent.fetch(
         "WITH dug AS (DELETE FROM recording r USING ledger l WHERE l.recording = r.id"
         " AND l.act = 'erased' AND r.state <> 'erased'"
-        " RETURNING r.id, r.source, r.call_type, r.expires_on, r.call_hash)"
+        " RETURNING r.id, r.source, r.call_type, r.expires_on, CASE WHEN EXISTS (SELECT FROM ledger"
+        " g WHERE g.recording = r.id AND g.act = $1) THEN r.call_hash END AS call_hash)"
         " INSERT INTO recording (id, source, call_type, expires_on, state, call_hash)"
         " SELECT DISTINCT id, source, call_type, expires_on, 'erased', call_hash FROM dug"
-        " RETURNING id, expires_on"
+        " RETURNING id, expires_on",
+        GRANTED,
     )
+    ids = [row["id"] for row in rows]
     await lent.execute(
         "DELETE FROM term t USING unnest($1::date[], $2::uuid[]) AS gone(expires_on, id)"
         " WHERE t.expires_on = gone.expires_on AND t.recording = gone.id",
         [row["expires_on"] for row in rows],
-        [row["id"] for row in rows],
+        ids,
     )
+    await lent.execute("DELETE FROM cdr WHERE recording = ANY($1)", ids)
+    await lent.execute("DELETE FROM upload WHERE recording = ANY($1)", ids)
     return len(rows)
 
 
@@ -177,10 +187,8 @@ async def _close(lent: Connection) -> int:
         " DO UPDATE SET closed_at = EXCLUDED.closed_at WHERE d.closed_at IS NULL"
         " RETURNING expires_on"
     )
-    days = [row["expires_on"] for row in rows]
-    await lent.execute("DELETE FROM term WHERE expires_on = ANY($1)", days)
-    await lent.execute("DELETE FROM filed WHERE expires_on = ANY($1)", days)
-    return len(days)
+    await days.forget(lent, [row["expires_on"] for row in rows])
+    return len(rows)
 
 
 async def _since(lent: Connection, size: int, fact: str, acts: list[str]) -> list[str]:

@@ -3,23 +3,31 @@ two people decided stands.
 """
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
 from app import rebuild as command
 from archive.access import Level
-from storage import credentials, persons, policy, teams, tree
+from storage import cdrs, credentials, persons, policy, teams, tree
 from storage.credentials import Limits
 from storage.upkeep import rebuild
 from storage.upkeep.rebuild import Report
 from storage.upkeep.replay import Replayed
+from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.postgres import Postgres
 from tests.roles import connection, owned
 from tests.services import Service
+from tests.sounds import tone
+from tests.storage.test_early import ask
 from tests.storage.test_policy import change, longer
 from tests.storage.upkeep.test_rebuild import Backups, backups
+from tests.storage.upkeep.test_reconcile import stored
 from tests.web.browsing import signed_in
+from tests.web.test_cdrs import record, told
 from tests.web.test_listen import upload
+from tests.web.test_uploads import AUDIO, Client
 
 __all__ = ["AsyncIterator", "Postgres", "backups"]
 
@@ -118,6 +126,63 @@ async def test_periods_that_two_people_granted_stay_in_force(
     async with connection(vault.pool) as lent:
         assert await policy.standing(lent, earlier) == policy.Standing(longer(earlier), True)
     assert (await rebuild.run(owned(vault))).replayed.periods == 0
+
+
+async def test_an_erasing_that_is_done_again_leaves_what_the_first_left(
+    service: Service, backups: Backups
+) -> None:
+    """No call record, no upload; and no call, but of what two people had erased before its time."""
+    client = Client(service)
+    assert (await client.create(data=AUDIO)).status == 201
+    early = (await service.rows())[0]["id"]
+    gone = await upload(service, "due", started_at=a_year_ago(seconds=50))
+    await told(service, record("call"), record("due", started_at=a_year_ago(seconds=90)))
+    await cdrs.match(service.vault)
+    dumped = backups.dump()
+    async with connection(service.vault.pool) as lent:
+        assert await lent.fetchval("SELECT count(*) FROM cdr WHERE recording IS NOT NULL") == 2
+        assert await lent.fetchval("SELECT recording FROM upload") == early
+    for who in ("privacy", "admin"):
+        await ask(service, str(early), who)
+    await service.turn_clock(timedelta(seconds=51))
+    assert (await service.erase()).erased == 1
+    await tree.checkpoint(service.vault)
+    left = {row["id"]: row["call_hash"] for row in await service.rows()}
+    assert (left[early] is None, left[UUID(gone)]) == (False, None)
+
+    vault = await backups.put_back(dumped, service.vault)
+    assert (await rebuild.run(owned(vault))).replayed.erased == 2
+    async with connection(vault.pool) as lent:
+        rows = await lent.fetch("SELECT id, call_hash FROM recording")
+        assert {row["id"]: row["call_hash"] for row in rows} == left
+        assert await lent.fetchval("SELECT count(*) FROM cdr") == 0
+        assert await lent.fetchval("SELECT count(*) FROM upload") == 0
+
+
+async def test_a_day_that_is_closed_again_leaves_what_the_first_closing_left(
+    service: Service, backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a call, so that another one of its name is taken in."""
+    early = await upload(service, "again", started_at=a_year_ago(seconds=50))
+    await told(service, record("unmatched", started_at=a_year_ago(seconds=90)))
+    day, _ = await stored(service, early)
+    dumped = backups.dump()
+    for who in ("privacy", "admin"):
+        await ask(service, early, who)
+    by = when_over(day)
+    await service.turn_all_clocks(by, monkeypatch)
+    await service.night()
+    assert day in service.vault.ring.destroyed()
+
+    vault = await backups.put_back(dumped, service.vault)
+    assert (await rebuild.run(owned(vault))).replayed.closed == 1
+    async with connection(vault.pool) as lent:
+        for table in ("cdr", "filed", "term"):
+            assert await lent.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+        assert await lent.fetchval("SELECT call_hash FROM recording WHERE state = 'erased'") is None
+    again = await backups.serve(vault, service)
+    await again.turn_clock(by)
+    await upload(again, "again", tone(2), started_at=(datetime.now(UTC) + by).isoformat())
 
 
 def test_the_command_says_what_has_to_be_said_again(capsys: pytest.CaptureFixture[str]) -> None:
