@@ -200,12 +200,14 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
         print(f"WRONG  {fault}")
     for each in facts["lately"]:  # type: ignore[attr-defined]
         print(f"LATE   {each}")
+    for each in facts["losses"]:  # type: ignore[attr-defined]
+        print(f"LOST   {each}")
     print(
         f"{'holds' if facts['holds'] else 'DOES NOT HOLD'}: {facts['entries']} entries, told until"
         f" {facts['told_until'] or 'never'},"
         f" {facts['stored']} recordings stored, {facts['erased']} erased,"
         f" {facts['late']} of them over a day late,"
-        f" {facts['overdue']} due within the last day and not erased yet,"
+        f" {facts['lost']} lost, {facts['overdue']} due within the last day and not erased yet,"
         f" {facts['nights']} nights, {facts['days_closed']} days closed,"
         f" {len(kept)} checkpoints from elsewhere"
     )
@@ -241,6 +243,8 @@ def verify_export(
         "erased": told.erased,
         "late": told.late,
         "lately": told.lately,
+        "lost": told.lost,
+        "losses": told.losses,
         "overdue": told.overdue,
         "nights": told.nights,
         "days_closed": told.days_closed,

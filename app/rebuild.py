@@ -29,6 +29,12 @@ def _print(report: Report) -> None:
         f" {done.locked} accounts locked"
     )
     print(
+        f"to be said again: who is in {done.teams} teams,"
+        f" whose {done.persons} keys and accounts are"
+    )
+    if done.periods:
+        print("periods: those that two people granted since are in force again")
+    print(
         f"objects: {report.objects} looked at; {report.rebuilt} recordings rebuilt,"
         f" {report.over} passed over that are erased"
     )

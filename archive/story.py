@@ -1,5 +1,5 @@
 """Whether the ledger's story is whole: every recording that came due is in it as erased, none
-early but what two people granted, none twice, none left out.
+early but what two people granted, none twice, none left out but what was told as lost before.
 
 It is read from an export: each entry's canonical bytes on a line of its own, in their order, then
 an empty line and the signed checkpoint. Nothing else is needed but the public key.
@@ -43,9 +43,11 @@ class Story:
     """What was read: how many entries, how many recordings came in and were erased, what is wrong.
 
     `late` are the erasures that came over a day after their instant: a promise that was not kept,
-    told truly. `told_until` is the latest time that an entry bears: not the last one's, since who
-    can write one more entry could date it back. `overdue` are due then, by less than a day.
-    `faults` says what is wrong, `lately` which erasures were late, the first hundred of each.
+    told truly. `lost` are those of which it was told before they were due that nothing is left, and
+    never that they were found: a loss, and nothing hidden. `told_until` is the latest time that an
+    entry bears: not the last one's, since who can write one more entry could date it back.
+    `overdue` are due then, by less than a day. `faults` says what is wrong, `lately` which erasures
+    were late, `losses` what is lost, the first hundred of each.
     """
 
     entries: int = 0
@@ -55,12 +57,15 @@ class Story:
     days_closed: int = 0
     overdue: int = 0
     late: int = 0
+    lost: int = 0
     told_until: str = ""
     faults: list[str] = field(default_factory=list)
     lately: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
     # Ids and times stay the bytes that they were read as: a million of them are not made into text.
     _due: dict[bytes, bytes] = field(default_factory=dict)
     _granted: set[bytes] = field(default_factory=set)
+    _lost: dict[bytes, bytes] = field(default_factory=dict)
     _erased: list[tuple[int, bytes]] = field(default_factory=list)
     _accounted: int = 0
     _ahead: bytes = b"~"
@@ -99,17 +104,20 @@ def _hear_all(story: Story, lines: Iterable[bytes], now: str) -> None:
         elif line.startswith(_OTHER):
             continue
         else:
-            at = _hear_unusual(story, position, line).encode()
+            at = _hear_unusual(story, position, line, latest).encode()
         if latest < at <= until:
             latest = at
     if line.startswith(_OTHER):
-        at = _hear_unusual(story, position, line).encode()
+        at = _hear_unusual(story, position, line, latest).encode()
         latest = max(latest, at if at <= until else b"")
     story.entries, story.told_until = position + 1, latest.decode()
 
 
-def _hear_unusual(story: Story, position: int, line: bytes) -> str:
-    """Take any entry into account; returns its time, or nothing if it cannot be read."""
+def _hear_unusual(story: Story, position: int, line: bytes, latest: bytes) -> str:
+    """Take any entry into account; returns its time, or nothing if it cannot be read.
+
+    `latest` is the latest time that was told before it, but by what is passed over.
+    """
     try:
         entry = json.loads(line)
         act, at, facts = entry["act"], entry["at"], entry["facts"]
@@ -122,6 +130,9 @@ def _hear_unusual(story: Story, position: int, line: bytes) -> str:
         elif act in (*BEGIN, "erased"):
             told = (at, facts["due"], entry["recording"])
             _hear(story, position, act in BEGIN, *map(_bytes, told))
+        elif act == "recording.lost":
+            told = (at, facts["due"], entry["recording"])
+            _hear_lost(story, position, latest, *map(_bytes, told))
         return instant(datetime.fromisoformat(at))
     except (KeyError, TypeError, ValueError):
         story.fault(f"entry {position} cannot be read")
@@ -146,6 +157,7 @@ def _hear(
     known = story._due.get(identifier)
     if begins:
         story.stored += 1
+        story._lost.pop(identifier, None)  # it was found
         if known is None:
             story._due[identifier] = due
         elif known == _GONE:
@@ -184,6 +196,25 @@ def _hear_late(story: Story, position: int, at: bytes, due: bytes, identifier: b
         story.lately.append(f"entry {position}: {told}")
 
 
+def _hear_lost(
+    story: Story, position: int, latest: bytes, at: bytes, due: bytes, identifier: bytes
+) -> None:
+    """Take into account that nothing is left of a recording.
+
+    It excuses no erasing that was due by then; nor does one that is dated back, for then anything
+    could be told as lost that should have been erased.
+    """
+    known = story._due.get(identifier)
+    if known is None:
+        _wrong(story, position, identifier, "is lost and was never stored")
+    elif known == _GONE:
+        _wrong(story, position, identifier, "is lost after it was erased")
+    elif known != due:
+        _wrong(story, position, identifier, "is lost by another due time")
+    elif max(at, latest) < due:
+        story._lost.setdefault(identifier, at)
+
+
 def _wrong(story: Story, position: int, identifier: bytes, what: str) -> None:
     story.fault(f"entry {position}: {_text(identifier)} {what}")
 
@@ -209,13 +240,19 @@ def _check_night(story: Story, position: int, facts: dict[str, Any]) -> None:
 
 
 def _left_out(story: Story) -> None:
-    """What was due when the story ends and is not in it as erased."""
+    """What is lost when the story ends, and what was due by then and is not in it as erased."""
+    for identifier, at in story._lost.items():
+        if (due := story._due[identifier]) != _GONE:
+            story.lost += 1
+            if len(story.losses) < MOST:
+                told = f"{_text(identifier)} is due at {_text(due)} and is lost since {_text(at)}"
+                story.losses.append(told)
     if not story.told_until:
         return
     until = story.told_until.encode()
     late = instant(datetime.fromisoformat(story.told_until) - LATE).encode()
     for identifier, due in story._due.items():
-        if due > until or due == _GONE:
+        if due > until or due == _GONE or identifier in story._lost:
             continue
         if due <= late:
             story.fault(f"{_text(identifier)} was due at {_text(due)} and is not erased")

@@ -9,6 +9,7 @@ since its day in the name says that it is due.
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -124,13 +125,7 @@ async def _note(
     )
     if not first:  # another service closed it in the same night
         return
-    # Nothing can be found by these any more: the keys of their hashes are gone.
-    await lent.execute("DELETE FROM term WHERE expires_on = $1", day)
-    await lent.execute("DELETE FROM filed WHERE expires_on = $1", day)
-    await lent.execute("DELETE FROM cdr WHERE expires_on = $1", day)
-    await lent.execute(
-        "UPDATE recording SET call_hash = NULL WHERE expires_on = $1 AND call_hash IS NOT NULL", day
-    )
+    await forget(lent, [day])
     facts = {
         "day": day.isoformat(),
         "strays": strays,
@@ -138,3 +133,17 @@ async def _note(
         "key_destroyed_at": instant(destroyed_at),
     }
     await ledger.record(lent, ledger.SYSTEM, "day.closed", facts=facts)
+
+
+async def forget(lent: Connection, days: Sequence[date]) -> None:
+    """Remove what closed days leave in the database: nothing can be found by it any more, since the
+    keys of its hashes are gone, and a tombstone knows its call no longer.
+    """
+    await lent.execute("DELETE FROM term WHERE expires_on = ANY($1)", days)
+    await lent.execute("DELETE FROM filed WHERE expires_on = ANY($1)", days)
+    await lent.execute("DELETE FROM cdr WHERE expires_on = ANY($1)", days)
+    await lent.execute(
+        "UPDATE recording SET call_hash = NULL WHERE expires_on = ANY($1)"
+        " AND call_hash IS NOT NULL",
+        days,
+    )

@@ -28,6 +28,7 @@ from storage import ledger
 from storage.database import connection
 from storage.holdings import Holding
 from storage.keyring import KeyRingError
+from storage.objects import MissingObjectError
 from storage.signer import SignerError
 from storage.vault import Vault
 
@@ -174,9 +175,13 @@ def _name(vault: Vault, number: int, width: int, content: bytes) -> str:
 
 
 async def _bundles(vault: Vault, number: int) -> list[tuple[int, Holding]]:
-    """What is named as a bundle of a number, and how many entries it says to have, most first."""
+    """What is named as a bundle of a number, and how many entries it says to have, most first.
+
+    What lies under a mark of deletion is not there: no plain reading would find it.
+    """
     held = await vault.objects.holdings(f"{PREFIX}{number:012}-")
-    named = ((holding, _NAME.fullmatch(holding.key)) for holding in held if holding.kind in _WHOLE)
+    whole = [holding for holding in held if holding.kind in _WHOLE and holding.latest]
+    named = ((holding, _NAME.fullmatch(holding.key)) for holding in whole)
     found = [(int(name[1]), holding) for holding, name in named if name]
     return sorted(found, key=lambda each: each[0], reverse=True)
 
@@ -184,8 +189,11 @@ async def _bundles(vault: Vault, number: int) -> list[tuple[int, Holding]]:
 async def _get(vault: Vault, number: int) -> list[bytes]:
     """The widest bundle of this number that bears its mark; nothing if there is none."""
     for width, holding in await _bundles(vault, number):
-        async with vault.objects.get(holding.key, 0, holding.size) as body:
-            content = b"".join([piece async for piece in body])
+        try:
+            async with vault.objects.get(holding.key, 0, holding.size) as body:
+                content = b"".join([piece async for piece in body])
+        except MissingObjectError:  # it went since it was listed: a wider one has its entries
+            continue
         if hmac.compare_digest(holding.key, _name(vault, number, width, content)):
             return tiles.unbundle(content)
         log.error("%s is damaged, or is not of this archive's ledger", holding.key)

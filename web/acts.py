@@ -30,6 +30,7 @@ ACTS = {
     "object.damaged": marked("Object damaged"),
     "object.mended": marked("Object whole again"),
     "object.removed": marked("Object removed"),
+    "recording.lost": marked("Recording lost"),
     "rebuilt": marked("Recording made again from the store"),
     "database.rebuilt": marked("Database made again from the store"),
     "fuse.held": marked("Erasing stopped by the fuse"),

@@ -468,12 +468,13 @@ CREATE TRIGGER recording_unmade BEFORE DELETE ON recording FOR EACH ROW
     WHEN (OLD.state <> 'abandoned') EXECUTE FUNCTION unmake();
 
 -- What people decide is written down by their commands alone, which the owner runs: an entry lets a
--- recording be erased before its year, and no part of the service may put one there. Sealed details
+-- recording be erased before its year, and no part of the service may put one there. Nor that one is
+-- lost, which only a rebuild tells: the ledger's story is whole without its erasing. Sealed details
 -- come with the day of their key. A policy, and no trigger or CHECK: it is looked at with the plan,
 -- where a trigger costs each entry half as much again, and a CHECK a sixth.
 CREATE FUNCTION is_decision(act text) RETURNS boolean IMMUTABLE LANGUAGE sql
     RETURN act IN ('erasure.asked', 'erasure.granted', 'fuse.release_asked', 'fuse.released',
-        'fuse.let_go', 'retention.asked', 'retention.changed');
+        'fuse.let_go', 'retention.asked', 'retention.changed', 'recording.lost');
 ALTER TABLE ledger_waiting ENABLE ROW LEVEL SECURITY;
 CREATE POLICY no_decision ON ledger_waiting USING (true)
     WITH CHECK (NOT is_decision(act) AND (ends_on IS NULL) = (details IS NULL));

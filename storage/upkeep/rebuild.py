@@ -12,7 +12,8 @@ since, and has rows of some that were erased since. In this order:
    one that the ledger knows stands for it; if it knows neither, either may have been acknowledged,
    and both become rows.
 3. What is told as stored and has neither row nor object is told as erased if it was due, for then
-   only the telling was lost; and else it is lost. *The ledger leaves nothing out that came due.*
+   only the telling was lost; and else it is told as lost. *The ledger leaves nothing out that came
+   due, and what can never be erased is no hidden one.*
 4. The redacted copies of recordings stand again where the ledger says so (`storage.upkeep.copies`).
    *What nobody was to hear is heard by nobody.*
 5. The archive is free again, and erasing is held until people who have looked release it.
@@ -30,6 +31,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from uuid import UUID
+
+import asyncpg
 
 from archive.certificate import BEGIN
 from archive.export import Why
@@ -205,30 +208,43 @@ async def _end_exports(vault: Vault) -> None:
 
 
 async def _tell(vault: Vault, report: Report) -> None:
-    """Look for what is told as stored and has neither row nor object."""
+    """Look for what is told as stored and has neither row nor object, and tell of it.
+
+    `over` is what was told so already, by a rebuild before, also one that was broken off.
+    """
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
-            "SELECT DISTINCT ON (l.recording) l.recording, l.facts, (l.facts->>'due')::timestamptz"
-            " <= (SELECT archive_now()) AS due FROM ledger l WHERE l.act = ANY($1)"
+            "SELECT DISTINCT ON (l.recording) l.recording, l.facts, EXISTS (SELECT FROM told t"
+            " WHERE t.recording = l.recording AND t.act = 'recording.lost'"
+            " AND t.position > l.position) AS over FROM ledger l WHERE l.act = ANY($1)"
             " AND NOT EXISTS (SELECT FROM recording r WHERE r.id = l.recording) AND NOT EXISTS"
-            " (SELECT FROM ledger t WHERE t.recording = l.recording AND t.act = 'erased')"
-            " ORDER BY l.recording",
+            " (SELECT FROM told t WHERE t.recording = l.recording AND t.act = 'erased')"
+            " ORDER BY l.recording, l.position DESC",
             list(BEGIN),
         )
     for row in rows:
         day = date.fromisoformat(row["facts"]["day"])
         if await vault.objects.holdings(recordings.prefix(day, row["recording"])):
             continue  # it is named as strange, and goes when its day is closed
-        if row["due"]:
-            report.told += 1
-            facts = {**row["facts"], "absent": holdings.absent(versions=vault.objects.versions)}
-            async with connection(vault.pool) as lent:
-                await ledger.record(
-                    lent, ledger.SYSTEM, "erased", recording=row["recording"], facts=facts
-                )
-        else:
-            report.lost.add(str(row["recording"]))
-            log.error("recording %s is lost: it has neither row nor object", row["recording"])
+        async with connection(vault.pool) as lent:
+            await _tell_gone(vault, lent, row, report)
+
+
+async def _tell_gone(vault: Vault, lent: Connection, row: asyncpg.Record, report: Report) -> None:
+    """Tell of a recording of which nothing is left: as erased if it is due, or else as lost."""
+    identifier, facts = row["recording"], row["facts"]
+    # By the clock as it is now: a loss that is told when it is due excuses nothing.
+    if not await lent.fetchval("SELECT $1::text::timestamptz <= archive_now()", facts["due"]):
+        report.lost.add(str(identifier))
+        log.error("recording %s is lost: it has neither row nor object", identifier)
+        if not row["over"]:
+            await ledger.record(
+                lent, ledger.SYSTEM, "recording.lost", recording=identifier, facts=facts
+            )
+    elif not row["over"]:
+        report.told += 1
+        facts = {**facts, "absent": holdings.absent(versions=vault.objects.versions)}
+        await ledger.record(lent, ledger.SYSTEM, "erased", recording=identifier, facts=facts)
 
 
 async def _store(vault: Vault, wanted: Sequence[Holding], report: Report) -> None:

@@ -5,18 +5,24 @@ The published entries (`storage.published`) are believed as far as the archive s
 their tree must have the signed root; the few after that, which a crash left unsigned, for the mark
 that their bundle bears. Then the rows are made to agree: what is told as erased becomes a
 tombstone, a day that is told as closed is closed, a key that is told as revoked opens nothing, and
-nobody is signed in.
+nobody is signed in. What the ledger tells of and does not say, who is in a team and whose a key is,
+is forgotten where it was changed since: the safe side is that a reader knows of nothing, and that a
+key is no second person's.
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
+from archive.certificate import GRANTED
 from archive.ledger import Entry
 from archive.note import Checkpoint
-from storage import published, tree
+from storage import days, published, tree
 from storage.database import Connection, connection
 from storage.signer import RewrittenError
 from storage.vault import Vault
+
+log = logging.getLogger("archive.rebuild")
 
 _BATCH = 5000
 
@@ -27,7 +33,8 @@ _CHANGES = ["account.changed", "account.reset", "account.set_up"]
 @dataclass(slots=True)
 class Replayed:
     """What was done again: entries taken back, tombstones made, days closed, keys revoked, accounts
-    locked.
+    locked; `teams` removed, `persons` of keys and accounts forgotten, and whether the `periods` are
+    others.
 
     `unfinished` rows of uploads that were under way then, or given up, were dropped: their objects
     decide what they are.
@@ -38,6 +45,9 @@ class Replayed:
     closed: int = 0
     revoked: int = 0
     locked: int = 0
+    teams: int = 0
+    persons: int = 0
+    periods: int = 0
     unfinished: int = 0
 
 
@@ -59,6 +69,9 @@ async def run(vault: Vault) -> Replayed:
         rotated = await _since(lent, size, "key", ["key.rotated"])
         changed = await _since(lent, size, "account", _CHANGES)
         locked = await _since(lent, size, "account", ["account.locked"])
+        done.teams = await _forget_teams(lent, size)
+        done.persons = await _forget_persons(lent, size)
+        done.periods = await _change_periods(lent, size)
         await _drop_waiting(lent, size)
         done.erased = await _bury(lent)
         done.closed = await _close(lent)
@@ -134,21 +147,30 @@ async def _drop_waiting(lent: Connection, size: int) -> None:
 
 
 async def _bury(lent: Connection) -> int:
-    """Make tombstones of the rows of recordings that are told as erased."""
+    """Make tombstones of the rows of recordings that are told as erased.
+
+    Only where two people had it erased before its time does the tombstone still know the call, as
+    after any erasing.
+    """
     rows = await lent.fetch(
         "WITH dug AS (DELETE FROM recording r USING ledger l WHERE l.recording = r.id"
         " AND l.act = 'erased' AND r.state <> 'erased'"
-        " RETURNING r.id, r.source, r.call_type, r.expires_on, r.call_hash)"
+        " RETURNING r.id, r.source, r.call_type, r.expires_on, CASE WHEN EXISTS (SELECT FROM ledger"
+        " g WHERE g.recording = r.id AND g.act = $1) THEN r.call_hash END AS call_hash)"
         " INSERT INTO recording (id, source, call_type, expires_on, state, call_hash)"
         " SELECT DISTINCT id, source, call_type, expires_on, 'erased', call_hash FROM dug"
-        " RETURNING id, expires_on"
+        " RETURNING id, expires_on",
+        GRANTED,
     )
+    ids = [row["id"] for row in rows]
     await lent.execute(
         "DELETE FROM term t USING unnest($1::date[], $2::uuid[]) AS gone(expires_on, id)"
         " WHERE t.expires_on = gone.expires_on AND t.recording = gone.id",
         [row["expires_on"] for row in rows],
-        [row["id"] for row in rows],
+        ids,
     )
+    await lent.execute("DELETE FROM cdr WHERE recording = ANY($1)", ids)
+    await lent.execute("DELETE FROM upload WHERE recording = ANY($1)", ids)
     return len(rows)
 
 
@@ -165,25 +187,67 @@ async def _close(lent: Connection) -> int:
         " DO UPDATE SET closed_at = EXCLUDED.closed_at WHERE d.closed_at IS NULL"
         " RETURNING expires_on"
     )
-    days = [row["expires_on"] for row in rows]
-    await lent.execute("DELETE FROM term WHERE expires_on = ANY($1)", days)
-    await lent.execute("DELETE FROM filed WHERE expires_on = ANY($1)", days)
-    return len(days)
+    await days.forget(lent, [row["expires_on"] for row in rows])
+    return len(rows)
 
 
 async def _since(lent: Connection, size: int, fact: str, acts: list[str]) -> list[str]:
-    """The keys or accounts that are told of in such acts since: their rows know what was before,
-    which may have been changed because it leaked.
+    """What is told in such acts since, in its order: the rows of these keys, accounts and teams
+    know what was before, which may have been changed because it leaked.
     """
     rows = await lent.fetch(
-        "SELECT DISTINCT l.facts->>$2 AS id FROM ledger l WHERE l.position >= $1"
+        "SELECT l.facts->>$2 AS told FROM ledger l WHERE l.position >= $1"
         " AND l.act = ANY ($3) AND NOT EXISTS (SELECT FROM ledger_waiting w"
-        " WHERE w.act = l.act AND w.at = l.at AND w.facts = l.facts)",
+        " WHERE w.act = l.act AND w.at = l.at AND w.facts = l.facts) ORDER BY l.position",
         size,
         fact,
         acts,
     )
-    return [row["id"] for row in rows]
+    return [row["told"] for row in rows]
+
+
+async def _forget_teams(lent: Connection, size: int) -> int:
+    """Remove the teams that were changed or removed since: who is in them now is sealed in entries
+    whose sealed part is lost, and whoever is limited to them alone knows of nothing.
+    """
+    names = await _since(lent, size, "team", ["team.changed", "team.removed"])
+    rows = await lent.fetch("DELETE FROM team WHERE name = ANY($1) RETURNING name", names)
+    for row in rows:
+        log.warning("team %s was changed since the backup: say who is in it again", row["name"])
+    return len(rows)
+
+
+async def _forget_persons(lent: Connection, size: int) -> int:
+    """Forget whose keys and accounts are of which it was said since: it may be somebody else's, and
+    who nobody is known to be is no second person.
+    """
+    keys = await _since(lent, size, "key", ["key.person"])
+    accounts = await _since(lent, size, "account", ["account.person"])
+    forgotten = 0
+    for table, ids in (("access_key", keys), ("account", accounts)):
+        forgotten += _count(
+            await lent.execute(
+                f"UPDATE {table} SET person = NULL WHERE id = ANY($1)"  # noqa: S608 - our own
+                " AND person IS NOT NULL",
+                ids,
+            )
+        )
+    return forgotten
+
+
+async def _change_periods(lent: Connection, size: int) -> int:
+    """Put into force again what two people granted since; also in an empty database, which has the
+    periods of the configuration, that one person's hand writes.
+    """
+    wanted = await _since(lent, size, "wanted", ["retention.changed"])
+    return _count(
+        await lent.execute(
+            "INSERT INTO policy AS p (periods) SELECT unnest($1::text[])::jsonb"
+            " ON CONFLICT (only_row) DO UPDATE SET periods = EXCLUDED.periods,"
+            " since = archive_now() WHERE p.periods <> EXCLUDED.periods",
+            wanted[-1:],
+        )
+    )
 
 
 async def _revoke(lent: Connection, rotated: list[str]) -> int:

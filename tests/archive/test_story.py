@@ -67,6 +67,8 @@ def test_a_whole_story() -> None:
     assert told().faults == []
 
 
+LOST = entry("recording.lost", 23.9, TWO, **facts())
+
 WRONG = [
     ("before it is due", [*WHOLE[:5], entry("erased", 23.9, ONE, **gone()), WHOLE[6]]),
     ("a second time", [*WHOLE, entry("erased", 37, ONE, **gone())]),
@@ -81,6 +83,10 @@ WRONG = [
     ("does not go on", [*WHOLE, entry("night.done", 60, **night(8, 9))]),
     ("does not go on", [*WHOLE[:7], entry("night.done", 30, **night(0, 9, ONE, TWO))]),
     ("cannot be read", [*WHOLE, entry("erased", 37, ONE, due=3)]),
+    ("is lost and was never", [*WHOLE, entry("recording.lost", 3, UUID(int=9), **facts())]),
+    ("is lost after", [*WHOLE, entry("recording.lost", 37, ONE, **facts())]),
+    ("is lost by another", [*WHOLE[:5], entry("recording.lost", 3, ONE, **facts(BEGIN))]),
+    ("cannot be read", [*WHOLE[:5], entry("recording.lost", 3, ONE)]),
     ("cannot be read", [*WHOLE, lambda: b"no entry"]),
     ("cannot be read", [*WHOLE, entry("night.done", 37)]),
 ]
@@ -103,6 +109,45 @@ def test_a_late_erasure_is_told_and_no_fault_of_the_proof() -> None:
         *(entry("erased", 99, one, **gone()) for one in many),
     )
     assert (found.faults, found.late, len(found.lately)) == ([], 300, 100)
+
+
+def test_what_was_lost_before_it_was_due_is_told_and_no_fault_of_the_proof() -> None:
+    found = told(*WHOLE[:5], LOST, LOST, WHOLE[5], entry("searched", 9000))
+    assert (found.faults, found.lost, found.overdue) == ([], 1, 0)
+    assert [str(TWO) in each and instant(DUE) in each for each in found.losses] == [True]
+    assert told(*WHOLE[:5], LOST).lost == 1, "before it would be due, too"
+    many = [uuid4() for _ in range(300)]
+    found = told(
+        *(entry("stored", 0, one, **facts()) for one in many),
+        *(entry("recording.lost", 1, one, **facts()) for one in many),
+        entry("searched", 9000),
+    )
+    assert (found.faults, found.lost, len(found.losses)) == ([], 300, 100)
+
+
+@pytest.mark.parametrize("hours", [24, 25, 60, 9000])
+def test_a_loss_that_is_told_when_it_was_due_excuses_no_erasing(hours: float) -> None:
+    after = entry("recording.lost", hours, TWO, **facts())
+    found = told(*WHOLE[:6], after, entry("searched", 9000))
+    assert [str(TWO) in fault for fault in found.faults] == [True]
+    assert (found.lost, found.losses) == (0, [])
+
+
+def test_a_loss_that_is_dated_back_excuses_no_erasing() -> None:
+    """Who can write one more entry cannot make a loss of what should have been erased."""
+    for hours, faults in ((23.9, 0), (24, 1), (60, 1)):
+        found = told(*WHOLE[:3], entry("day.closed", hours), LOST, WHOLE[5], entry("listened", 61))
+        assert (len(found.faults), found.lost) == (faults, 1 - faults), hours
+
+
+def test_what_is_found_after_all_has_to_be_erased() -> None:
+    rebuilt = entry("rebuilt", 23.95, TWO, **facts())
+    found = told(*WHOLE[:5], LOST, rebuilt, *WHOLE[5:7])
+    assert (found.faults, found.lost, found.erased) == ([], 0, 2)
+    found = told(*WHOLE[:5], LOST, rebuilt, WHOLE[5], entry("searched", 9000))
+    assert [str(TWO) in fault for fault in found.faults] == [True]
+    found = told(*WHOLE[:5], LOST, rebuilt, LOST, WHOLE[5], entry("searched", 9000))
+    assert (found.faults, found.lost) == ([], 1), "and may be lost again"
 
 
 def test_what_is_due_for_less_than_a_day_is_not_left_out_yet() -> None:

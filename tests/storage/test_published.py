@@ -12,6 +12,7 @@ from archive import tiles
 from archive.errors import UnavailableError
 from archive.ledger import Entry
 from storage import published, tree
+from storage.holdings import Holding
 from storage.keyring import KeyRingError, Ring
 from storage.vault import Vault
 from tests.roles import connection
@@ -102,6 +103,23 @@ async def test_nobody_but_the_archive_can_add_to_what_is_published(vault: Vault)
     # Nor does it put one in the place of another.
     await plant(vault, f"000000000001-001-{mark}", tiles.bundle([true[0].text]))
     assert await read(vault, 256) == []
+
+
+async def test_a_bundle_that_goes_while_it_is_read_is_not_the_one(vault: Vault) -> None:
+    """A service puts a wider one meanwhile: the start of another goes on without it."""
+    await write(vault, "one")
+    await tree.checkpoint(vault)
+
+    async def listed(*words: str) -> list[Holding]:
+        held = await vault.objects.holdings(*words)
+        await vault.objects.remove(held)
+        return held
+
+    slow: Any = Faulty(vault.objects, holdings=listed)
+    await tree.agree_wholly(replace(vault, objects=slow))
+    assert await read(vault) == []
+    await tree.checkpoint(vault)
+    assert len(await read(vault)) == 1
 
 
 async def test_an_archive_marks_its_bucket_and_knows_it_again(vault: Vault) -> None:

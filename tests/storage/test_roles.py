@@ -195,6 +195,7 @@ async def test_who_erases_removes_no_row_that_stands_for_a_recording(
 DECISIONS = (
     *("erasure.asked", "erasure.granted", "retention.asked", "retention.changed"),
     *("fuse.release_asked", "fuse.released", "fuse.let_go"),
+    "recording.lost",
 )
 
 
@@ -202,7 +203,9 @@ DECISIONS = (
 async def test_no_part_of_the_service_writes_down_what_people_decide(
     owner: Link, link: Link, role: str, act: str
 ) -> None:
-    """An entry `erasure.granted` is all that it takes to have a recording erased."""
+    """An entry `erasure.granted` is all that it takes to have a recording erased, and one
+    `recording.lost` all that it takes for the story to do without.
+    """
     entry = "INSERT INTO ledger_waiting (actor, act) VALUES ('key-0', $1)"
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await link.execute(entry, act)
@@ -289,11 +292,12 @@ async def test_who_gives_places_puts_no_decision_there_that_did_not_wait(
 
 
 def test_these_are_all_decisions() -> None:
-    """As the sources write them: an act that is asked for, granted or let go."""
+    """As the sources write them: an act that is asked for, granted or let go; and a loss."""
+    acts = r"[\"'](erasure\.\w+|retention\.\w+|fuse\.\w+|recording\.lost)[\"']"
     found = set[str]()
-    for name in ("early", "policy", "release", "borne"):
+    for name in ("early", "policy", "release", "borne", "upkeep/rebuild"):
         text = (Path(__file__).parents[2] / f"storage/{name}.py").read_text()
-        found |= set(re.findall(r"[\"'](erasure\.\w+|retention\.\w+|fuse\.\w+)[\"']", text))
+        found |= set(re.findall(acts, text))
     assert found == set(DECISIONS)
 
 

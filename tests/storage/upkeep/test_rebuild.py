@@ -4,11 +4,12 @@ stays erased, and nothing else may be done before.
 The backups are real ones, made with `pg_dump` and put back with `psql` into another database.
 """
 
+import argparse
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,8 +18,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from app import audit
 from archive.access import Caller, Level
 from archive.errors import UnavailableError
+from archive.retention import Expiry
 from archive.story import read as read_story
 from storage import (
     accounts,
@@ -41,6 +44,7 @@ from storage.upkeep.replay import Replayed
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.postgres import BIN, Postgres
+from tests.rewriting import export
 from tests.roles import connection, owned
 from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
@@ -465,16 +469,110 @@ async def test_an_erasing_that_was_never_told_is_told(service: Service, backups:
     await agrees(again)
 
 
-async def test_an_acknowledged_recording_of_which_nothing_is_left_is_named(
-    service: Service, backups: Backups, caplog: pytest.LogCaptureFixture
+async def losses(service: Service) -> list[str | None]:
+    return [identifier for act, identifier in await service.acts() if act == "recording.lost"]
+
+
+async def bytes_of(service: Service, holding: Holding) -> bytes:
+    async with service.vault.objects.get(holding.key, 0, holding.size) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+async def test_an_acknowledged_recording_of_which_nothing_is_left_is_named_and_told_once(
+    service: Service,
+    backups: Backups,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    lost = await upload(service, "c1")
+    """And when its time has come nobody takes it for one that was hidden from erasing."""
+    lost = await upload(service, "c1", started_at=a_year_ago(minutes=5))
+    told = (await service.rows())[0]
     await tree.checkpoint(service.vault)
     await service.vault.objects.remove(await service.holdings())
     vault = await backups.put_back(None, service.vault)
+    for _ in range(2):
+        report = await rebuild.run(owned(vault))
+        assert (report.lost.named, report.told, report.failed) == ([lost], 0, True)
+        assert lost in caplog.text
+        caplog.clear()
+    again = replace(service, vault=vault)
+    assert await losses(again) == [lost]
+    async with connection(vault.pool) as lent:
+        facts = await lent.fetchval("SELECT facts FROM ledger WHERE act = 'recording.lost'")
+    expiry = Expiry(told["expires_at"], told["expires_on"], told["rule"])
+    assert facts == ledger.due(expiry)
+
+    span = timedelta(days=2)
+    await set_clock(vault, span)
     report = await rebuild.run(owned(vault))
-    assert (report.lost.named, report.told, report.failed) == ([lost], 0, True)
-    assert lost in caplog.text
+    assert (report.lost.named, report.told, report.failed) == ([], 0, False)
+    assert (await losses(again), ("erased", lost) in await again.acts()) == ([lost], False)
+    path, key = await export(vault, tmp_path / "ledger"), vault.signer.verifier
+    found = audit.verify_export(path, key, [], datetime.now(UTC) + span)
+    assert (found["faults"], found["lost"], found["overdue"]) == ([], 1, 0)
+    asked = argparse.Namespace(file=path, key=str(key), checkpoint=[], json=False)
+    assert await audit._verify_ledger(asked) == 0
+    said = capsys.readouterr().out
+    assert f"LOST   {lost} is due at {facts['due']}" in said
+    assert "1 lost," in said
+
+
+@pytest.mark.parametrize("due", [False, True])
+async def test_what_was_told_before_a_rebuild_was_broken_off_is_not_told_again(
+    service: Service, backups: Backups, monkeypatch: pytest.MonkeyPatch, *, due: bool
+) -> None:
+    gone = await upload(service, "c1", started_at=a_year_ago(seconds=50))
+    await tree.checkpoint(service.vault)
+    await service.vault.objects.remove(await service.holdings())
+    vault = await backups.put_back(None, service.vault)
+    if due:
+        await set_clock(vault, timedelta(seconds=51))
+
+    def reached(name: str) -> None:
+        if name == "rebuilt":
+            raise ConnectionError("the power")
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(steps, "reached", reached)
+        await rebuild.run(owned(vault))
+    report = await rebuild.run(owned(vault))
+    assert (report.told, report.lost.count) == ((0, 0) if due else (0, 1))
+    acts = await replace(service, vault=vault).acts()
+    assert acts.count(("erased" if due else "recording.lost", gone)) == 1
+
+
+async def test_a_lost_recording_that_is_found_after_all_is_rebuilt_and_erased_in_time(
+    service: Service, backups: Backups
+) -> None:
+    """And may be lost again, which is told again."""
+    lost = await upload(service, "c1", tone(1), started_at=a_year_ago(minutes=5))
+    await tree.checkpoint(service.vault)
+    held = await service.holdings()
+    copy = await bytes_of(service, held[0])
+    await service.vault.objects.remove(held)
+    vault = await backups.put_back(None, service.vault)
+    assert (await rebuild.run(owned(vault))).lost.named == [lost]
+    await put(service, held[0].key, copy)
+    report = await rebuild.run(owned(vault))
+    assert (report.rebuilt, report.lost.count) == (1, 0)
+    again = await backups.serve(vault, service)
+    assert await heard(again, lost) == tone(1)
+    await agrees(again)
+
+    await tree.checkpoint(vault)
+    await service.vault.objects.remove(held)
+    empty = await backups.put_back(None, service.vault)
+    assert (await rebuild.run(owned(empty))).lost.named == [lost]
+    assert await losses(replace(service, vault=empty)) == [lost, lost]
+    await put(service, held[0].key, copy)
+    assert (await rebuild.run(owned(empty))).rebuilt == 1
+    again = await backups.serve(empty, service)
+    await set_clock(empty, timedelta(minutes=6))
+    today = empty.policy.day_of(await database.now(empty.pool))
+    assert (await release(owned(empty), today, again.tokens["admin"])).done
+    assert (await again.erase()).erased == 1
+    await agrees(again)
 
 
 async def test_of_two_objects_of_a_call_of_which_the_ledger_knows_neither_none_is_lost(
