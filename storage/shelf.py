@@ -1,9 +1,10 @@
 """Where a service keeps the files of unfinished uploads, and which of them somebody has in hand."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -33,9 +34,7 @@ class Shelf:
         durable.make_directory(directory)
         name = directory / _PLACE
         if not name.exists():
-            new = directory / f"{_PLACE}.new"
-            durable.write(new, secrets.token_hex(16).encode())
-            durable.rename(new, name)
+            _name(name)
         self._directory = directory
         self._holds: WeakValueDictionary[UUID, Hold] = WeakValueDictionary()
         self.place = name.read_text()
@@ -46,7 +45,8 @@ class Shelf:
 
     def lying(self) -> dict[str, Path]:
         """All files that are here, by the name of their upload."""
-        return {path.name: path for path in self._directory.iterdir() if path.name != _PLACE}
+        files = self._directory.iterdir()
+        return {path.name: path for path in files if not path.name.startswith(_PLACE)}
 
     @asynccontextmanager
     async def in_hand(self, upload: UUID) -> AsyncIterator[Hold]:
@@ -66,3 +66,13 @@ class Shelf:
         finally:
             hold.break_off = None
             hold.lock.release()
+
+
+def _name(name: Path) -> None:
+    """Give a directory its name, once, whoever else does so at this moment: the first one stays."""
+    new = name.with_name(f"{_PLACE}.{secrets.token_hex(8)}")
+    durable.write(new, secrets.token_hex(16).encode())
+    with suppress(FileExistsError):
+        os.link(new, name)
+    new.unlink()
+    durable.sync_directory(name.parent)

@@ -5,11 +5,14 @@ import base64
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from uuid import UUID
 
@@ -642,3 +645,20 @@ async def test_the_digest_of_the_whole_is_held_against_what_has_come(
     whole = await client.create(data=AUDIO, **{"Upload-Metadata": said("b", sha256=digest[::-1])})
     await problem(whole, 400, "digest-mismatch")
     assert len(await service.rows()) == 1
+
+
+def test_services_that_start_together_name_their_place_once(tmp_path: Path) -> None:
+    """One of another name would take the files of the others for nobody's, and remove them."""
+    together = Barrier(8)
+
+    def start() -> Shelf:
+        together.wait()
+        return Shelf(tmp_path / "uploads")
+
+    for _ in range(20):
+        shutil.rmtree(tmp_path / "uploads", ignore_errors=True)
+        with ThreadPoolExecutor(8) as pool:
+            shelves = [each.result() for each in [pool.submit(start) for _ in range(8)]]
+        assert len({shelf.place for shelf in shelves}) == 1
+        assert shelves[0].lying() == {}
+        assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["place"]
