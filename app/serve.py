@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 
+from aiohttp import web
+
 from app import landings, listening
 from app.config import Config
 from app.listening import Listener
@@ -64,7 +66,7 @@ async def running(
             await asyncio.to_thread(nightly.make_keys, jobs, await database.now(jobs.pool))
         if hears := vaults.get("ingest") or vaults.get("retrieval"):
             await _tell_of_the_sandbox(hears.probes)
-        addresses = await _open_doors(config, vaults, stack)
+        addresses, runners = await _open_doors(config, vaults, stack)
         if takes := vaults.get("ingest"):
             fetching = Fetching(takes, config.webhooks)
             fetching.start()
@@ -73,13 +75,19 @@ async def running(
         if jobs:
             schedule = Schedule(jobs, config.jobs.nightly)
             await schedule.start()
-            stack.push_async_callback(schedule.stop)
+            stack.push_async_callback(_end, runners, schedule)
             yield addresses, schedule.rewritten
         else:
             rewritten = asyncio.Event()
             watching = asyncio.create_task(watch(next(iter(vaults.values())), rewritten))
             stack.callback(watching.cancel)
+            stack.push_async_callback(doors.finish, runners, IN_FLIGHT)
             yield addresses, rewritten
+
+
+async def _end(runners: Sequence[web.AppRunner], schedule: Schedule) -> None:
+    """Close the doors and stop the jobs, at once: neither waits for the other."""
+    await asyncio.gather(doors.finish(runners, IN_FLIGHT), schedule.stop())
 
 
 async def _tell_of_the_sandbox(workers: AudioPool) -> None:
@@ -93,7 +101,7 @@ async def _tell_of_the_sandbox(workers: AudioPool) -> None:
 
 async def _open_doors(
     config: Config, vaults: Mapping[str, Vault], stack: AsyncExitStack
-) -> Addresses:
+) -> tuple[Addresses, list[web.AppRunner]]:
     asked = config.doors
     shown = {name: listening.shown(name, asked.named[name]) for name in DOORS if name in vaults}
     told = [each for each in shown.values() if each]
@@ -120,10 +128,9 @@ async def _open_doors(
     ways_in += hooks.routes(config.webhooks)
     ingest_url = await open_one("ingest", public, ways_in)
     operations_url = await open_one("operations", public, operations.routes())
-    runners = [listener.runner for listener in listeners]
-    stack.push_async_callback(doors.finish, runners, IN_FLIGHT)
     stack.callback(asyncio.create_task(listening.renew(listeners)).cancel)
-    return Addresses(ingest_url, retrieval_url, operations_url)
+    runners = [listener.runner for listener in listeners]
+    return Addresses(ingest_url, retrieval_url, operations_url), runners
 
 
 async def serve(

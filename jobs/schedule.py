@@ -1,19 +1,20 @@
 """When things happen: erasing at once, tidying every minute, the night's work by its cron.
 
-APScheduler decides only *when*. Its defaults would lose a night (a job that starts a second late is
-skipped): here nothing is ever too late, what piled up runs once, and a night that was missed while
-the service was down is made up at its start. What to do each job asks the database.
+The nights come by APScheduler, whose defaults would lose one (a job that starts a second late is
+skipped): here nothing is ever too late, and each minute it is asked whether a night was missed,
+while the service was down, by one that failed, or by a clock that was put. What comes again and
+again goes by the clock that nobody puts: a machine's that is put back an hour holds nothing up.
+What to do each job asks the database.
 """
 
 import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from archive.errors import UnavailableError
 from jobs import expiry, nightly
@@ -43,17 +44,26 @@ PULSE = 0.5
 REST = 10.0
 """Seconds that the pulse rests after it could not erase what was due."""
 
+SEQUENCE = 1.0
+"""Seconds between two times that what was written down is given its place in the ledger."""
+
 EXPORTS = 2.0
 """Seconds between two looks whether an export is wanted; one is made at a time."""
 
 TIDY = 60.0
 """Seconds between two times that what is left over is tidied up."""
 
+VERIFY = 60.0
+"""Seconds between two times that objects are read back."""
+
 WATCH = 5.0
 """Seconds between two looks whether the database is still the same, where no jobs run."""
 
-RETRY = timedelta(minutes=1)
-"""How long until a night that failed is tried again."""
+RETRY = 60.0
+"""Seconds between two looks whether a night was missed; until one that failed is tried again."""
+
+END = 20.0
+"""Seconds that a job is given at the end. Each may be broken off anywhere, as a kill does it."""
 
 
 class Schedule:
@@ -69,10 +79,11 @@ class Schedule:
         self._nightly = CronTrigger.from_crontab(nightly_cron, timezone=vault.policy.zone)
         self._night = asyncio.Lock()
         self._running: set[asyncio.Future[bool]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopped = False
         self._reading: asyncio.Future[bool] | None = None
         self._exporting: asyncio.Future[bool] | None = None
         self._rest_until = 0.0
-        # A pulse that finds the last one still at work is not news.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler = AsyncIOScheduler(
             timezone=vault.policy.zone,
@@ -81,36 +92,45 @@ class Schedule:
 
     async def start(self) -> None:
         """Begin; a night that was missed is made up in the background."""
-        pulse, second = IntervalTrigger(seconds=PULSE), IntervalTrigger(seconds=1)
-        self._add("expiry", self._pulse, pulse)
-        self._add("ledger", self._sequence, second, next_run_time=datetime.now(UTC))
-        self._add("tidy", self._tidy, IntervalTrigger(seconds=TIDY))
-        self._add("verify", self._verify, IntervalTrigger(minutes=1))
-        self._add("exports", self._export, IntervalTrigger(seconds=EXPORTS))
-        self._add("nightly", self._run_night, self._nightly)
+        self._stopped = False
+        for act, seconds, at_once in (
+            (self._pulse, PULSE, False),
+            (self._sequence, SEQUENCE, True),
+            (self._tidy, TIDY, False),
+            (self._verify, VERIFY, False),
+            (self._export, EXPORTS, False),
+            (self._run_night, RETRY, True),
+        ):
+            again = self._again(act, seconds, at_once=at_once)
+            self._loops.append(asyncio.create_task(again))
+        self._scheduler.add_job(self._run_night, self._nightly, id="nightly")
         self._scheduler.start()
-        if await self._missed():
-            self._scheduler.add_job(self._run_night, name="missed night")
 
     async def stop(self) -> None:
         """Start nothing more, and wait for what is running; reading back is broken off, and so is
-        an export, which the next service makes.
+        an export, which the next service makes, and whatever takes too long.
         """
+        self._stopped = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
-        for each in (self._reading, self._exporting):
+        for each in (self._reading, self._exporting, *self._loops):
             if each:
                 each.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=END)
+            for each in late:
+                each.cancel()
+        await asyncio.gather(*self._running, *self._loops, return_exceptions=True)
+        self._loops.clear()
 
-    def _add(
-        self,
-        name: str,
-        act: Callable[[], Awaitable[None]],
-        trigger: CronTrigger | IntervalTrigger,
-        **more: datetime,
+    async def _again(
+        self, act: Callable[[], Awaitable[None]], seconds: float, *, at_once: bool
     ) -> None:
-        self._scheduler.add_job(act, trigger, id=name, name=name, **more)
+        if at_once:
+            await act()
+        while not self._stopped:
+            await asyncio.sleep(seconds)
+            await act()
 
     async def _pulse(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -135,17 +155,11 @@ class Schedule:
 
     async def _run_night(self) -> None:
         async with self._night:
-            done = await self._guarded("nightly", self._one_night())
-        if not done:
-            later = datetime.now(UTC) + RETRY
-            # One try to come, however many nights have failed by now.
-            again = "retried night"
-            self._scheduler.add_job(
-                self._run_night, "date", run_date=later, id=again, name=again, replace_existing=True
-            )
+            await self._guarded("nightly", self._one_night())
 
     async def _one_night(self) -> bool:
-        await nightly.run(self._vault)
+        if await self._missed():
+            await nightly.run(self._vault)
         return True
 
     async def _guarded(self, name: str, work: Awaitable[bool]) -> bool:
@@ -153,10 +167,10 @@ class Schedule:
         task = asyncio.ensure_future(work)
         self._running.add(task)
         try:
-            # A scheduler that shuts down cancels its jobs; the work itself is let finish.
+            # What is stopped is cancelled; the work itself is let finish.
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if self._scheduler.running:
+            if not self._stopped:
                 raise
             return False  # it goes on, and `stop` waits for it
         except Exception as error:  # the one boundary of the jobs
@@ -236,5 +250,5 @@ async def watch(vault: Vault, rewritten: asyncio.Event) -> None:
             await tree.agree(vault)
         except RewrittenError:
             rewritten.set()
-        except (UnavailableError, SignerError) as error:
-            log.warning("ledger: %s", error)
+        except Exception as error:  # whatever it was, the next look may be one
+            tell("ledger", error)

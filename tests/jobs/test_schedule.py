@@ -20,6 +20,7 @@ from jobs import expiry, nightly, schedule
 from jobs.schedule import Schedule, missed
 from storage import database, nights, tree
 from storage.keyring import KeyRingError
+from storage.signer import RewrittenError
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection
@@ -60,23 +61,6 @@ async def test_a_full_key_store_does_not_stop_the_tidying(
         await schedule.tidy(vault)
     async with connection(vault.pool) as lent:
         assert await lent.fetchval("SELECT clock_mark FROM archive")
-
-
-async def test_nights_that_fail_do_not_pile_up(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a week without the store there is one night to make up, and not seven."""
-    await note_night(service.vault)
-
-    async def fail(_: Vault) -> None:
-        raise UnavailableError("The object store is away.")
-
-    monkeypatch.setattr(nightly, "run", fail)
-    async with running(service.vault) as started:
-        for _ in range(3):
-            await started._run_night()
-        names = [job.name for job in started._scheduler.get_jobs()]
-        assert names.count("retried night") == 1
 
 
 async def note_night(vault: Vault) -> None:
@@ -189,7 +173,7 @@ async def test_a_night_that_could_not_be_is_tried_again(
         return await real(given)
 
     monkeypatch.setattr(nightly, "run", failing)
-    monkeypatch.setattr(schedule, "RETRY", timedelta(seconds=0.3))
+    monkeypatch.setattr(schedule, "RETRY", 0.3)
 
     async def ran() -> bool:
         return await count_nights(vault) == 1
@@ -263,6 +247,98 @@ async def test_the_end_waits_for_what_is_running_and_lets_nothing_more_begin(
     assert started == 1
 
 
+async def test_the_end_breaks_off_what_takes_too_long(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night, or a store that hangs: a supervisor would kill the service before its end."""
+    begun, broken = asyncio.Event(), asyncio.Event()
+
+    async def endless(_: Vault) -> nightly.Night:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            broken.set()
+        raise AssertionError
+
+    monkeypatch.setattr(nightly, "run", endless)
+    monkeypatch.setattr(schedule, "END", 0.3)
+    running_one = Schedule(vault, CRON)
+    await running_one.start()
+    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(running_one.stop(), 5)
+    assert broken.is_set()
+
+
+async def test_a_clock_that_is_put_back_holds_nothing_up(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await note_night(vault)
+    looks = 0
+
+    async def look(_: Vault) -> bool:
+        nonlocal looks
+        looks += 1
+        return True
+
+    real = time.time
+    off = 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + off)
+    monkeypatch.setattr(schedule, "PULSE", 0.02)
+    monkeypatch.setattr(expiry, "run_if_due", look)
+    async with running(vault):
+        await until(lambda: looks > 2)
+        off, seen = -3600.0, looks
+        await until(lambda: looks > seen + 2)
+
+
+async def test_a_night_that_somebody_else_has_done_is_not_done_again(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "RETRY", 0.05)
+    async with running(vault):
+
+        async def ran() -> bool:
+            return await count_nights(vault) > 0
+
+        await until(ran)
+        await asyncio.sleep(0.5)
+    assert await count_nights(vault) == 1
+
+
+async def test_a_night_whose_time_the_clock_jumped_over_is_made_up(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "RETRY", 0.05)
+    await note_night(vault)
+    async with running(vault):
+        async with connection(vault.pool) as lent:
+            await lent.execute("UPDATE night SET ran_at = ran_at - interval '2 days'")
+
+        async def ran() -> bool:
+            return await count_nights(vault) == 2
+
+        await until(ran)
+
+
+async def test_the_watch_goes_on_whatever_it_meets(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no jobs run it alone sees that the database was put back."""
+    met: list[Exception] = [LookupError("a tile is missing"), RewrittenError("put back")]
+
+    async def agree(_: Vault) -> None:
+        if met:
+            raise met.pop(0)
+
+    monkeypatch.setattr(schedule, "WATCH", 0.02)
+    monkeypatch.setattr(schedule.tree, "agree", agree)
+    rewritten = asyncio.Event()
+    watching = asyncio.create_task(schedule.watch(vault, rewritten))
+    await asyncio.wait_for(rewritten.wait(), 5)
+    watching.cancel()
+
+
 async def test_reading_back_is_due_each_minute_and_is_broken_off_at_the_end(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,11 +353,10 @@ async def test_reading_back_is_due_each_minute_and_is_broken_off_at_the_end(
             ended.set()
 
     monkeypatch.setattr(schedule.verify, "run", slow)
+    assert schedule.VERIFY == 60
+    monkeypatch.setattr(schedule, "VERIFY", 0.1)
     running_one = Schedule(vault, CRON)
     await running_one.start()
-    job = running_one._scheduler.get_job("verify")
-    assert job.trigger.interval == timedelta(minutes=1)
-    job.modify(next_run_time=datetime.now(UTC))
     await asyncio.wait_for(begun.wait(), 10)
     await asyncio.wait_for(running_one.stop(), 5)
     assert ended.is_set()

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from app import serve
 from archive.access import Level
 from storage import credentials
 from storage.vault import Vault
@@ -58,6 +60,25 @@ async def test_an_upload_that_is_still_arriving_is_finished(vault: Vault) -> Non
         answer = await sending
         assert answer.status == 201
         assert answer.headers["Connection"] == "close"
+        await asyncio.wait_for(ending, 5)
+
+
+async def test_the_doors_close_while_the_jobs_are_still_at_work(vault: Vault) -> None:
+    """A night takes minutes: who still came in meanwhile was killed in the middle of it."""
+    may_end = asyncio.Event()
+
+    class Night:
+        async def stop(self) -> None:
+            await may_end.wait()
+
+    working: Any = Night()
+    async with open_door(vault) as (runner, address, login), aiohttp.ClientSession() as session:
+        ending = asyncio.create_task(serve._end([runner], working))
+        await asyncio.sleep(0.2)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(address, headers=login)
+        assert not ending.done()
+        may_end.set()
         await asyncio.wait_for(ending, 5)
 
 
