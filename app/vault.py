@@ -224,8 +224,11 @@ async def open_ring(config: Config, pool: Pool, policy: Policy) -> Ring:
     return ring
 
 
-async def open_signer(config: Config, pool: Pool, ring: Ring) -> Signer:
-    """The ledger's signing key, made with the first ledger. Raises SignerError without it."""
+async def open_signer(config: Config, pool: Pool, ring: Ring, *, keep: bool = True) -> Signer:
+    """The ledger's signing key, made with the first ledger. Raises SignerError without it.
+
+    `keep` is false where one is only looked for: one that is made is then written nowhere.
+    """
     async with connection(pool) as lent:
         new = await tree.size(lent) == 0
-    return Signer.open(config.keys.store, f"call-archive/{ring.id}", create=new)
+    return Signer.open(config.keys.store, f"call-archive/{ring.id}", create=new, keep=keep)

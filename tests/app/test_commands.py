@@ -465,7 +465,7 @@ def test_check_finds_everything_in_order(here: Any) -> None:
     told = here("check")
     assert told.status == 0, told.out
     parts = ["configuration", "audio", "tls", "servers", "database", "object store", "residency"]
-    parts += ["keys", "clocks", "roles", "fuse"]
+    parts += ["keys", "ledger", "clocks", "roles", "fuse"]
     assert [line[:14].strip() for line in told.out.splitlines()] == parts
     assert all(line[15:21].strip() == "ok" for line in told.out.splitlines())
     assert "only holder" in told.out
