@@ -20,7 +20,6 @@ from archive.retention import Policy
 from storage import (
     clocks,
     credentials,
-    database,
     fuse,
     landing,
     leftovers,
@@ -163,8 +162,7 @@ class _Check:
         return "external"
 
     async def _database(self) -> str:
-        url = pools.owner(self._config, self._servers)
-        self._pool = await database.open_pool(url, size=2)
+        self._pool = await pools.open_owner(self._config, self._servers, size=2)
         self._stack.push_async_callback(self._pool.close)
         async with connection(self._pool) as lent:
             self._missing = await schema.migrate(lent)
