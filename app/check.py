@@ -14,17 +14,27 @@ from app.config import Config, ConfigError
 from app.embedded import AlreadyRunningError, Embedded, EmbeddedError
 from app.landing_settings import Place
 from app.landings import opened_at
-from app.vault import check_residency, open_ring, open_store
+from app.vault import check_residency, open_ring, open_signer, open_store
 from archive.errors import ArchiveError
 from archive.retention import Policy
-from storage import clocks, credentials, database, fuse, landing, leftovers, release, schema
+from storage import (
+    clocks,
+    credentials,
+    fuse,
+    landing,
+    leftovers,
+    published,
+    release,
+    schema,
+    tree,
+)
 from storage.audio.pool import AudioPool
 from storage.clocks import Others
 from storage.database import Pool, connection
 from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
 from storage.schema import SchemaError
-from storage.signer import SignerError
+from storage.signer import Signer, SignerError
 from web.tls import SOON, Shown, TlsError
 
 FAULTS = (
@@ -42,6 +52,16 @@ FAULTS = (
 
 def _until(found: Sequence[Shown]) -> str:
     return ", ".join(f"{each.files.door} until {each.ends:%Y-%m-%d %H:%M}Z" for each in found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """What the ledger is looked at with."""
+
+    pool: Pool
+    objects: ObjectStore
+    ring: Ring
+    signer: Signer
 
 
 @dataclass(slots=True)
@@ -101,6 +121,7 @@ class _Check:
             await look("residency", self._residency)
         keys_ok = database_ok and await look("keys", self._keys)
         if keys_ok and objects_ok:
+            await look("ledger", self._ledger)
             await look("clocks", self._clocks)
         for place in self._config.landings if keys_ok else ():
             keys = f"[[landing]] {place.name}"
@@ -141,8 +162,7 @@ class _Check:
         return "external"
 
     async def _database(self) -> str:
-        url = pools.owner(self._config, self._servers)
-        self._pool = await database.open_pool(url, size=2)
+        self._pool = await pools.open_owner(self._config, self._servers, size=2)
         self._stack.push_async_callback(self._pool.close)
         async with connection(self._pool) as lent:
             self._missing = await schema.migrate(lent)
@@ -200,6 +220,21 @@ class _Check:
         if ring_device == config.keys.root_file.stat().st_dev:
             text += "; [keys] root_file lies on the same device as the ring: better on another"
         return text + "; this file is the only holder: an image of its disk holds the keys too"
+
+    async def _ledger(self) -> str:
+        """Ask what `serve` asks before it starts; what it would make or mark, is left to it."""
+        signer = await open_signer(self._config, self._pool, self._ring, keep=False)
+        ledger = _Ledger(self._pool, self._objects, self._ring, signer)
+        marked = await published.owned(ledger)
+        whole = await tree.look_wholly(ledger)
+        last = await asyncio.to_thread(signer.last)
+        if last is None:
+            text = "nothing was signed yet"
+        else:
+            text = f"goes on from the {last.size} entries that were signed last"
+        if not whole:
+            text += "; the bucket lacks some of it: they are published again after the next start"
+        return text + ("" if marked else "; the next start marks the bucket as this archive's")
 
     async def _clocks(self) -> str:
         async with connection(self._pool) as lent:

@@ -74,7 +74,7 @@ class Keys:
     def from_toml(cls, settings: Settings, data_dir: Path) -> "Keys":
         """Read `[keys]`; both paths are relative to `data_dir`."""
         store = settings.parsed("store", values.key_store)
-        return cls(data_dir / Path(store).expanduser(), settings.path("root_file", data_dir))
+        return cls(data_dir / store, settings.path("root_file", data_dir))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +217,16 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
 
 
 def find(path: Path | None) -> Path:
-    """The file that was named, else `config.toml` here, else the one beside the program."""
+    """The file that was named, else `config.toml` here, else the one beside the program.
+
+    Raises ConfigError for a home that is not known.
+    """
     here = Path.cwd() / "config.toml"
     if path is not None:
-        return path.expanduser().absolute()
+        try:
+            return values.path(str(path)).absolute()
+        except ValueError as error:
+            raise ConfigError(str(path), "", None, str(error)) from None
     return here if here.is_file() else Path(__file__).parent.parent / "config.toml"
 
 

@@ -12,7 +12,7 @@ from app.embedded import Embedded
 from app.vault import open_ring
 from archive.access import Level
 from archive.bounds import Bounds
-from storage import credentials, database, schema
+from storage import credentials, schema
 from storage.credentials import KeyRow, Limits
 from storage.database import Connection, Pool, connection
 from storage.keyring import Ring
@@ -24,7 +24,7 @@ async def _database(config: Config) -> AsyncIterator[Pool]:
     async with Embedded(
         config.server.data_dir, want_postgres=config.database.embedded, want_s3=False, join=True
     ) as servers:
-        pool = await database.open_pool(pools.owner(config, servers), size=1)
+        pool = await pools.open_owner(config, servers, size=1)
         try:
             async with connection(pool) as lent:
                 await schema.migrate(lent)

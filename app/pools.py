@@ -30,6 +30,22 @@ def owner(config: Config, servers: Embedded) -> str:
     )
 
 
+async def open_owner(
+    config: Config, servers: Embedded, size: int = 20, patience: float = database.PATIENCE
+) -> Pool:
+    """The owner's pool. Raises ConfigError when its login is not known here or cannot be used."""
+    return await _open(config, "url", owner(config, servers), size, patience)
+
+
+async def _open(
+    config: Config, key: str, url: str, size: int, patience: float = database.PATIENCE
+) -> Pool:
+    try:
+        return await database.open_pool(url, size, patience)
+    except database.UrlError as error:
+        raise ConfigError(str(config.path), "database", key, str(error)) from None
+
+
 class Pools:
     """The pools of the roles, opened as they are asked for; the stack closes them."""
 
@@ -41,12 +57,10 @@ class Pools:
 
     async def of(self, role: str) -> Pool:
         """The role's pool. Those that have no login share the owner's."""
-        url, size = (
-            self._servers.logins.get(role) or self._config.database.logins[role],
-            SIZES[role],
-        )
+        url = self._servers.logins.get(role) or self._config.database.logins[role]
+        key, size = f"{role}_login", SIZES[role]
         if not url:
-            url, size = owner(self._config, self._servers), 20
+            key, url, size = "url", owner(self._config, self._servers), 20
             log.warning(
                 "%s works as the owner of the database's tables: [database] %s_login gives it fewer"
                 " rights",
@@ -54,6 +68,6 @@ class Pools:
                 role,
             )
         if url not in self._opened:
-            self._opened[url] = pool = await database.open_pool(url, size)
+            self._opened[url] = pool = await _open(self._config, key, url, size)
             self._stack.push_async_callback(pool.close)
         return self._opened[url]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from app import values
+
 T = TypeVar("T")
 
 
@@ -128,15 +130,17 @@ class Settings:
 
     def path(self, key: str, base: Path | None = None) -> Path:
         """A path, relative to `base` or else to the folder of the configuration file."""
-        text = self.text(key)
-        if not text:
+        found = self.optional_path(key, None, base)
+        if found is None:
             self.fail(key, "must name a path")
-        return (base or self.folder) / Path(text).expanduser()
+        return found
 
-    def optional_path(self, key: str, default: str | None = "") -> Path | None:
-        """A path relative to the folder of the configuration file; None for an empty text."""
-        text = self.text(key, default)
-        return self.folder / Path(text).expanduser() if text else None
+    def optional_path(
+        self, key: str, default: str | None = "", base: Path | None = None
+    ) -> Path | None:
+        """The same; None for an empty text."""
+        found = self.parsed(key, lambda text: values.path(text) if text else None, default)
+        return found and (base or self.folder) / found
 
     def from_environment(self, key: str) -> bool:
         """Whether the value that was read stood in the environment."""
@@ -172,7 +176,7 @@ class Settings:
     def _contents(self, key: str, name: str) -> str:
         self._origin[key] = f"environment, {self.variable(key)}_FILE"
         try:
-            text = (self.folder / Path(name).expanduser()).read_text(encoding="utf-8")
+            text = (self.folder / values.path(name)).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError, ValueError):
             self.fail(key, "the file that it names cannot be read")
         if not text.strip():

@@ -30,6 +30,7 @@ _ADDRESS = re.compile(
 )
 _LONGEST_PATH = 107
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_NOT_ENCODED = re.compile("%(?![0-9a-fA-F]{2})")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -52,10 +53,10 @@ def address(text: str, folder: Path = Path()) -> Address:
     folder.
     """
     if text.startswith(UNIX):
-        path = folder / Path(text.removeprefix(UNIX)).expanduser()
-        if path == folder or len(bytes(path)) > _LONGEST_PATH:
+        socket = folder / path(text.removeprefix(UNIX))
+        if socket == folder or len(bytes(socket)) > _LONGEST_PATH:
             raise ValueError(f"must name a socket after unix:, in at most {_LONGEST_PATH} bytes")
-        return Address(socket=path)
+        return Address(socket=socket)
     match = _ADDRESS.fullmatch(text)
     if not match or int(match["port"]) > 65535:
         raise ValueError(
@@ -123,13 +124,27 @@ def country(text: str) -> str:
 
 
 def check_database_url(text: str) -> None:
-    """Refuse what is neither `embedded` nor a URL of PostgreSQL, nor empty."""
+    """Refuse what is neither `embedded` nor a URL of PostgreSQL, nor empty.
+
+    A password with a / or a # in it ends the host early: its rest is taken for a port, the name of
+    the database or a fragment.
+    """
+    if text in ("", EMBEDDED):
+        return
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be embedded, or begin with postgresql://")
     try:
-        good = text in ("", EMBEDDED) or urlsplit(text).scheme in ("postgresql", "postgres")
+        parts = urlsplit(text)
+        for host in parts.netloc.rpartition("@")[2].split(","):  # there may be several
+            _ = urlsplit(f"//{host}").port
+        good = not parts.fragment and "@" not in parts.path and not _NOT_ENCODED.search(text)
     except ValueError:
         good = False
     if not good:
-        raise ValueError("must be embedded, or begin with postgresql://")
+        raise ValueError(
+            "must be like postgresql://user:password@host:port/name, without a #; special"
+            " characters of the password are percent-encoded, as %2F for a /"
+        )
 
 
 def has_password(url: str) -> bool:
@@ -138,12 +153,20 @@ def has_password(url: str) -> bool:
     return parts.password is not None or "password" in parse_qs(parts.query)
 
 
-def key_store(text: str) -> str:
+def path(text: str) -> Path:
+    """A path; `~` is the home of who runs this, `~name` that of another user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("must begin with the home of a user who is known here, or no ~") from None
+
+
+def key_store(text: str) -> Path:
     """The folder of `file:DIR`."""
     kind, _, folder = text.partition(":")
     if kind != "file" or not folder:
         raise ValueError("must be file: and a folder, like file:keys")
-    return folder
+    return path(folder)
 
 
 def zone(text: str) -> ZoneInfo:

@@ -46,7 +46,7 @@ async def opened(
     """
     async with AsyncExitStack() as stack:
         servers = await _servers(config, stack, join=join)
-        pool = await database.open_pool(pools.owner(config, servers), patience=patience)
+        pool = await pools.open_owner(config, servers, patience=patience)
         stack.push_async_callback(pool.close)
         async with connection(pool) as lent:
             await schema.migrate(lent)
@@ -88,7 +88,7 @@ async def prepare(config: Config, servers: Embedded) -> list[str]:
 
     Returns the statements that make the roles which are not there.
     """
-    pool = await database.open_pool(pools.owner(config, servers), size=1)
+    pool = await pools.open_owner(config, servers, size=1)
     try:
         async with connection(pool) as lent:
             missing = await schema.migrate(lent)
@@ -224,8 +224,11 @@ async def open_ring(config: Config, pool: Pool, policy: Policy) -> Ring:
     return ring
 
 
-async def open_signer(config: Config, pool: Pool, ring: Ring) -> Signer:
-    """The ledger's signing key, made with the first ledger. Raises SignerError without it."""
+async def open_signer(config: Config, pool: Pool, ring: Ring, *, keep: bool = True) -> Signer:
+    """The ledger's signing key, made with the first ledger. Raises SignerError without it.
+
+    `keep` is false where one is only looked for: one that is made is then written nowhere.
+    """
     async with connection(pool) as lent:
         new = await tree.size(lent) == 0
-    return Signer.open(config.keys.store, f"call-archive/{ring.id}", create=new)
+    return Signer.open(config.keys.store, f"call-archive/{ring.id}", create=new, keep=keep)

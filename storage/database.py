@@ -6,11 +6,13 @@ called it; whether a commit that was under way landed is for the verb to find ou
 """
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -78,6 +80,14 @@ KNOWN = {
 """The arrays that statements use, as PostgreSQL's catalogue tells of them (its pg_type.dat)."""
 
 
+FILES = ("sslrootcert", "sslcrl", "sslcert", "sslkey")
+"""What a URL may name a file in."""
+
+
+class UrlError(ValueError):
+    """The URL of the database cannot be used. It is not repeated: it may hold a password."""
+
+
 class _Link(_Driver):
     """A connection that knows PostgreSQL's arrays without asking what they are.
 
@@ -92,8 +102,11 @@ class _Link(_Driver):
 
 
 async def open_pool(url: str, size: int = 20, patience: float = PATIENCE) -> Pool:
-    """Connect to the database. Raises UnavailableError when it cannot be reached."""
-    with _told():
+    """Connect to the database. Raises UnavailableError when it cannot be reached, UrlError when the
+    URL says what the driver cannot do.
+    """
+    _check_files(url)
+    with _told(), _understood():
         return await asyncpg.create_pool(
             url,
             min_size=1,
@@ -108,6 +121,23 @@ async def open_pool(url: str, size: int = 20, patience: float = PATIENCE) -> Poo
                 "application_name": "call-archive",
             },
         )
+
+
+def _check_files(url: str) -> None:
+    """A missing file would look like the socket of a server that is away."""
+    named = parse_qs(urlsplit(url).query)
+    for key in (key for key in FILES if key in named):
+        if not os.access(named[key][-1], os.R_OK):
+            raise UrlError(f"names a file in {key} that is not there or cannot be read")
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Turn what the driver says of a URL into an error without its words, which repeat the URL."""
+    try:
+        yield
+    except ValueError:  # ClientConfigurationError is one, too
+        raise UrlError("has a host or a parameter that cannot be used") from None
 
 
 async def _prepare(connection: Connection) -> None:

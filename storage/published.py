@@ -30,7 +30,7 @@ from storage.holdings import Holding
 from storage.keyring import KeyRingError
 from storage.objects import MissingObjectError
 from storage.signer import SignerError
-from storage.vault import Vault
+from storage.vault import LedgerParts, Vault
 
 log = logging.getLogger("archive.published")
 
@@ -114,20 +114,28 @@ async def own(vault: Vault) -> None:
     """Mark the bucket as this archive's. Raises KeyRingError when it is another's, UnavailableError
     when the store is away.
     """
-    mark = hmac.digest(vault.ring.lookup_key("bucket-owner"), b"owner", "sha256").hex()[:32]
-    name = f"{_OWNER}{mark}"
-    marks = await _marks(vault)
-    if not marks:
-        if await _bundles(vault, 0) and not await _get(vault, 0):
-            raise _owned("its ledger")
+    if not await owned(vault):
         digest = hashlib.md5(_WORDS, usedforsecurity=False).digest()
-        await vault.objects.put(name, [_WORDS], len(_WORDS), digest, _TIMEOUT)
-        marks = await _marks(vault)  # another may have come at the same moment
-    if others := marks - {name}:
+        await vault.objects.put(_mark(vault), [_WORDS], len(_WORDS), digest, _TIMEOUT)
+        await owned(vault)  # another may have come at the same moment
+
+
+async def owned(vault: LedgerParts) -> bool:
+    """Whether the bucket is marked as this archive's; puts nothing there. Raises as `own` does."""
+    marks = await _marks(vault)
+    if others := marks - {_mark(vault)}:
         raise _owned(f"its mark {min(others)}")
+    if not marks and await _bundles(vault, 0) and not await _get(vault, 0):
+        raise _owned("its ledger")
+    return bool(marks)
 
 
-async def _marks(vault: Vault) -> set[str]:
+def _mark(vault: LedgerParts) -> str:
+    mark = hmac.digest(vault.ring.lookup_key("bucket-owner"), b"owner", "sha256").hex()[:32]
+    return f"{_OWNER}{mark}"
+
+
+async def _marks(vault: LedgerParts) -> set[str]:
     held = await vault.objects.holdings(_OWNER)
     return {holding.key for holding in held if holding.kind in _WHOLE and holding.latest}
 
@@ -156,7 +164,7 @@ async def entries(vault: Vault, first: int) -> AsyncIterator[Entry]:
         number += 1
 
 
-async def reach(vault: Vault, size: int) -> int:
+async def reach(vault: LedgerParts, size: int) -> int:
     """Up to where entries are published, looked for around a ledger of this size; 0 if nothing is
     there.
     """
@@ -167,14 +175,14 @@ async def reach(vault: Vault, size: int) -> int:
     return 0
 
 
-def _name(vault: Vault, number: int, width: int, content: bytes) -> str:
+def _name(vault: LedgerParts, number: int, width: int, content: bytes) -> str:
     """The name of a bundle, with the mark that only the archive can make."""
     key = vault.ring.lookup_key("published-ledger")
     mark = hmac.digest(key, number.to_bytes(8, "big") + content, "sha256").hex()[:32]
     return f"{PREFIX}{number:012}-{width:03}-{mark}"
 
 
-async def _bundles(vault: Vault, number: int) -> list[tuple[int, Holding]]:
+async def _bundles(vault: LedgerParts, number: int) -> list[tuple[int, Holding]]:
     """What is named as a bundle of a number, and how many entries it says to have, most first.
 
     What lies under a mark of deletion is not there: no plain reading would find it.
@@ -186,7 +194,7 @@ async def _bundles(vault: Vault, number: int) -> list[tuple[int, Holding]]:
     return sorted(found, key=lambda each: each[0], reverse=True)
 
 
-async def _get(vault: Vault, number: int) -> list[bytes]:
+async def _get(vault: LedgerParts, number: int) -> list[bytes]:
     """The widest bundle of this number that bears its mark; nothing if there is none."""
     for width, holding in await _bundles(vault, number):
         try:

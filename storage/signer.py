@@ -46,16 +46,20 @@ class Signer:
         self.verifier = Verifier(origin, note.ED25519, key.public_key().public_bytes_raw())
 
     @classmethod
-    def open(cls, directory: Path, origin: str, *, create: bool) -> "Signer":
-        """Read the key, or make one if `create` and there is none and nothing was signed yet.
+    def open(cls, directory: Path, origin: str, *, create: bool, keep: bool = True) -> "Signer":
+        """Read the key, or make one if `create` and there is none and nothing was signed yet; it is
+        written down only if `keep`.
 
         Raises SignerError when it is missing or is no key.
         """
         path = directory / "ledger.key"
         try:
             if create and not path.exists() and not (directory / "ledger.checkpoint").exists():
+                made = Ed25519PrivateKey.generate()
+                if not keep:
+                    return cls(directory, origin, made)
                 new = directory / "ledger.key.new"
-                durable.write(new, _pem(Ed25519PrivateKey.generate()))
+                durable.write(new, _pem(made))
                 durable.rename(new, path)
             key = load_pem_private_key(path.read_bytes(), None)
         except FileNotFoundError:

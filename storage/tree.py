@@ -22,7 +22,7 @@ from archive.tiles import FULL, STEP, Tile, Tiles
 from storage import ledger, published, steps
 from storage.database import Connection, connection
 from storage.signer import RewrittenError
-from storage.vault import Vault
+from storage.vault import LedgerParts, Vault
 
 _BATCH = 5000
 
@@ -113,7 +113,7 @@ async def checkpoint(vault: Vault) -> Note:
             return note
 
 
-async def agree(vault: Vault) -> None:
+async def agree(vault: LedgerParts) -> None:
     """Raise RewrittenError unless the database's ledger goes on from what was signed last, and the
     database is not half rebuilt.
     """
@@ -133,8 +133,17 @@ async def agree(vault: Vault) -> None:
 
 
 async def agree_wholly(vault: Vault) -> None:
-    """The same, and see that no more is published than the database knows: a crash may have come
-    between publishing and signing. What an old bucket lacks is published with the next checkpoint.
+    """The same, and as `look_wholly`. What an old bucket lacks is published with the next
+    checkpoint.
+    """
+    if not await look_wholly(vault):
+        async with connection(vault.sequencer) as lent:
+            await lent.execute("UPDATE ledger_head SET published = 0")
+
+
+async def look_wholly(vault: LedgerParts) -> bool:
+    """As `agree`, and see that no more is published than the database knows: a crash may have come
+    between publishing and signing. Whether all is in the bucket that was published; writes nothing.
     Raises UnavailableError also when the store is away.
     """
     await agree(vault)
@@ -143,11 +152,10 @@ async def agree_wholly(vault: Vault) -> None:
     reached = await published.reach(vault, count)
     async with connection(vault.pool) as lent:
         count = await size(lent)  # another service may have gone on meanwhile
-        if reached < await lent.fetchval("SELECT published FROM ledger_head"):
-            async with connection(vault.sequencer) as other:
-                await other.execute("UPDATE ledger_head SET published = 0")
+        done: int = await lent.fetchval("SELECT published FROM ledger_head")
     if count < reached:
         raise _put_back(count, reached)
+    return reached >= done
 
 
 def _put_back(size: int, signed: int) -> RewrittenError:

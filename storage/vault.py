@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 from archive.listening import USUAL, Rules
 from archive.retention import Policy
@@ -32,6 +33,19 @@ class Limits:
     allowed_formats: frozenset[str]
     max_concurrent: int = 64
     expected_within: timedelta = timedelta(hours=1)
+
+
+class LedgerParts(Protocol):
+    """What a look at the ledger needs of the vault: `archive check` has no more, and makes none."""
+
+    @property
+    def pool(self) -> Pool: ...
+    @property
+    def objects(self) -> ObjectStore: ...
+    @property
+    def ring(self) -> Ring: ...
+    @property
+    def signer(self) -> Signer: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -465,7 +465,7 @@ def test_check_finds_everything_in_order(here: Any) -> None:
     told = here("check")
     assert told.status == 0, told.out
     parts = ["configuration", "audio", "tls", "servers", "database", "object store", "residency"]
-    parts += ["keys", "clocks", "roles", "fuse"]
+    parts += ["keys", "ledger", "clocks", "roles", "fuse"]
     assert [line[:14].strip() for line in told.out.splitlines()] == parts
     assert all(line[15:21].strip() == "ok" for line in told.out.splitlines())
     assert "only holder" in told.out
@@ -609,6 +609,33 @@ def test_a_wrong_configuration_ends_every_command_with_2(here: Any, tmp_path: Pa
     assert here("check", ARCHIVE_SERVER_DATA="x").status == 2
     missing = here("--config", str(tmp_path / "none.toml"), "check")
     assert (missing.status, "none.toml: cannot be read" in missing.err) == (2, True)
+
+
+@pytest.mark.parametrize("end", ["?sslmode=bogus", "?sslrootcert=/nope", "?secret"])
+def test_a_url_that_the_driver_cannot_use_ends_with_2_and_is_not_repeated(
+    here: Any, tmp_path: Path, end: str
+) -> None:
+    url = f"postgresql://u:secret@{NOWHERE}/x{end}"
+    for words in (("migrate",), ("key", "list"), ("check",), ("reconcile",)):
+        wrong = here(*words, ARCHIVE_DATABASE_URL=url)
+        assert (wrong.status, wrong.out) == (2, "")
+        assert "config.toml: [database] url: " in wrong.err
+        assert "secret" not in wrong.err
+        assert "bogus" not in wrong.err
+        assert "/nope" not in wrong.err
+    login = here(
+        "serve",
+        "--only",
+        "ingest",
+        ARCHIVE_SERVER_DATA_DIR=str(tmp_path),
+        ARCHIVE_DATABASE_URL="",
+        ARCHIVE_DATABASE_INGEST_LOGIN=url,
+        ARCHIVE_OBJECTS_ENDPOINT=f"http://{NOWHERE}",
+        ARCHIVE_OBJECTS_ACCESS_KEY="a" * 20,
+        ARCHIVE_OBJECTS_SECRET_KEY="b" * 40,
+    )
+    assert login.status == 2, login.err
+    assert "config.toml: [database] ingest_login: " in login.err
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,13 @@ WRONG = [
     ("database", "jobs_login", '"mysql://db/calls"'),
     ("database", "jobs_login", '"embedded"'),
     ("database", "url", '"postgresql://[db"'),
+    ("database", "url", '"postgresql://u:pa/ss@127.0.0.1:1/calls"'),
+    ("database", "url", '"postgresql://u:12/ss@127.0.0.1:1/calls"'),
+    ("database", "url", '"postgresql://u:pa#ss@127.0.0.1:1/calls"'),
+    ("database", "url", '"postgresql://u:12#ss@127.0.0.1:1/calls"'),
+    ("database", "url", '"postgresql://u:p%ZZ@127.0.0.1:1/calls"'),
+    ("database", "jobs_login", '"postgresql://127.0.0.1:99999/calls"'),
+    ("database", "url", '"postgresql://db1:1,db2:port/calls"'),
     ("objects", "endpoint", '"s3.example.fi"'),
     ("objects", "endpoint", '"https://s3.example.fi/bucket"'),
     ("objects", "bucket", '"ab"'),
@@ -316,6 +323,11 @@ WRONG = [
     ("keys", "store", '"file:"'),
     ("keys", "store", '"vault:https://example.fi"'),
     ("keys", "root_file", '""'),
+    ("server", "data_dir", '"~nobodyhere/var"'),
+    ("doors", "ingest", '"unix:~nobodyhere/socket"'),
+    ("doors", "ingest_tls_cert", '"~nobodyhere/cert.pem"'),
+    ("keys", "store", '"file:~nobodyhere/keys"'),
+    ("keys", "root_file", '"~nobodyhere/root.key"'),
     ("retention", "timezone", '"Europe/Nowhere"'),
     ("retention", "timezone", '"../../etc/passwd"'),
     ("retention", "timezone", '""'),
@@ -400,6 +412,25 @@ def test_a_wrong_value_is_named_and_not_repeated(
 )
 def test_a_wrong_value_of_the_environment_is_named(name: str, value: str) -> None:
     assert refused(EXAMPLE, {name: value}).where == f"environment, {name}"
+
+
+def test_the_home_of_nobody_is_named_wherever_a_path_may_stand(file: Path) -> None:
+    nobody = "~nobodyhere/x"
+    named = refused(file, {"ARCHIVE_DATABASE_URL_FILE": nobody})
+    assert str(named).startswith("environment, ARCHIVE_DATABASE_URL_FILE: [database] url: the file")
+    assert str(refused(Path(nobody))).startswith(f"{nobody}: must begin with the home")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%2Fs%23@db:5432/calls?sslmode=verify-full",
+        "postgresql://u:p@db1:5432,[::1]:5433,db3/calls",
+        "postgres:///calls?host=/run/postgresql&user=archive%40site",
+    ],
+)
+def test_a_url_of_the_database_may_have_all_that_the_driver_knows(url: str) -> None:
+    assert load(EXAMPLE, {"ARCHIVE_DATABASE_URL": url}).database.url == url
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
