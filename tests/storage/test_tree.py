@@ -164,6 +164,15 @@ async def test_another_beginning_of_the_same_length_is_noticed(vault: Vault) -> 
         await tree.checkpoint(vault)
 
 
+async def test_a_tile_that_is_missing_is_a_ledger_that_was_not_signed(vault: Vault) -> None:
+    await write(vault, *("x" for _ in range(300)))
+    await tree.checkpoint(vault)
+    async with connection(vault.pool) as lent:
+        await lent.execute("DELETE FROM ledger_tile WHERE level = 0 AND number = 1")
+    with pytest.raises(RewrittenError, match="was rewritten, or"):
+        await tree.agree(vault)
+
+
 async def test_the_key_is_made_once_and_is_its_owners_alone(vault: Vault) -> None:
     folder = vault.spool.parent / "ring"
     path = folder / "ledger.key"
