@@ -42,6 +42,7 @@ _NO_PROCESS = "No process for audio could be started."
 _ANSWER = 1 << 18  # bytes of one packet, at most: 64 KiB of a copy, or the peaks of a waveform
 _START = 30.0  # s until a worker must be ready
 _STALL = 60.0  # s that an encoder may take for its next packet
+_WAIT = 30.0  # s that a copy waits for a place
 _LOOKS, _LOOK = (
     100,
     0.02,
@@ -51,12 +52,9 @@ _ROOT = Path(__file__).parents[2]
 
 
 class _DeadError(Exception):
-    """The worker ended without an answer; `overran`: it was for taking too much time; `outside`: it
-    was not for the file.
-    """
+    """No answer will come; `overran`: it took too much time; `outside`: no fault of the file."""
 
     def __init__(self, *, overran: bool = False, outside: bool = False) -> None:
-        super().__init__()
         self.overran = overran
         self.outside = outside
 
@@ -130,6 +128,7 @@ class AudioPool:
 
     def __init__(self, workers: int) -> None:
         self._slots = asyncio.Semaphore(workers)
+        self._places = asyncio.Semaphore(workers)
         self._all: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._closed = False
@@ -149,6 +148,19 @@ class AudioPool:
         async with self._worker() as worker:
             worker.idle = True
             return worker.sandbox
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A worker's time, for a source fetched only then; one job at a time is done in it."""
+        try:
+            async with asyncio.timeout(_WAIT):
+                await self._places.acquire()
+        except TimeoutError:
+            raise UnavailableError("Too many copies are being made at once; try again.") from None
+        try:
+            yield
+        finally:
+            self._places.release()
 
     async def probe(
         self,

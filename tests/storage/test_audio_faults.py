@@ -104,6 +104,27 @@ async def test_a_worker_that_was_stopped_is_no_fault_of_the_file(
         assert (await pool.probe(source, None, NAMES, LIMIT)).duration > 1
 
 
+async def test_a_place_is_waited_for_and_not_for_ever(
+    pool: AudioPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool.place():
+        async with pool.place():
+            waiting = asyncio.create_task(_placed(pool))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+        await waiting
+        async with pool.place():
+            monkeypatch.setattr(pool_module, "_WAIT", 0.05)
+            with pytest.raises(UnavailableError, match="Too many copies"):
+                await _placed(pool)
+    await _placed(pool)
+
+
+async def _placed(pool: AudioPool) -> None:
+    async with pool.place():
+        pass
+
+
 @contextmanager
 def _descriptors(left: int) -> Iterator[None]:
     """So many more descriptors can be had in this process, and no more."""
