@@ -2,7 +2,8 @@
 
 A range fetches only the chunks that it needs, and a chunk is let out only after its tag was
 verified. A copy in another format, or the peaks of a waveform, are made from the sealed object in
-an unnamed file, in a process of their own, and kept nowhere.
+an unnamed file, in a process of their own, and kept nowhere. No more objects lie there than there
+are such processes: who waits for one has nothing on the disk yet.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -105,6 +106,7 @@ async def copied(
     samples = _samples(audio) if wav_size(audio) else None
     cuts = redaction.cuts(silent, audio.sample_rate)
     async with (
+        vault.players.place(),
         _at_hand(vault, opened) as source,
         vault.players.transcode(source, to, samples, part, cuts) as pieces,
     ):
@@ -113,7 +115,7 @@ async def copied(
 
 async def waveform(vault: Vault, opened: Opened, points: int) -> list[list[int]]:
     """The peaks of each channel, `points` of them, as the audio workers measure them."""
-    async with _at_hand(vault, opened) as source:
+    async with vault.players.place(), _at_hand(vault, opened) as source:
         return await vault.players.waveform(source, points)
 
 

@@ -6,8 +6,11 @@ the next job starts another, in about 0.3 s. A copy is handed on packet by packe
 holds a few of them, so that a slow listener slows the encoder and memory stays bounded.
 
 A file on which a worker dies is tried once more in a new one, because the death may have had other
-reasons; if that dies as well, or a limit was passed, the file is refused. Messages of decoders are
-never passed on.
+reasons; if that dies as well, or the processor time was used up, the file is refused. Who asks for
+too much memory gets none, and dies of that by its own hand. So a SIGKILL that was not sent from
+here, by the OOM killer or an operator, is no word about the file, and neither is an answer that did
+not come in time while processor time was left: the machine was slow or stood still. The file may
+come again then. Messages of decoders are never passed on.
 What comes from a worker is not believed either, since foreign code may have got hold of it: an
 answer that does not read as one counts as the worker's death.
 """
@@ -35,19 +38,25 @@ __all__ = ["AudioFacts", "AudioPool", "SealedSource"]
 Format = Literal["wav", "mp3", "ogg"]
 
 _UNSAFE = "The audio could not be decoded safely."
+_NO_PROCESS = "No process for audio could be started."
 _ANSWER = 1 << 18  # bytes of one packet, at most: 64 KiB of a copy, or the peaks of a waveform
 _START = 30.0  # s until a worker must be ready
 _STALL = 60.0  # s that an encoder may take for its next packet
+_WAIT = 30.0  # s that a copy waits for a place
+_LOOKS, _LOOK = (
+    100,
+    0.02,
+)  # how often, and after how many s, it is looked whether a worker has ended
 _COMMAND = (sys.executable, "-m", "storage.audio.worker")
 _ROOT = Path(__file__).parents[2]
 
 
 class _DeadError(Exception):
-    """The worker ended without an answer; `overran`: it was for taking too much time."""
+    """No answer will come; `overran`: it took too much time; `outside`: no fault of the file."""
 
-    def __init__(self, *, overran: bool) -> None:
-        super().__init__()
+    def __init__(self, *, overran: bool = False, outside: bool = False) -> None:
         self.overran = overran
+        self.outside = outside
 
 
 class _Worker:
@@ -59,16 +68,11 @@ class _Worker:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         with theirs:
-            self.process = subprocess.Popen(  # noqa: S603 - our own module
-                [*_COMMAND, str(theirs.fileno()), str(os.getpid())],
-                cwd=_ROOT,
-                env={"PYTHONPATH": str(_ROOT), "LC_ALL": "C.UTF-8", "PATH": ""},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # A Ctrl-C is for the service, which lets what is in flight finish first.
-                start_new_session=True,
-            )
+            try:
+                self.process = _start(theirs)
+            except OSError:
+                self._socket.close()
+                raise
 
     async def receive(self, seconds: float) -> tuple[bytes, bytes]:
         """The next packet as kind and content. TimeoutError after `seconds`; _DeadError."""
@@ -78,9 +82,21 @@ class _Worker:
             except ConnectionError:
                 packet = b""
         if not packet:
-            self.kill()
-            raise _DeadError(overran=self.process.returncode == -signal.SIGXCPU)
+            raise await self._death()
         return packet[:1], packet[1:]
+
+    async def _death(self) -> _DeadError:
+        """What it died of. To live on behind a closed socket is to die by its own hand."""
+        # The kernel closes the socket of a process before it tells how that ended, and Python long
+        # before: who killed at once would find its own SIGKILL.
+        looks = _LOOKS
+        while (status := self.process.poll()) is None and looks:
+            looks -= 1
+            await asyncio.sleep(_LOOK)
+        self.kill()
+        return _DeadError(
+            overran=self.process.returncode == -signal.SIGXCPU, outside=status == -signal.SIGKILL
+        )
 
     async def ready(self) -> None:
         """Wait until it can take a job."""
@@ -88,7 +104,7 @@ class _Worker:
             _, told = await self.receive(_START)
             self.sandbox = Sandbox.from_words(json.loads(told))
         except (_DeadError, TimeoutError) as error:
-            raise UnavailableError("No process for audio could be started.") from error
+            raise UnavailableError(_NO_PROCESS) from error
         self.idle = True
 
     def send(self, job: Mapping[str, object], source: SealedSource) -> None:
@@ -98,7 +114,7 @@ class _Worker:
             socket.send_fds(self._socket, [json.dumps(job).encode()], [source.fd])
         except ConnectionError:
             self.kill()
-            raise _DeadError(overran=False) from None
+            raise _DeadError(outside=True) from None  # it had not seen the file
 
     def kill(self) -> None:
         """End it now."""
@@ -112,6 +128,7 @@ class AudioPool:
 
     def __init__(self, workers: int) -> None:
         self._slots = asyncio.Semaphore(workers)
+        self._places = asyncio.Semaphore(workers)
         self._all: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._closed = False
@@ -132,6 +149,19 @@ class AudioPool:
             worker.idle = True
             return worker.sandbox
 
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A worker's time, for a source fetched only then; one job at a time is done in it."""
+        try:
+            async with asyncio.timeout(_WAIT):
+                await self._places.acquire()
+        except TimeoutError:
+            raise UnavailableError("Too many copies are being made at once; try again.") from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
     async def probe(
         self,
         source: SealedSource,
@@ -142,7 +172,8 @@ class AudioPool:
         """Tell what the audio is and measure it; `max_duration` in seconds.
 
         Raises NotAudioError for what is not audio, not in `allowed`, or could not be decoded
-        safely, and TooLargeError as soon as it is found to be longer than `max_duration`.
+        safely, TooLargeError as soon as it is found to be longer than `max_duration`, and
+        UnavailableError when the machine kept it from being found out.
         """
         cpu = _probe_seconds(source.size, max_duration)
         job = {
@@ -196,6 +227,7 @@ class AudioPool:
             yield _pieces(worker, _complete(job, source, 3600), source)
 
     async def _ask(self, job: Mapping[str, object], source: SealedSource, cpu: float) -> Any:
+        outside = False
         for _ in range(2):
             async with self._worker() as worker:
                 try:
@@ -203,13 +235,17 @@ class AudioPool:
                     _, answer = await worker.receive(_wall_seconds(cpu))
                     told = _read(answer)
                     worker.idle = True
-                except TimeoutError:
-                    break
+                except TimeoutError as error:
+                    # Had the file kept the processor busy, the worker would have overrun before.
+                    raise UnavailableError("The audio was not read in time; try again.") from error
                 except _DeadError as death:
                     if death.overran:
-                        break
+                        raise NotAudioError(_UNSAFE) from None
+                    outside = outside or death.outside
                     continue
             return _result(told)
+        if outside:
+            raise UnavailableError("The process for audio was ended from outside; try again.")
         raise NotAudioError(_UNSAFE)
 
     @asynccontextmanager
@@ -217,7 +253,7 @@ class AudioPool:
         async with self._slots:
             if self._closed:
                 raise UnavailableError("The archive is being stopped.")
-            worker = self._idle.pop() if self._idle else _Worker()
+            worker = self._living()
             self._all.add(worker)
             try:
                 if not worker.idle:
@@ -229,6 +265,34 @@ class AudioPool:
                 else:
                     self._all.remove(worker)
                     worker.kill()
+
+    def _living(self) -> _Worker:
+        """One that is idle, or a new one. UnavailableError when none can be started."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.poll() is None:
+                return worker
+            # All of them may have been ended at once: a job tried twice must not meet only those.
+            self._all.remove(worker)
+            worker.kill()
+        try:
+            return _Worker()
+        except OSError as error:  # no more processes, descriptors or memory
+            raise UnavailableError(_NO_PROCESS) from error
+
+
+def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a process with this end of its socket. Raises OSError when there is no room for one."""
+    return subprocess.Popen(  # noqa: S603 - our own module
+        [*_COMMAND, str(theirs.fileno()), str(os.getpid())],
+        cwd=_ROOT,
+        env={"PYTHONPATH": str(_ROOT), "LC_ALL": "C.UTF-8", "PATH": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(theirs.fileno(),),
+        # A Ctrl-C is for the service, which lets what is in flight finish first.
+        start_new_session=True,
+    )
 
 
 async def _pieces(
@@ -267,7 +331,7 @@ def _read(answer: bytes) -> dict[str, Any]:
         told = None
     if isinstance(told, dict) and ("result" in told or isinstance(told.get("detail"), str)):
         return told
-    raise _DeadError(overran=False)
+    raise _DeadError
 
 
 def _result(told: dict[str, Any]) -> Any:
