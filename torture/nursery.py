@@ -100,6 +100,10 @@ class Decoder:
     def __init__(self, hand: socket.socket, *_: object, pass_fds: tuple[int], **__: object) -> None:
         socket.send_fds(hand, [b"w"], list(pass_fds))
 
+    def poll(self) -> int | None:
+        """None: how it ended nobody here can tell."""
+        return None
+
     def kill(self) -> None:
         """Its socket is closed next, and that ends it."""
 

