@@ -10,9 +10,9 @@ from storage.vault import Vault
 log = logging.getLogger("archive.expiry")
 
 FIRST = 250
-"""Recordings of the first batch; each is twice as large as the one before. One that was killed in a
-large batch would begin it anew each time, and a service that is killed again and again is to come
-through what is due all the same.
+"""Recordings of the first batch; each is four times as large as the one before. One that was killed
+in a large batch would begin it anew each time, and a service that is killed again and again is to
+come through what is due all the same. A store may look through the whole day for each batch.
 """
 
 
@@ -48,7 +48,7 @@ async def run(vault: Vault) -> Report:
         unknown += len(outcome.unknown)
         if outcome.unknown or len(claims) < batch:
             break
-        batch = min(2 * batch, removal.BATCH)
+        batch = min(4 * batch, removal.BATCH)
     if not verdict.whole:
         log.error("the fuse has blown: %s; see `archive expire --release`", verdict.why)
     if verdict.clocks_agree:
