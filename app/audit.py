@@ -36,16 +36,7 @@ def add_parsers(commands: Commands) -> None:
         _export,
     )
     export.add_argument("file", type=Path, metavar="FILE")
-    words = _parser(
-        acts,
-        "words",
-        "Open what entries seal: a search's terms, an act's reason. It is told on the ledger.",
-        "  archive ledger words 4711 4712\n"
-        "environment:\n  ARCHIVE_TOKEN, ARCHIVE_TOKEN_FILE   your own key, of level privacy",
-        _open_words,
-    )
-    words.add_argument("positions", type=_position, nargs="+", metavar="POSITION")
-    words.add_argument("--token-file", default="", metavar="FILE", help="your own key's")
+    _words_parser(acts)
     verify = _parser(
         acts,
         "verify",
@@ -76,6 +67,19 @@ def add_parsers(commands: Commands) -> None:
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument("--key", required=True, help=_KEY)
     _witness_parser(commands)
+
+
+def _words_parser(acts: Commands) -> None:
+    words = _parser(
+        acts,
+        "words",
+        "Open what entries seal: a search's terms, an act's reason. It is told on the ledger.",
+        "  archive ledger words 4711 4712\n"
+        "environment:\n  ARCHIVE_TOKEN, ARCHIVE_TOKEN_FILE   your own key, of level privacy",
+        _open_words,
+    )
+    words.add_argument("positions", type=_position, nargs="+", metavar="POSITION")
+    words.add_argument("--token-file", default="", metavar="FILE", help="your own key's")
 
 
 def _position(text: str) -> int:

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -281,14 +281,19 @@ async def test_a_clock_that_is_put_back_holds_nothing_up(
         looks += 1
         return True
 
-    real = time.time
-    off = 0.0
-    monkeypatch.setattr(time, "time", lambda: real() + off)
+    off = timedelta()
+
+    class Put(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + off
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Put)
     monkeypatch.setattr(schedule, "PULSE", 0.02)
     monkeypatch.setattr(expiry, "run_if_due", look)
     async with running(vault):
         await until(lambda: looks > 2)
-        off, seen = -3600.0, looks
+        off, seen = timedelta(hours=-1), looks
         await until(lambda: looks > seen + 2)
 
 
