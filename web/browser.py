@@ -9,7 +9,7 @@ none of it: no browser sends one by itself.
 import asyncio
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import hdrs, web
@@ -119,19 +119,25 @@ async def require_token(request: web.Request, ring: Ring, secret: str) -> None:
         raise ForbiddenError("The token of your session is missing: load the page again.")
 
 
-_FORM = web.RequestKey("form", dict)
+_FIELDS = web.RequestKey("fields", list)
+
+
+async def fields(request: web.Request) -> Sequence[tuple[str, str]]:
+    """The fields of a form, each as often as it was sent; read once, whoever asks.
+
+    Raises MalformedError. What cannot be read, and NUL, which the database cannot keep, become
+    U+FFFD: so nobody's name.
+    """
+    known: list[tuple[str, str]] | None = request.get(_FIELDS)
+    if known is None:
+        sent = parse_qsl(await _text(request), keep_blank_values=True)
+        known = request[_FIELDS] = [(name, text.replace("\0", "\ufffd")) for name, text in sent]
+    return known
 
 
 async def form(request: web.Request) -> Mapping[str, str]:
-    """The fields of a form; read once, whoever asks. Raises MalformedError.
-
-    What cannot be read, and NUL, which the database cannot keep, become U+FFFD: so nobody's name.
-    """
-    known: dict[str, str] | None = request.get(_FORM)
-    if known is None:
-        fields = parse_qsl(await _text(request), keep_blank_values=True)
-        known = request[_FORM] = {name: text.replace("\0", "\ufffd") for name, text in fields}
-    return known
+    """The same where each field has one value: the last that was sent."""
+    return dict(await fields(request))
 
 
 async def _text(request: web.Request) -> str:
