@@ -72,6 +72,7 @@ def test_no_text_lacks_a_translation() -> None:
             assert not message.fuzzy
             for one in said:
                 assert places(one) == places(source[-1]), one
+                assert not re.search(r"[.!?][A-ZÅÄÖ]", one), "two texts run together"
 
 
 def places(text: str) -> set[str]:
