@@ -84,13 +84,14 @@ def page(
         headers={
             **_SAFE,
             hdrs.CONTENT_LANGUAGE: said.language,
-            "Content-Security-Policy": _policy(nonce),
+            "Content-Security-Policy": policy(nonce),
             **(headers or {}),
         },
     )
 
 
-def _policy(nonce: str) -> str:
+def policy(nonce: str) -> str:
+    """What a page may load: files of this door alone, and the one style that has the nonce."""
     return (
         f"default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self';"
         " media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none';"
