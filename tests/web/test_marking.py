@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archive.access import Level
 from archive.redaction import Span
 from tests.services import Service
 from tests.sounds import tone
-from tests.web.browsing import Browser, signed_in
+from tests.web.browsing import Browser, hidden, signed_in
 from tests.web.test_listen import upload
+from tests.web.test_redaction import redacted
 from web import marking
 
 
@@ -74,6 +76,51 @@ async def test_without_a_script_parts_are_heard_before_and_made_silent(service: 
     assert "Let everybody hear" not in page
 
 
+async def test_a_form_that_was_loaded_before_undoes_nothing_that_was_made_silent_since(
+    service: Service,
+) -> None:
+    """Neither by parts of its own, nor when they were heard before, nor by the original."""
+    identifier = await upload(service, "c1", tone(4))
+    officer = await signed_in(service, "paula", Level.PRIVACY)
+    page = await _page(officer, identifier)
+    early = {"csrf": hidden(page, "csrf"), "copy": hidden(page, "copy"), "reason": "mine"}
+    mine = {**early, "from-0": "0:01", "to-0": "0:02"}
+    await redacted(service, identifier, [{"start": 3000, "stop": 3500}])
+    standing = [{"start": 3000, "stop": 3500}]
+    path = f"/recordings/{identifier}/redaction"
+
+    status, page = await _post(officer, path, {**mine, "do": "save"})
+    assert (status, "Somebody else has just changed it" in page) == (409, True)
+    assert 'value="0:01"' in page, "what was typed is not lost"
+    assert "Load the page again" in page
+    status, page = await _post(officer, path, {**mine, "do": "hear"})
+    assert status == 200
+    heard = {**mine, "copy": hidden(page, "copy"), "do": "save"}
+    assert (await _post(officer, path, heard))[0] == 409
+    assert await _standing(service, identifier) == standing
+
+    page = await _page(officer, identifier)
+    early["copy"] = hidden(page, "copy")
+    more = [*standing, {"start": 3700, "stop": 3800}]
+    await redacted(service, identifier, more)
+    status, page = await _post(officer, f"{path}/withdrawal", early)
+    assert (status, "Somebody else has just changed it" in page) == (409, True)
+    assert await _standing(service, identifier) == more
+
+    page = await _page(officer, identifier)
+    now = {**early, "copy": hidden(page, "copy")}
+    assert (await _post(officer, f"{path}/withdrawal", {**now, "reason": ""}))[0] == 400
+    assert (await _post(officer, f"{path}/withdrawal", now))[0] == 303
+    assert (await _post(officer, f"{path}/withdrawal", now))[0] == 409
+    assert (await service.get(f"/v1{path}")).status == 404
+
+
+async def _standing(service: Service, identifier: str) -> list[dict[str, int]]:
+    answer = await service.get(f"/v1/recordings/{identifier}/redaction")
+    found: list[dict[str, int]] = (await answer.json())["spans"]
+    return found
+
+
 async def _page(browser: Browser, identifier: str) -> str:
     answer = await browser.get(f"/recordings/{identifier}", Accept_Language="en")
     assert answer.status == 200
@@ -81,7 +128,11 @@ async def _page(browser: Browser, identifier: str) -> str:
 
 
 async def _send(browser: Browser, identifier: str, fields: dict[str, str]) -> tuple[int, str]:
-    path = f"/recordings/{identifier}"
-    form = {**fields, "csrf": await browser.token(path)}
-    answer = await browser.ask("POST", f"{path}/redaction", form, Accept_Language="en")
+    page = await _page(browser, identifier)
+    form = {**fields, **{name: hidden(page, name) for name in ("csrf", "copy")}}
+    return await _post(browser, f"/recordings/{identifier}/redaction", form)
+
+
+async def _post(browser: Browser, path: str, form: dict[str, str]) -> tuple[int, str]:
+    answer = await browser.ask("POST", path, form, Accept_Language="en")
     return answer.status, await answer.text()
