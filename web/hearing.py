@@ -136,6 +136,8 @@ def _redaction(
     parts = marking.parts_of(spans) if form.parts is None else form.parts
     return {
         "redacted": redacted,
+        # The copy that is kept is made of the original, and so is what is heard before.
+        "of_original": redacted and may_original,
         "copy": copy if form.copy is None else form.copy,
         "outdated": form.copy not in (None, copy),
         "redaction": stands,

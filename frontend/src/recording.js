@@ -328,8 +328,9 @@ player.querySelector(".link").addEventListener("click", (event) => {
   link();
 });
 
+const box = document.querySelector(".redact");
 const marks = redact({
-  box: document.querySelector(".redact"),
+  box,
   slider,
   duration,
   channels,
@@ -338,7 +339,9 @@ const marks = redact({
   at: () => audio.currentTime,
   hear(what, from) {
     const kept = trial;
-    trial = what && `${address}/audio?format=wav&${what}${query("&")}`;
+    // What is kept is made of the original: who may hear that hears it before as it will be.
+    const whole = box.dataset.version ? `&version=${box.dataset.version}` : "";
+    trial = what && `${address}/audio?format=wav&${what}${whole}`;
     if (!what && !kept) return;
     load(Math.max(from, 0));
     if (what) audio.play().catch(() => {});

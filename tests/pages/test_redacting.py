@@ -13,7 +13,7 @@ from tests.pages.test_hearing import ready, until
 from tests.services import Service
 from tests.sounds import tone
 from tests.web.test_listen import upload
-from tests.web.test_redaction import one, redacted
+from tests.web.test_redaction import loudest, one, redacted
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -110,6 +110,27 @@ async def test_privacy_hears_the_original_when_asked_and_takes_it_back(
     await ready(page)
     await expect(page.locator(".silent")).to_have_count(0)
     assert (await service.get(one(identifier, "/redaction"))).status == 404
+
+
+async def test_privacy_hears_before_what_everybody_will_hear(
+    service: Service, enter: Opener
+) -> None:
+    """A part that is moved: what was silent and is marked no more sounds before it is kept."""
+    identifier = await upload(service, "a", tone(4))
+    await redacted(service, identifier, [{"start": 1000, "stop": 2000}])
+    page = await enter(f"/recordings/{identifier}", "privacy")
+    await ready(page)
+    await page.get_by_text("Make parts of it silent").click()
+    part = page.locator(".part").first
+    await part.get_by_label("From").fill("0:01.5")
+    await part.get_by_label("To").fill("0:02.5")
+    await page.get_by_role("button", name="Hear it before").click()
+    await until(page, "audio.currentSrc.includes('silent=1500-2500') && audio.currentTime > 0.1")
+    source = await page.locator("audio").evaluate("audio => audio.currentSrc")
+    assert "version=original" in source
+    content = await (await service.get(source, "privacy")).read()
+    assert loudest(content, 1.01, 1.49) > 0
+    assert loudest(content, 1.51, 2.49) == 0
 
 
 async def test_without_a_script_the_form_does_it(service: Service, enter: Opener) -> None:

@@ -12,7 +12,7 @@ from tests.services import Service
 from tests.sounds import tone
 from tests.web.browsing import Browser, hidden, signed_in
 from tests.web.test_listen import upload
-from tests.web.test_redaction import redacted
+from tests.web.test_redaction import loudest, redacted
 from web import marking
 
 
@@ -113,6 +113,26 @@ async def test_a_form_that_was_loaded_before_undoes_nothing_that_was_made_silent
     assert (await _post(officer, f"{path}/withdrawal", now))[0] == 303
     assert (await _post(officer, f"{path}/withdrawal", now))[0] == 409
     assert (await service.get(f"/v1{path}")).status == 404
+
+
+async def test_who_may_hear_the_original_hears_before_what_would_be_kept(
+    service: Service,
+) -> None:
+    """What was silent until now sounds in it again, as it will for everybody."""
+    identifier = await upload(service, "c1", tone(4))
+    await redacted(service, identifier, [{"start": 1000, "stop": 2000}])
+    moved = {"from-0": "1.5", "to-0": "2.5", "reason": "x", "do": "hear"}
+    officer = await signed_in(service, "paula", Level.PRIVACY)
+    _, page = await _send(officer, identifier, moved)
+    heard = re.search(r'<audio class="tried"[^>]* src="([^"]+)"', page)
+    assert heard
+    assert heard[1].endswith("&amp;version=original")
+    answer = await service.get(heard[1].replace("&amp;", "&"), "privacy")
+    content = await answer.read()
+    assert loudest(content, 1.01, 1.49) > 0
+    assert loudest(content, 1.51, 2.49) == 0
+    _, page = await _send(await signed_in(service), identifier, moved)
+    assert "version=original" not in page
 
 
 async def _standing(service: Service, identifier: str) -> list[dict[str, int]]:
