@@ -16,6 +16,7 @@ const [start, points, duration, channels, expires, now] = [
 ].map((name) => Number(player.dataset[name]));
 const address = `/v1/recordings/${id}`;
 const query = (mark) => (version ? `${mark}version=${version}` : "");
+const there = (text) => `/recordings/${id}?t=${text}${query("&")}`;
 const SPEEDS = [0.75, 1, 1.25, 1.5, 1.75, 2, 2.5];
 const EDGE = 0.25; // s of a silence that are left on both sides
 
@@ -48,7 +49,7 @@ function show() {
   slider.setAttribute("aria-valuenow", Math.round(at));
   slider.setAttribute("aria-valuetext", `${text} ${words.of} ${clock(duration)}`);
   player.querySelector(".now").textContent = text;
-  player.querySelector(".link").href = `?t=${text}`;
+  player.querySelector(".link").href = there(text);
 }
 
 function seek(to) {
@@ -122,7 +123,7 @@ function drawLoop() {
 }
 
 async function link() {
-  const here = new URL(`?t=${clock(audio.currentTime)}`, location.href);
+  const here = new URL(there(clock(audio.currentTime)), location.href);
   history.replaceState(null, "", here);
   try {
     await navigator.clipboard.writeText(here.href);

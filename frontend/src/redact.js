@@ -12,6 +12,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
   let next = list.children.length;
   let begun = null;
 
+  const whole = Math.ceil(duration * 1000); // ms
   const rows = () => [...list.children];
   const field = (row, name) => row.querySelector(`[name^="${name}-"]`);
 
@@ -36,7 +37,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
         stop: read(field(row, "to").value),
         lane: field(row, "lane")?.value ?? "",
       }))
-      .filter(({ start, stop }) => start < stop);
+      .filter(({ start, stop }) => start < Math.min(stop, whole));
   }
 
   // --- What is marked ----------------------------------------------------------------------------
@@ -83,7 +84,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
 
   // --- By keys, or by the buttons that do the same -------------------------------------------------
 
-  const here = () => Math.min(Math.round(at() * 1000), Math.ceil(duration * 1000));
+  const here = () => Math.min(Math.round(at() * 1000), whole);
 
   function edge(which) {
     box.open = true;
@@ -150,7 +151,9 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
   const back = form.querySelector(".as-is");
   form.addEventListener("submit", (event) => {
     const marked = spans();
-    if (event.submitter?.value !== "hear" || !marked.length) return;
+    const typed = rows().filter((row) => `${field(row, "from").value}${field(row, "to").value}`.trim());
+    // What is no part of it goes to the archive, which says so in words.
+    if (event.submitter?.value !== "hear" || !marked.length || marked.length < typed.length) return;
     event.preventDefault();
     const parts = marked.map(({ start, stop, lane }) => `${start}-${stop}${lane && `@${lane}`}`);
     hear(`silent=${parts.join(",")}`, Math.min(...marked.map(({ start }) => start)) / 1000 - 2);

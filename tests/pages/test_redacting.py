@@ -102,6 +102,11 @@ async def test_privacy_hears_the_original_when_asked_and_takes_it_back(
     await page.get_by_role("link", name="Hear the original").click()
     await expect(page.get_by_text("You hear the original.")).to_be_visible()
     await ready(page)
+    await page.get_by_role("link", name="Link from here").click()
+    await expect(page.locator(".said")).not_to_be_empty()
+    assert page.url.endswith(f"/recordings/{identifier}?t=0:00&version=original")
+    await page.reload()
+    await ready(page)
     await page.get_by_role("button", name="Play").click()
     await until(page, "audio.currentTime > 0.3 && audio.currentSrc.includes('version=original')")
     await page.get_by_text("Make parts of it silent").click()
@@ -110,6 +115,28 @@ async def test_privacy_hears_the_original_when_asked_and_takes_it_back(
     await ready(page)
     await expect(page.locator(".silent")).to_have_count(0)
     assert (await service.get(one(identifier, "/redaction"))).status == 404
+
+
+@pytest.mark.parametrize("start", ["99:00", "0:04"])
+async def test_a_part_behind_the_end_is_told_as_that(
+    service: Service, enter: Opener, start: str
+) -> None:
+    identifier = await upload(service, "a", tone(4))
+    page = await enter(f"/recordings/{identifier}")
+    await marking(page)
+    await page.keyboard.press("i")
+    await page.locator(".slider").press("End")
+    await page.keyboard.press("o")
+    part = page.locator(".part").first
+    await expect(page.locator(".cut")).to_have_count(1)
+    await part.get_by_label("From").fill(start)
+    await part.get_by_label("To").fill("99:10")
+    await expect(page.locator(".cut")).to_have_count(0)
+    await page.get_by_role("button", name="Hear it before").click()
+    await expect(
+        page.get_by_role("alert").filter(has_text="Each part begins within the recording")
+    ).to_be_visible()
+    await expect(page.locator(".part").first.get_by_label("From")).to_have_value(start)
 
 
 async def test_privacy_hears_before_what_everybody_will_hear(
