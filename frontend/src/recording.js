@@ -60,14 +60,21 @@ function seek(to) {
 
 const step = (by) => seek(audio.currentTime + by);
 
-// Called many times a second while it plays: what a timeupdate would notice too late.
-function follow() {
+// Back to where the loop begins, and over what is silent: while it plays.
+function jump() {
+  if (audio.paused) return;
   const at = audio.currentTime;
   if (loop.a !== null && loop.b !== null && (at >= loop.b || at < loop.a - 0.05)) seek(loop.a);
   if (skipping()) {
     const within = silences.find(([from, to]) => at >= from + EDGE && at < to - 2 * EDGE);
     if (within) seek(within[1] - EDGE);
   }
+}
+
+// Called many times a second while it plays: what a timeupdate notices late. Nobody calls it while
+// the page is hidden: there the timeupdate has to do.
+function follow() {
+  jump();
   show();
   if (!audio.paused) requestAnimationFrame(follow);
 }
@@ -356,6 +363,7 @@ function playing() {
 }
 ["play", "pause", "ended"].forEach((name) => audio.addEventListener(name, playing));
 ["seeked", "timeupdate"].forEach((name) => audio.addEventListener(name, show));
+audio.addEventListener("timeupdate", jump);
 
 // The keys of a slider, which no setting switches off.
 slider.addEventListener("keydown", (event) => {

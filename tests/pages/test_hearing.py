@@ -144,6 +144,33 @@ async def test_silence_is_skipped(service: Service, enter: Opener) -> None:
     await until(page, "audio.currentTime > 41.5")
 
 
+async def test_a_page_that_is_hidden_keeps_to_the_loop_and_skips_silence(
+    service: Service, enter: Opener
+) -> None:
+    """A browser draws nothing of a page that nobody sees, and calls for no frame of it."""
+    pcm = soundfiles.tone(5) + bytes(8000 * 2 * 60) + soundfiles.tone(5)
+    identifier = await upload(service, "a", soundfiles.wav(pcm))
+    page = await enter(f"/recordings/{identifier}")
+    await ready(page)
+    await page.evaluate("window.requestAnimationFrame = () => 0")
+    audio = page.locator("audio")
+    for place, name in ((1, "a"), (2, "b")):
+        await audio.evaluate(f"audio => audio.currentTime = {place}")
+        await page.keyboard.press(name)
+    await audio.evaluate(
+        "audio => audio.addEventListener('timeupdate', () => {"
+        " audio.dataset.most = Math.max(audio.dataset.most ?? 0, audio.currentTime);"
+        " audio.dataset.turns = Number(audio.dataset.turns ?? 0) + (audio.currentTime < 1.3); })"
+    )
+    await page.get_by_role("button", name="Play").click()
+    await until(page, "Number(audio.dataset.turns) >= 4 && Number(audio.dataset.most) > 1.7")
+    await asyncio.sleep(2)
+    assert float(await audio.evaluate("audio => audio.dataset.most")) < 3
+    await page.keyboard.press("c")
+    await page.keyboard.press("s")
+    await until(page, "audio.currentTime > 65.5")
+
+
 async def test_a_seek_loads_what_is_there_and_not_the_rest(service: Service, enter: Opener) -> None:
     identifier = await upload(service, "a", tone(LONG, channels=2))
     page = await enter(f"/recordings/{identifier}")
