@@ -6,6 +6,7 @@ import { shortcuts } from "./shortcuts.js";
 const form = document.querySelector("form.search");
 const found = document.querySelector("#found");
 const told = document.querySelector(".told");
+const counted = document.querySelector(".counted"); // for whoever hears a page
 const text = document.querySelector("#text");
 
 const PAUSE = 180; // ms after the last key
@@ -32,6 +33,7 @@ async function search() {
     const body = new URLSearchParams(new FormData(form));
     const answer = await ask(form.action, { method: "POST", body, signal });
     found.innerHTML = await answer.text();
+    counted.textContent = found.querySelector("[data-counted]").dataset.counted;
     history.replaceState(null, "", answer.headers.get("X-Address"));
     say("");
     down = false;

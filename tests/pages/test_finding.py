@@ -38,6 +38,22 @@ async def test_a_supervisor_finds_a_call_by_keys_alone(service: Service, enter: 
     await expect(rows).to_have_count(2)
 
 
+async def test_what_a_search_found_is_told_to_who_hears_a_page(
+    service: Service, enter: Opener
+) -> None:
+    await upload(service, "a", caller="+358401234567", started_at=ago(hours=3))
+    await upload(service, "b", caller="+358409999999", started_at=ago(hours=2))
+    page = await enter()
+    told = page.get_by_role("status").filter(has_text=re.compile("call", re.IGNORECASE))
+    await expect(told).to_have_count(0)
+    await page.fill("#text", "4567")
+    await expect(told).to_have_text("1 call, newest first")
+    await page.fill("#text", "4568")
+    await expect(told).to_have_text("No call is found.")
+    await page.fill("#text", "")
+    await expect(told).to_have_text("2 calls, newest first")
+
+
 async def test_chips_narrow_what_is_found(service: Service, enter: Opener) -> None:
     await upload(service, "a", call_type="contract", started_at=ago(days=40))
     await upload(service, "b", call_type="other", direction="inbound", started_at=ago(minutes=2))

@@ -56,6 +56,10 @@ async def test_nothing_is_heard_before_somebody_plays(service: Service, enter: O
     await expect(page.locator(".now")).to_have_text("0:12")
     await page.get_by_role("button", name="Play").click()
     await until(page, "audio.currentTime > 12.3 && audio.currentTime < 19")
+    speaks = "output, [role=status], [role=alert], [role=log], [aria-live]:not([aria-live=off])"
+    assert await page.locator(".now").evaluate(f"now => now.closest('{speaks}') === null"), (
+        "a place that changes each second is not read out each second"
+    )
     await expect(page.get_by_role("button", name="Pause")).to_be_visible()
     assert len(await spans(service)) >= 1
     await page.get_by_role("button", name="Pause").click()
