@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import hdrs, web
 
-from archive.errors import ForbiddenError, MalformedError
+from archive.errors import ForbiddenError, MalformedError, OtherSessionError
 from storage import sessions
 from storage.database import connection
 from storage.keyring import Ring
@@ -106,7 +106,7 @@ def _host(origin: str) -> str:
 
 
 async def require_token(request: web.Request, ring: Ring, secret: str) -> None:
-    """Refuse what changes something without the token of its session. Raises ForbiddenError."""
+    """Refuse what changes something without the token of its session. Raises OtherSessionError."""
     shown = request.headers.get(HEADER, "")
     if not shown and hdrs.EXPECT not in request.headers:
         if request.content_type == FORM:
@@ -116,7 +116,7 @@ async def require_token(request: web.Request, ring: Ring, secret: str) -> None:
     if not hmac.compare_digest(
         shown.encode(errors="replace"), sessions.token(ring, secret).encode()
     ):
-        raise ForbiddenError("The token of your session is missing: load the page again.")
+        raise OtherSessionError("The token of your session is missing: load the page again.")
 
 
 _FIELDS = web.RequestKey("fields", list)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from archive.errors import ArchiveError, GoneError, LevelError, OtherSessionError
 from web import render
 from web.words import LANGUAGES, Words, chosen, length, marked, words
 
@@ -128,13 +129,16 @@ def asset(name: str) -> str:
     return f"/static/{_names()[name]}"
 
 
-Kind = Literal["sign-in", "forbidden", "missing", "gone", "old", "large", "away", "many", "wrong"]
+Kind = Literal[
+    "sign-in", "other-session", "forbidden", "refused", "missing", "gone", "over", "old", "large",
+    "away", "many", "wrong",
+]  # fmt: skip
 
 _KINDS: dict[int, Kind] = {
     401: "sign-in",
-    403: "forbidden",
+    403: "refused",
     404: "missing",
-    410: "gone",
+    410: "over",
     413: "large",
     429: "many",
     503: "away",
@@ -145,9 +149,20 @@ _TOLD: dict[Kind, tuple[str, str]] = {
         marked("You are not signed in"),
         marked("Your session has ended, or there was none. Sign in and come back to this page."),
     ),
+    "other-session": (
+        marked("This page is older than your session"),
+        marked("You signed in again since it was loaded. Go back, load it anew, and do it again."),
+    ),
     "forbidden": (
         marked("This is not for you"),
         marked("Your level may not see this page. Whoever runs the archive can say who may."),
+    ),
+    "refused": (
+        marked("This is refused"),
+        marked(
+            "It waits for another person, holds a call that you may not hear any more, or did not"
+            " come from where it may. Whoever runs the archive can say why."
+        ),
     ),
     "missing": (
         marked("There is nothing here"),
@@ -156,6 +171,13 @@ _TOLD: dict[Kind, tuple[str, str]] = {
     "gone": (
         marked("This recording is erased"),
         marked("Its period is over: audio and details are gone and cannot be brought back."),
+    ),
+    "over": (
+        marked("This is over"),
+        marked(
+            "An export came to its end and its file is erased, or a call in it ends within minutes"
+            " and is exported no more. Ask for another one."
+        ),
     ),
     "old": (
         marked("This search is too old"),
@@ -171,7 +193,10 @@ _TOLD: dict[Kind, tuple[str, str]] = {
     ),
     "away": (
         marked("Not possible just now"),
-        marked("A store of the archive is away. Nothing is lost: try again in a moment."),
+        marked(
+            "A store of the archive is away, or what you want is just being made. Nothing is lost:"
+            " try again in a moment."
+        ),
     ),
     "wrong": (
         marked("This did not work"),
@@ -180,21 +205,33 @@ _TOLD: dict[Kind, tuple[str, str]] = {
 }
 
 
-def problem(request: web.Request, told: web.Response) -> web.Response:
-    """The page for an error that is a problem document already."""
+def problem(
+    request: web.Request, told: web.Response, error: ArchiveError | None = None
+) -> web.Response:
+    """The page for an error that is a problem document already; `error`, where it is ours."""
     reader = Reader.from_request(request)
     if told.status == 401 and _may_sign_in(request):
         return web.Response(
             status=303, headers={hdrs.LOCATION: f"/sign-in?to={quote(reader.here, safe='')}"}
         )
     known = json.loads(told.text or "{}")
-    kind = _KINDS.get(told.status, "away" if told.status >= 500 else "wrong")
     kept = {
         name: value
         for name, value in told.headers.items()
         if name not in (hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH)
     }
-    return notice(request, kind, told.status, kept, known.get("certificate"))
+    return notice(request, _kind(told.status, error), told.status, kept, known.get("certificate"))
+
+
+def _kind(status: int, error: ArchiveError | None) -> Kind:
+    """Which page: a status alone says several things, and not all of them are so."""
+    if isinstance(error, LevelError):
+        return "forbidden"
+    if isinstance(error, OtherSessionError):
+        return "other-session"
+    if isinstance(error, GoneError) and "recording" in error.extra:
+        return "gone"
+    return _KINDS.get(status, "away" if status >= 500 else "wrong")
 
 
 def notice(

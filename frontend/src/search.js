@@ -14,12 +14,15 @@ let waiting = 0;
 let asked = new AbortController();
 let down = false; // whether the list was gone down: only then is more of it wanted
 
+// What each status of the archive comes to; all else, and no answer at all, is "away".
+const FAILED = { 401: "ended", 403: "ended", 410: "old", 429: "many" };
+
 async function ask(address, options) {
   const answer = await fetch(address, {
     ...options,
     headers: { Accept: "text/html", "X-Part": "list" },
   });
-  if (!answer.ok) throw new Error(answer.status === 401 ? "ended" : "away");
+  if (!answer.ok) throw new Error(FAILED[answer.status] ?? "away");
   return answer;
 }
 
@@ -39,7 +42,7 @@ async function search() {
     down = false;
   } catch (error) {
     if (signal.aborted) return;
-    say(error.message === "ended" ? form.dataset.ended : form.dataset.away);
+    failed(error);
   }
   found.removeAttribute("aria-busy");
 }
@@ -47,6 +50,8 @@ async function search() {
 function say(what) {
   if (told.textContent !== what) told.textContent = what;
 }
+
+const failed = (error) => say(form.dataset[error.message] ?? form.dataset.away);
 
 // Older calls come before they are asked for: when the end of the list comes near.
 const near = new IntersectionObserver(
@@ -76,7 +81,7 @@ async function further() {
     say("");
     watch();
   } catch (error) {
-    if (!signal.aborted) say(error.message === "ended" ? form.dataset.ended : form.dataset.away);
+    if (!signal.aborted) failed(error);
   }
   found.removeAttribute("aria-busy");
 }

@@ -415,7 +415,7 @@ async def test_a_session_is_led_in_and_its_forms_carry_its_token(service: Servic
     assert answer.status == 200
     assert len(found(await answer.text())) == 1
     answer = await browser.ask("POST", "/search", {"text": "C-9"}, X_Part="list", **HTML)
-    assert answer.status == 403
+    assert (answer.status, 'data-kind="other-session"' in await answer.text()) == (403, True)
     answer = await browser.ask("POST", "/sign-out", {"csrf": token})
     assert answer.status == 200
     assert (await browser.get("/", **HTML)).status == 303
