@@ -6,6 +6,7 @@ forbids the rest. An error becomes a page for whoever asks for one (`Accept: tex
 """
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,8 +51,14 @@ class Reader:
             words(chosen(cookies.get("lang"), request.headers.get(hdrs.ACCEPT_LANGUAGE, ""))),
             theme if theme in THEMES else "system",
             cookies.get("shortcuts") != "off",
-            request.path_qs if request.method == "GET" else "/",
+            request.path_qs if request.method == "GET" else _page_of(request.path),
         )
+
+
+def _page_of(path: str) -> str:
+    """The page that a form stands on, of the address that it is sent to."""
+    match = re.match(r"/(?:(?:recordings|exports)/[0-9a-f-]{36}|account)(?=/|$)", path)
+    return match[0] if match else "/"
 
 
 def page(

@@ -19,6 +19,7 @@ const query = (mark) => (version ? `${mark}version=${version}` : "");
 const there = (text) => `/recordings/${id}?t=${text}${query("&")}`;
 const SPEEDS = [0.75, 1, 1.25, 1.5, 1.75, 2, 2.5];
 const EDGE = 0.25; // s of a silence that are left on both sides
+const OFTEN = 5 * 60_000; // ms between two times that the archive is told of one who listens on
 
 // As it was sent if the browser can play that, else the copy, which is the last.
 const sources = [...audio.querySelectorAll("source")].filter((each) => audio.canPlayType(each.type));
@@ -184,15 +185,17 @@ function erased() {
   tell(words.erased, anchor(words.certificate, `/v1/certificates/${id}/page?lang=${lang}`));
 }
 
+const ask = (how) => fetch(`${address}/audio${query("?")}`, how).then((answer) => answer.status, () => 0);
+const reload = () => anchor(words.again, there(clock(audio.currentTime || start)));
+
 // An audio element does not say why it failed: asking for the head alone does, and is no listening.
 async function explain() {
   if (over || !audio.error) return;
   const at = audio.currentTime || start;
-  const ask = (how) => fetch(`${address}/audio${query("?")}`, how).then((answer) => answer.status, () => 0);
   let status = await ask({ method: "HEAD" });
   if (status === 410) return erased();
-  if (status === 401) return tell(words.ended, anchor(words.again, location.href));
-  if (status === 403) return tell(words.reason, anchor(words.again, location.href));
+  if (status === 401) return tell(words.ended, reload());
+  if (status === 403) return tell(words.reason, reload());
   if (status === 404) return tell(words.missing, null);
   if (status === 200 && audio.error.code >= 3 && !trial && source + 1 < sources.length && !played) {
     source += 1; // it claimed to play what it cannot
@@ -210,6 +213,18 @@ function again(at) {
   load(at);
   toggle();
   player.querySelector(".play").focus();
+}
+
+// A session ends when it is not used. Who hears or marks what the browser holds already does use it:
+// the archive is told so by asking for the head, and tells what has ended meanwhile.
+let used = performance.now();
+
+async function use() {
+  if (over || performance.now() - used < OFTEN) return;
+  used = performance.now();
+  const status = await ask({ method: "HEAD" });
+  if (status === 410) return erased();
+  if (status === 401) tell(words.ended, reload());
 }
 
 let played = false;
@@ -345,6 +360,7 @@ const marks = redact({
   words,
   clock,
   at: () => audio.currentTime,
+  use,
   hear(what, from) {
     const kept = trial;
     // What is kept is made of the original: who may hear that hears it before as it will be.
@@ -363,7 +379,7 @@ function playing() {
 }
 ["play", "pause", "ended"].forEach((name) => audio.addEventListener(name, playing));
 ["seeked", "timeupdate"].forEach((name) => audio.addEventListener(name, show));
-audio.addEventListener("timeupdate", jump);
+[jump, use].forEach((act) => audio.addEventListener("timeupdate", act));
 
 // The keys of a slider, which no setting switches off.
 slider.addEventListener("keydown", (event) => {

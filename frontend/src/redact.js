@@ -1,8 +1,9 @@
 // Marking parts that are to be silent: on the picture, by keys, or by typing. The form is the truth;
 // what is drawn on the picture is made from it, and it is sent as a form is without a script.
 
-// `at`: where the player is; `hear`: let it play an address instead, or null for what it had.
-export function redact({ box, slider, duration, channels, words, at, clock, hear }) {
+// `at`: where the player is; `hear`: let it play an address instead, or null for what it had; `use`:
+// told whenever something was marked or typed.
+export function redact({ box, slider, duration, channels, words, at, use, clock, hear }) {
   const form = box.querySelector("form");
   const list = form.querySelector(".parts");
   const blank = form.querySelector("template").content.firstElementChild;
@@ -67,6 +68,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
   }
 
   function draw() {
+    use();
     slider.querySelectorAll(".cut").forEach((each) => each.remove());
     for (const { start, stop, lane } of spans()) paint(start, stop, lane);
     form.querySelector(".none").hidden = rows().length > 0;
@@ -146,6 +148,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
   box.querySelectorAll("[data-edge]").forEach((each) =>
     each.addEventListener("click", () => edge(each.dataset.edge)));
   list.addEventListener("input", draw);
+  form.addEventListener("input", use);
   box.addEventListener("toggle", () => box.open || shaded(false));
 
   const back = form.querySelector(".as-is");

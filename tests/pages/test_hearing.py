@@ -239,6 +239,24 @@ async def test_a_session_that_ends_in_mid_listen(service: Service, enter: Opener
     await expect(page.get_by_role("heading")).to_have_text("You are not signed in")
 
 
+async def test_a_session_that_ends_while_what_is_loaded_plays(
+    service: Service, enter: Opener
+) -> None:
+    identifier = await upload(service, "a", tone(20))
+    page = await enter()
+    await page.clock.install()
+    await page.goto(f"/recordings/{identifier}")
+    await ready(page)
+    await page.get_by_role("button", name="Play").click()
+    await until(page, "audio.buffered.length && audio.buffered.end(0) > audio.duration - 0.1")
+    before = await spans(service)
+    await service.revoke("supervisor")
+    await page.clock.fast_forward(5 * 60 * 1000)
+    await expect(page.locator(".note")).to_contain_text("Your session has ended")
+    assert await page.locator("audio").evaluate("audio => audio.error === null")
+    assert await spans(service) == before, "to ask for the head is no listening"
+
+
 async def test_an_expiry_in_mid_listen_that_the_archive_tells(
     service: Service, enter: Opener
 ) -> None:

@@ -2,16 +2,23 @@
 back.
 """
 
+import asyncio
 import json
+from datetime import timedelta
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
-from tests.pages.conftest import Opener, Seen
+from archive.access import Level
+from storage import accounts
+from tests.pages.conftest import PATIENCE, Opener, Seen
 from tests.pages.test_everyone import AXE
+from tests.pages.test_finding import sign_in
 from tests.pages.test_hearing import ready, until
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
+from tests.web.browsing import OWN
 from tests.web.test_listen import upload
 from tests.web.test_redaction import loudest, one, redacted
 
@@ -174,6 +181,54 @@ async def test_without_a_script_the_form_does_it(service: Service, enter: Opener
     await page.get_by_role("button", name="Make it silent for everybody").click()
     await expect(page.get_by_text("You hear a redacted copy.")).to_be_visible()
     assert await spans(service, identifier) == [{"start": 1200, "stop": 2400}]
+
+
+async def test_who_marks_what_is_loaded_stays_signed_in_and_who_looks_away_does_not(
+    service: Service, chromium: Browser
+) -> None:
+    identifier = await upload(service, "a", tone(20))
+    async with connection(service.vault.pool) as lent:
+        await accounts.add(lent, service.vault.ring, "anna", Level.SUPERVISOR, own_password=OWN)
+    context = await chromium.new_context(base_url=service.retrieval, locale="en-GB")
+    context.set_default_timeout(PATIENCE)
+    page = await sign_in(context)
+    await page.clock.install()
+    await page.goto(f"/recordings/{identifier}")
+    await marking(page)
+    heads: list[str] = []
+    page.on("request", lambda asked: asked.method == "HEAD" and heads.append(asked.url))
+    ten = timedelta(minutes=10)
+
+    await service.turn_clock(ten)
+    await page.clock.fast_forward(ten.total_seconds() * 1000)
+    await asyncio.sleep(1)
+    assert heads == [], "a page that is only open uses nothing"
+    slider = page.get_by_role("slider", name="Place in the recording")
+    await slider.press("i")
+    await slider.press("ArrowRight")
+    await slider.press("o")
+    async with asyncio.timeout(PATIENCE / 1000):
+        while not await touched(service, ten):
+            await asyncio.sleep(0.05)
+    assert len(heads) == 1, "once in five minutes at the most"
+
+    await service.turn_clock(2 * ten)
+    await page.get_by_label("Why is it made silent?").fill("a card number")
+    await page.get_by_role("button", name="Make it silent for everybody").click()
+    await expect(page.get_by_text("You hear a redacted copy.")).to_be_visible()
+    assert await spans(service, identifier) == [{"start": 0, "stop": 5000}]
+    await context.close()
+
+
+async def touched(service: Service, since: timedelta) -> bool:
+    """Whether a session was used once the clock was turned."""
+    async with connection(service.vault.pool) as lent:
+        return bool(
+            await lent.fetchval(
+                "SELECT count(*) FROM session WHERE seen_at > clock_timestamp() + $1::interval / 2",
+                since,
+            )
+        )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -1,6 +1,7 @@
 """The form of a redaction: times there and back, and what it makes without a script."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,22 @@ async def test_who_may_hear_the_original_hears_before_what_would_be_kept(
     assert loudest(content, 1.51, 2.49) == 0
     _, page = await _send(await signed_in(service), identifier, moved)
     assert "version=original" not in page
+
+
+async def test_a_form_of_an_ended_session_leads_back_to_its_page(service: Service) -> None:
+    identifier = await upload(service, "c1", tone(1))
+    browser = await signed_in(service)
+    token = await browser.token(f"/recordings/{identifier}")
+    await service.turn_clock(timedelta(minutes=16))
+    for path, back in (
+        (f"/recordings/{identifier}/redaction", f"/recordings/{identifier}"),
+        (f"/exports/{identifier}/end", f"/exports/{identifier}"),
+        ("/account/sessions", "/account"),
+        ("/search", "/"),
+        ("/exports", "/"),
+    ):
+        answer = await browser.ask("POST", path, {"csrf": token}, Accept="text/html")
+        assert (answer.status, f'href="/sign-in?to={back}"' in await answer.text()) == (401, True)
 
 
 async def _standing(service: Service, identifier: str) -> list[dict[str, int]]:
