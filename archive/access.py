@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from archive.bounds import FREE, Bounds
-from archive.errors import ForbiddenError
+from archive.errors import LevelError
 
 
 class Level(StrEnum):
@@ -83,7 +83,7 @@ class Caller:
 
 
 def require(caller: Caller, levels: frozenset[Level]) -> None:
-    """Raise ForbiddenError unless the caller's level is one of these."""
+    """Raise LevelError, a ForbiddenError, unless the caller's level is one of these."""
     if caller.level not in levels:
         needed = ", ".join(sorted(levels))
-        raise ForbiddenError(f"This needs a key of level {needed}; yours is {caller.level}.")
+        raise LevelError(f"This needs a key of level {needed}; yours is {caller.level}.")

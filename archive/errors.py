@@ -48,6 +48,14 @@ class ForbiddenError(ArchiveError):
     title = "This key may not do this"
 
 
+class LevelError(ForbiddenError):
+    """Another level is needed, whatever else is asked."""
+
+
+class OtherSessionError(ForbiddenError):
+    """A form of a page that an earlier session loaded, or of none of ours."""
+
+
 class ReasonNeededError(ForbiddenError):
     """Who wants to hear this has to say why first."""
 

@@ -24,6 +24,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
+
 from archive import access, redaction
 from archive.access import Caller
 from archive.errors import (
@@ -64,14 +66,22 @@ class _Copy:
 
 
 async def make(
-    vault: Vault, caller: Caller, identifier: UUID, now: datetime, raw: object, reason: str
+    vault: Vault,
+    caller: Caller,
+    identifier: UUID,
+    now: datetime,
+    raw: object,
+    reason: str,
+    seen: str | None = None,
 ) -> Redaction:
     """Make these parts of a recording silent, as `redaction.from_json` reads them.
 
-    Raises what `reading.let_in` raises, InvalidError for parts that are none, ForbiddenError for
-    who would have something heard again and may not, ChangedError and UnavailableError.
+    `seen` is the copy that stood when they were chosen, empty for none; None: the caller does not
+    say. Raises what `reading.let_in` raises, InvalidError for parts that are none, ForbiddenError
+    for who would have something heard again and may not, ChangedError and UnavailableError.
     """
     row = await reading.let_in(vault, caller, identifier, now)
+    _require_seen(row, seen)
     whole = recordings.from_row(vault.ring, row, caller.scope)
     audio = whole.recording.audio
     spans = redaction.from_json(raw, audio.duration, audio.channels)
@@ -94,14 +104,20 @@ async def make(
 
 
 async def withdraw(
-    vault: Vault, caller: Caller, identifier: UUID, now: datetime, reason: str
+    vault: Vault,
+    caller: Caller,
+    identifier: UUID,
+    now: datetime,
+    reason: str,
+    seen: str | None = None,
 ) -> None:
-    """Let the original be heard again by whoever may hear the recording.
+    """Let the original be heard again by whoever may hear the recording; `seen` as for `make`.
 
     Raises what `reading.let_in` raises, NotFoundError where nothing is silent, ChangedError.
     """
     access.require(caller, access.ORIGINALS)
     row = await reading.let_in(vault, caller, identifier, now)
+    _require_seen(row, seen)
     former = row["redacted"]
     if former is None:
         raise NotFoundError("Nothing of this recording is redacted.")
@@ -124,6 +140,14 @@ async def withdraw(
             facts={"copy": str(former)},
             sealed=sealed,
         )
+
+
+def _require_seen(row: asyncpg.Record, seen: str | None) -> None:
+    """Raise ChangedError where another copy stands than was seen: what somebody made silent since
+    would be heard again, and nobody would have meant it.
+    """
+    if seen is not None and seen != str(row["redacted"] or ""):
+        raise ChangedError("Somebody else has changed it since: look at it again.")
 
 
 async def _made(vault: Vault, whole: Opened, seal: Seal, spans: Sequence[Span]) -> Spool:

@@ -9,12 +9,12 @@ none of it: no browser sends one by itself.
 import asyncio
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import hdrs, web
 
-from archive.errors import ForbiddenError, MalformedError
+from archive.errors import ForbiddenError, MalformedError, OtherSessionError
 from storage import sessions
 from storage.database import connection
 from storage.keyring import Ring
@@ -106,7 +106,7 @@ def _host(origin: str) -> str:
 
 
 async def require_token(request: web.Request, ring: Ring, secret: str) -> None:
-    """Refuse what changes something without the token of its session. Raises ForbiddenError."""
+    """Refuse what changes something without the token of its session. Raises OtherSessionError."""
     shown = request.headers.get(HEADER, "")
     if not shown and hdrs.EXPECT not in request.headers:
         if request.content_type == FORM:
@@ -116,22 +116,28 @@ async def require_token(request: web.Request, ring: Ring, secret: str) -> None:
     if not hmac.compare_digest(
         shown.encode(errors="replace"), sessions.token(ring, secret).encode()
     ):
-        raise ForbiddenError("The token of your session is missing: load the page again.")
+        raise OtherSessionError("The token of your session is missing: load the page again.")
 
 
-_FORM = web.RequestKey("form", dict)
+_FIELDS = web.RequestKey("fields", list)
+
+
+async def fields(request: web.Request) -> Sequence[tuple[str, str]]:
+    """The fields of a form, each as often as it was sent; read once, whoever asks.
+
+    Raises MalformedError. What cannot be read, and NUL, which the database cannot keep, become
+    U+FFFD: so nobody's name.
+    """
+    known: list[tuple[str, str]] | None = request.get(_FIELDS)
+    if known is None:
+        sent = parse_qsl(await _text(request), keep_blank_values=True)
+        known = request[_FIELDS] = [(name, text.replace("\0", "\ufffd")) for name, text in sent]
+    return known
 
 
 async def form(request: web.Request) -> Mapping[str, str]:
-    """The fields of a form; read once, whoever asks. Raises MalformedError.
-
-    What cannot be read, and NUL, which the database cannot keep, become U+FFFD: so nobody's name.
-    """
-    known: dict[str, str] | None = request.get(_FORM)
-    if known is None:
-        fields = parse_qsl(await _text(request), keep_blank_values=True)
-        known = request[_FORM] = {name: text.replace("\0", "\ufffd") for name, text in fields}
-    return known
+    """The same where each field has one value: the last that was sent."""
+    return dict(await fields(request))
 
 
 async def _text(request: web.Request) -> str:

@@ -6,6 +6,7 @@ forbids the rest. An error becomes a page for whoever asks for one (`Accept: tex
 """
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from archive.errors import ArchiveError, GoneError, LevelError, OtherSessionError
 from web import render
 from web.words import LANGUAGES, Words, chosen, length, marked, words
 
@@ -49,8 +51,14 @@ class Reader:
             words(chosen(cookies.get("lang"), request.headers.get(hdrs.ACCEPT_LANGUAGE, ""))),
             theme if theme in THEMES else "system",
             cookies.get("shortcuts") != "off",
-            request.path_qs if request.method == "GET" else "/",
+            request.path_qs if request.method == "GET" else _page_of(request.path),
         )
+
+
+def _page_of(path: str) -> str:
+    """The page that a form stands on, of the address that it is sent to."""
+    match = re.match(r"/(?:(?:recordings|exports)/[0-9a-f-]{36}|account)(?=/|$)", path)
+    return match[0] if match else "/"
 
 
 def page(
@@ -84,13 +92,14 @@ def page(
         headers={
             **_SAFE,
             hdrs.CONTENT_LANGUAGE: said.language,
-            "Content-Security-Policy": _policy(nonce),
+            "Content-Security-Policy": policy(nonce),
             **(headers or {}),
         },
     )
 
 
-def _policy(nonce: str) -> str:
+def policy(nonce: str) -> str:
+    """What a page may load: files of this door alone, and the one style that has the nonce."""
     return (
         f"default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self';"
         " media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none';"
@@ -127,13 +136,16 @@ def asset(name: str) -> str:
     return f"/static/{_names()[name]}"
 
 
-Kind = Literal["sign-in", "forbidden", "missing", "gone", "old", "large", "away", "many", "wrong"]
+Kind = Literal[
+    "sign-in", "other-session", "forbidden", "refused", "missing", "gone", "over", "old", "large",
+    "away", "many", "wrong",
+]  # fmt: skip
 
 _KINDS: dict[int, Kind] = {
     401: "sign-in",
-    403: "forbidden",
+    403: "refused",
     404: "missing",
-    410: "gone",
+    410: "over",
     413: "large",
     429: "many",
     503: "away",
@@ -144,9 +156,20 @@ _TOLD: dict[Kind, tuple[str, str]] = {
         marked("You are not signed in"),
         marked("Your session has ended, or there was none. Sign in and come back to this page."),
     ),
+    "other-session": (
+        marked("This page is older than your session"),
+        marked("You signed in again since it was loaded. Go back, load it anew, and do it again."),
+    ),
     "forbidden": (
         marked("This is not for you"),
         marked("Your level may not see this page. Whoever runs the archive can say who may."),
+    ),
+    "refused": (
+        marked("This is refused"),
+        marked(
+            "It waits for another person, holds a call that you may not hear any more, or did not"
+            " come from where it may. Whoever runs the archive can say why."
+        ),
     ),
     "missing": (
         marked("There is nothing here"),
@@ -155,6 +178,13 @@ _TOLD: dict[Kind, tuple[str, str]] = {
     "gone": (
         marked("This recording is erased"),
         marked("Its period is over: audio and details are gone and cannot be brought back."),
+    ),
+    "over": (
+        marked("This is over"),
+        marked(
+            "An export came to its end and its file is erased, or a call in it ends within minutes"
+            " and is exported no more. Ask for another one."
+        ),
     ),
     "old": (
         marked("This search is too old"),
@@ -170,7 +200,10 @@ _TOLD: dict[Kind, tuple[str, str]] = {
     ),
     "away": (
         marked("Not possible just now"),
-        marked("A store of the archive is away. Nothing is lost: try again in a moment."),
+        marked(
+            "A store of the archive is away, or what you want is just being made. Nothing is lost:"
+            " try again in a moment."
+        ),
     ),
     "wrong": (
         marked("This did not work"),
@@ -179,21 +212,33 @@ _TOLD: dict[Kind, tuple[str, str]] = {
 }
 
 
-def problem(request: web.Request, told: web.Response) -> web.Response:
-    """The page for an error that is a problem document already."""
+def problem(
+    request: web.Request, told: web.Response, error: ArchiveError | None = None
+) -> web.Response:
+    """The page for an error that is a problem document already; `error`, where it is ours."""
     reader = Reader.from_request(request)
     if told.status == 401 and _may_sign_in(request):
         return web.Response(
             status=303, headers={hdrs.LOCATION: f"/sign-in?to={quote(reader.here, safe='')}"}
         )
     known = json.loads(told.text or "{}")
-    kind = _KINDS.get(told.status, "away" if told.status >= 500 else "wrong")
     kept = {
         name: value
         for name, value in told.headers.items()
         if name not in (hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH)
     }
-    return notice(request, kind, told.status, kept, known.get("certificate"))
+    return notice(request, _kind(told.status, error), told.status, kept, known.get("certificate"))
+
+
+def _kind(status: int, error: ArchiveError | None) -> Kind:
+    """Which page: a status alone says several things, and not all of them are so."""
+    if isinstance(error, LevelError):
+        return "forbidden"
+    if isinstance(error, OtherSessionError):
+        return "other-session"
+    if isinstance(error, GoneError) and "recording" in error.extra:
+        return "gone"
+    return _KINDS.get(status, "away" if status >= 500 else "wrong")
 
 
 def notice(

@@ -13,14 +13,6 @@ _SHUT = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestor
 DATA = f"{_SHUT}; sandbox"
 """The policy of what is no page, should a browser show it all the same."""
 
-PAGE = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self';"
-    " media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none';"
-    " frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-)
-"""The policy of a page: its own files alone, no script and no style within it, and no text that
-turns into markup (a script that makes markup of text fails: it has to build its elements)."""
-
 _POLICY = "Content-Security-Policy"
 
 _FEATURES = (

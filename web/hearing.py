@@ -54,15 +54,23 @@ _PLAYS = {
 _FINE = 10  # points of the picture a second, as long as they are not too many
 _POINTS = (400, 2000)
 
+_COPY = "copy"
+"""The hidden field of both forms that says which copy the page showed."""
+
 _TIME = re.compile(r"(?:(?:(\d{1,2}):)?(\d{1,2}):)?(\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What stands in the form of the redaction: None is what is silent now; and what is told."""
+    """What stands in the form of the redaction: None is what is silent now; and what is told.
+
+    `copy` is the redacted copy that stood when the form was loaded, empty for none: it goes on with
+    the form until the page is loaded anew. None is the one that stands now.
+    """
 
     parts: Sequence[Part] | None = None
     reason: str = ""
+    copy: str | None = None
     told: str = ""
     tried: Sequence[Span] = ()
 
@@ -123,12 +131,18 @@ def _redaction(
     """What is silent, and the form in which it is marked."""
     stands = opened.redaction
     spans = stands.spans if stands else ()
+    redacted, may_original = opened.recording.redacted, caller.level in ORIGINALS
+    copy = str(opened.seal.identity.attempt) if redacted else ""
     parts = marking.parts_of(spans) if form.parts is None else form.parts
     return {
-        "redacted": opened.recording.redacted,
+        "redacted": redacted,
+        # The copy that is kept is made of the original, and so is what is heard before.
+        "of_original": redacted and may_original,
+        "copy": copy if form.copy is None else form.copy,
+        "outdated": form.copy not in (None, copy),
         "redaction": stands,
         "redacted_at": stands and _moment(stands.made_at, policy, said),
-        "may_original": caller.level in ORIGINALS,
+        "may_original": may_original,
         "silent": [(marking.clock(each.start), marking.clock(each.stop)) for each in spans],
         "parts": [*parts, *[Part()] * SPARE],
         "part": Part(),
@@ -142,7 +156,7 @@ async def redact(request: web.Request, visit: Visit) -> web.Response:
     """`POST /recordings/{id}/redaction`: make the marked parts silent, or hear them before."""
     identifier, form = render.identifier(request), await browser.form(request)
     found, reason = marking.parts(form), form.get("reason", "")
-    here = Form(found, reason[: listening.LONGEST])
+    here = Form(found, reason[: listening.LONGEST], form.get(_COPY, ""))
     raw = marking.raw(found)
     try:
         if form.get("do") == "hear":
@@ -150,11 +164,19 @@ async def redact(request: web.Request, visit: Visit) -> web.Response:
             spans = redaction.from_json(raw, audio.audio.duration, audio.audio.channels)
             return await _page(request, visit, replace(here, tried=spans))
         said = listening.reason(reason)
-        await redactions.make(visit.vault, visit.caller, identifier, visit.now, raw, said)
+        await redactions.make(
+            visit.vault, visit.caller, identifier, visit.now, raw, said, here.copy
+        )
     except tuple(_REFUSED) as error:
-        status, told = next(word for kind, word in _REFUSED.items() if isinstance(error, kind))
-        return await _page(request, visit, replace(here, told=told), status)
+        return await _refused(request, visit, here, error)
     return browser.to(f"/recordings/{identifier}")
+
+
+async def _refused(
+    request: web.Request, visit: Visit, here: Form, error: ArchiveError
+) -> web.Response:
+    status, told = next(word for kind, word in _REFUSED.items() if isinstance(error, kind))
+    return await _page(request, visit, replace(here, told=told), status)
 
 
 _REFUSED: dict[type[ArchiveError], tuple[int, str]] = {
@@ -177,9 +199,13 @@ _REFUSED: dict[type[ArchiveError], tuple[int, str]] = {
 
 async def withdraw(request: web.Request, visit: Visit) -> web.Response:
     """`POST /recordings/{id}/redaction/withdrawal`: let the original be heard by everybody."""
-    identifier = render.identifier(request)
-    said = listening.reason((await browser.form(request)).get("reason"))
-    await redactions.withdraw(visit.vault, visit.caller, identifier, visit.now, said)
+    identifier, form = render.identifier(request), await browser.form(request)
+    here = Form(copy=form.get(_COPY, ""))
+    try:
+        said = listening.reason(form.get("reason"))
+        await redactions.withdraw(visit.vault, visit.caller, identifier, visit.now, said, here.copy)
+    except tuple(_REFUSED) as error:
+        return await _refused(request, visit, here, error)
     return browser.to(f"/recordings/{identifier}")
 
 

@@ -76,8 +76,9 @@ def _built() -> dict[str, tuple[str, bytes, bytes]]:
 async def prefer(request: web.Request) -> web.Response:
     """`POST /preferences`: keep what was chosen, and go back to the page where it was."""
     browser.require_same_site(request)
-    form = await request.post()
-    chosen = {name: str(form[name]) for name in ("lang", "theme", "shortcuts") if name in form}
+    fields = await browser.fields(request)
+    form = dict(fields)
+    chosen = {name: form[name] for name in ("lang", "theme", "shortcuts") if name in form}
     allowed: dict[str, tuple[str, ...]] = {
         "lang": tuple(LANGUAGES),
         "theme": THEMES,
@@ -87,9 +88,9 @@ async def prefer(request: web.Request) -> web.Response:
     if wrong or not form.keys() & {*allowed, "columns"}:
         raise MalformedError("There is no such choice.")
     if "columns" in form:
-        asked = form.getall("columns")
+        asked = [value for name, value in fields if name == "columns"]
         chosen["columns"] = ".".join(name for name in COLUMNS if name in asked)
-    back = str(form.get("back", "/"))
+    back = form.get("back", "/")
     # Only ever to this door: `//elsewhere` and `/\elsewhere` are other addresses.
     safe = back.startswith("/") and back[1:2] not in ("/", "\\") and back.isprintable()
     answer = web.Response(status=303, headers={hdrs.LOCATION: back if safe else "/"})

@@ -127,10 +127,11 @@ def unreadable() -> web.Response:
 @web.middleware
 async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost layer: whatever goes wrong leaves as a problem document, or as its page."""
+    known: errors.ArchiveError | None = None
     try:
         return await handler(request)
     except errors.ArchiveError as error:
-        told = answer(error)
+        told, known = answer(error), error
     except web.HTTPException as error:
         told = _of_aiohttp(error)
     except ConnectionError:
@@ -138,7 +139,7 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
         raise
     except Exception as error:  # the one boundary of the doors
         told = unexpected(error)
-    return face.problem(request, told) if face.wanted(request) else told
+    return face.problem(request, told, known) if face.wanted(request) else told
 
 
 def _of_aiohttp(error: web.HTTPException) -> web.Response:

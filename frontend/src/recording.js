@@ -16,8 +16,10 @@ const [start, points, duration, channels, expires, now] = [
 ].map((name) => Number(player.dataset[name]));
 const address = `/v1/recordings/${id}`;
 const query = (mark) => (version ? `${mark}version=${version}` : "");
+const there = (text) => `/recordings/${id}?t=${text}${query("&")}`;
 const SPEEDS = [0.75, 1, 1.25, 1.5, 1.75, 2, 2.5];
 const EDGE = 0.25; // s of a silence that are left on both sides
+const OFTEN = 5 * 60_000; // ms between two times that the archive is told of one who listens on
 
 // As it was sent if the browser can play that, else the copy, which is the last.
 const sources = [...audio.querySelectorAll("source")].filter((each) => audio.canPlayType(each.type));
@@ -48,7 +50,7 @@ function show() {
   slider.setAttribute("aria-valuenow", Math.round(at));
   slider.setAttribute("aria-valuetext", `${text} ${words.of} ${clock(duration)}`);
   player.querySelector(".now").textContent = text;
-  player.querySelector(".link").href = `?t=${text}`;
+  player.querySelector(".link").href = there(text);
 }
 
 function seek(to) {
@@ -59,14 +61,21 @@ function seek(to) {
 
 const step = (by) => seek(audio.currentTime + by);
 
-// Called many times a second while it plays: what a timeupdate would notice too late.
-function follow() {
+// Back to where the loop begins, and over what is silent: while it plays.
+function jump() {
+  if (audio.paused) return;
   const at = audio.currentTime;
   if (loop.a !== null && loop.b !== null && (at >= loop.b || at < loop.a - 0.05)) seek(loop.a);
   if (skipping()) {
     const within = silences.find(([from, to]) => at >= from + EDGE && at < to - 2 * EDGE);
     if (within) seek(within[1] - EDGE);
   }
+}
+
+// Called many times a second while it plays: what a timeupdate notices late. Nobody calls it while
+// the page is hidden: there the timeupdate has to do.
+function follow() {
+  jump();
   show();
   if (!audio.paused) requestAnimationFrame(follow);
 }
@@ -122,7 +131,7 @@ function drawLoop() {
 }
 
 async function link() {
-  const here = new URL(`?t=${clock(audio.currentTime)}`, location.href);
+  const here = new URL(there(clock(audio.currentTime)), location.href);
   history.replaceState(null, "", here);
   try {
     await navigator.clipboard.writeText(here.href);
@@ -176,15 +185,17 @@ function erased() {
   tell(words.erased, anchor(words.certificate, `/v1/certificates/${id}/page?lang=${lang}`));
 }
 
+const ask = (how) => fetch(`${address}/audio${query("?")}`, how).then((answer) => answer.status, () => 0);
+const reload = () => anchor(words.again, there(clock(audio.currentTime || start)));
+
 // An audio element does not say why it failed: asking for the head alone does, and is no listening.
 async function explain() {
   if (over || !audio.error) return;
   const at = audio.currentTime || start;
-  const ask = (how) => fetch(`${address}/audio${query("?")}`, how).then((answer) => answer.status, () => 0);
   let status = await ask({ method: "HEAD" });
   if (status === 410) return erased();
-  if (status === 401) return tell(words.ended, anchor(words.again, location.href));
-  if (status === 403) return tell(words.reason, anchor(words.again, location.href));
+  if (status === 401) return tell(words.ended, reload());
+  if (status === 403) return tell(words.reason, reload());
   if (status === 404) return tell(words.missing, null);
   if (status === 200 && audio.error.code >= 3 && !trial && source + 1 < sources.length && !played) {
     source += 1; // it claimed to play what it cannot
@@ -202,6 +213,18 @@ function again(at) {
   load(at);
   toggle();
   player.querySelector(".play").focus();
+}
+
+// A session ends when it is not used. Who hears or marks what the browser holds already does use it:
+// the archive is told so by asking for the head, and tells what has ended meanwhile.
+let used = performance.now();
+
+async function use() {
+  if (over || performance.now() - used < OFTEN) return;
+  used = performance.now();
+  const status = await ask({ method: "HEAD" });
+  if (status === 410) return erased();
+  if (status === 401) tell(words.ended, reload());
 }
 
 let played = false;
@@ -328,17 +351,21 @@ player.querySelector(".link").addEventListener("click", (event) => {
   link();
 });
 
+const box = document.querySelector(".redact");
 const marks = redact({
-  box: document.querySelector(".redact"),
+  box,
   slider,
   duration,
   channels,
   words,
   clock,
   at: () => audio.currentTime,
+  use,
   hear(what, from) {
     const kept = trial;
-    trial = what && `${address}/audio?format=wav&${what}${query("&")}`;
+    // What is kept is made of the original: who may hear that hears it before as it will be.
+    const whole = box.dataset.version ? `&version=${box.dataset.version}` : "";
+    trial = what && `${address}/audio?format=wav&${what}${whole}`;
     if (!what && !kept) return;
     load(Math.max(from, 0));
     if (what) audio.play().catch(() => {});
@@ -352,6 +379,7 @@ function playing() {
 }
 ["play", "pause", "ended"].forEach((name) => audio.addEventListener(name, playing));
 ["seeked", "timeupdate"].forEach((name) => audio.addEventListener(name, show));
+[jump, use].forEach((act) => audio.addEventListener("timeupdate", act));
 
 // The keys of a slider, which no setting switches off.
 slider.addEventListener("keydown", (event) => {

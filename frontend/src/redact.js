@@ -1,8 +1,9 @@
 // Marking parts that are to be silent: on the picture, by keys, or by typing. The form is the truth;
 // what is drawn on the picture is made from it, and it is sent as a form is without a script.
 
-// `at`: where the player is; `hear`: let it play an address instead, or null for what it had.
-export function redact({ box, slider, duration, channels, words, at, clock, hear }) {
+// `at`: where the player is; `hear`: let it play an address instead, or null for what it had; `use`:
+// told whenever something was marked or typed.
+export function redact({ box, slider, duration, channels, words, at, use, clock, hear }) {
   const form = box.querySelector("form");
   const list = form.querySelector(".parts");
   const blank = form.querySelector("template").content.firstElementChild;
@@ -12,6 +13,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
   let next = list.children.length;
   let begun = null;
 
+  const whole = Math.ceil(duration * 1000); // ms
   const rows = () => [...list.children];
   const field = (row, name) => row.querySelector(`[name^="${name}-"]`);
 
@@ -36,7 +38,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
         stop: read(field(row, "to").value),
         lane: field(row, "lane")?.value ?? "",
       }))
-      .filter(({ start, stop }) => start < stop);
+      .filter(({ start, stop }) => start < Math.min(stop, whole));
   }
 
   // --- What is marked ----------------------------------------------------------------------------
@@ -66,6 +68,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
   }
 
   function draw() {
+    use();
     slider.querySelectorAll(".cut").forEach((each) => each.remove());
     for (const { start, stop, lane } of spans()) paint(start, stop, lane);
     form.querySelector(".none").hidden = rows().length > 0;
@@ -83,7 +86,7 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
 
   // --- By keys, or by the buttons that do the same -------------------------------------------------
 
-  const here = () => Math.min(Math.round(at() * 1000), Math.ceil(duration * 1000));
+  const here = () => Math.min(Math.round(at() * 1000), whole);
 
   function edge(which) {
     box.open = true;
@@ -145,12 +148,15 @@ export function redact({ box, slider, duration, channels, words, at, clock, hear
   box.querySelectorAll("[data-edge]").forEach((each) =>
     each.addEventListener("click", () => edge(each.dataset.edge)));
   list.addEventListener("input", draw);
+  form.addEventListener("input", use);
   box.addEventListener("toggle", () => box.open || shaded(false));
 
   const back = form.querySelector(".as-is");
   form.addEventListener("submit", (event) => {
     const marked = spans();
-    if (event.submitter?.value !== "hear" || !marked.length) return;
+    const typed = rows().filter((row) => `${field(row, "from").value}${field(row, "to").value}`.trim());
+    // What is no part of it goes to the archive, which says so in words.
+    if (event.submitter?.value !== "hear" || !marked.length || marked.length < typed.length) return;
     event.preventDefault();
     const parts = marked.map(({ start, stop, lane }) => `${start}-${stop}${lane && `@${lane}`}`);
     hear(`silent=${parts.join(",")}`, Math.min(...marked.map(({ start }) => start)) / 1000 - 2);

@@ -6,6 +6,7 @@ import { shortcuts } from "./shortcuts.js";
 const form = document.querySelector("form.search");
 const found = document.querySelector("#found");
 const told = document.querySelector(".told");
+const counted = document.querySelector(".counted"); // for whoever hears a page
 const text = document.querySelector("#text");
 
 const PAUSE = 180; // ms after the last key
@@ -13,12 +14,15 @@ let waiting = 0;
 let asked = new AbortController();
 let down = false; // whether the list was gone down: only then is more of it wanted
 
+// What each status of the archive comes to; all else, and no answer at all, is "away".
+const FAILED = { 401: "ended", 403: "ended", 410: "old", 429: "many" };
+
 async function ask(address, options) {
   const answer = await fetch(address, {
     ...options,
     headers: { Accept: "text/html", "X-Part": "list" },
   });
-  if (!answer.ok) throw new Error(answer.status === 401 ? "ended" : "away");
+  if (!answer.ok) throw new Error(FAILED[answer.status] ?? "away");
   return answer;
 }
 
@@ -32,12 +36,13 @@ async function search() {
     const body = new URLSearchParams(new FormData(form));
     const answer = await ask(form.action, { method: "POST", body, signal });
     found.innerHTML = await answer.text();
+    counted.textContent = found.querySelector("[data-counted]").dataset.counted;
     history.replaceState(null, "", answer.headers.get("X-Address"));
     say("");
     down = false;
   } catch (error) {
     if (signal.aborted) return;
-    say(error.message === "ended" ? form.dataset.ended : form.dataset.away);
+    failed(error);
   }
   found.removeAttribute("aria-busy");
 }
@@ -45,6 +50,8 @@ async function search() {
 function say(what) {
   if (told.textContent !== what) told.textContent = what;
 }
+
+const failed = (error) => say(form.dataset[error.message] ?? form.dataset.away);
 
 // Older calls come before they are asked for: when the end of the list comes near.
 const near = new IntersectionObserver(
@@ -74,7 +81,7 @@ async function further() {
     say("");
     watch();
   } catch (error) {
-    if (!signal.aborted) say(error.message === "ended" ? form.dataset.ended : form.dataset.away);
+    if (!signal.aborted) failed(error);
   }
   found.removeAttribute("aria-busy");
 }

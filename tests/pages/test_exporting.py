@@ -1,17 +1,19 @@
 """A supervisor takes calls out of the archive, in a browser: a file of them, and a list."""
 
+import asyncio
 import csv
 import json
 import zipfile
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from archive import export
 from storage import export_making
 from tests.pages.conftest import Opener
 from tests.services import Service
+from tests.web.test_exports import asked
 from tests.web.test_listen import ago, upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -109,3 +111,63 @@ async def test_one_call_is_exported_from_its_own_page(service: Service, enter: O
     await page.get_by_label("Why?").fill(WHY)
     await page.get_by_role("button", name="Export this call").click()
     await expect(page.locator(".export")).to_contain_text("1 call")
+
+
+async def making(service: Service, enter: Opener) -> Page:
+    """The page of exports, while one is being made."""
+    await asked(service, [await upload(service, "a")])
+    page = await enter("/exports")
+    await expect(page.get_by_role("progressbar")).to_be_visible()
+    return page
+
+
+async def test_what_has_the_focus_keeps_it_while_an_export_is_made(
+    service: Service, enter: Opener
+) -> None:
+    page = await making(service, enter)
+    looks: list[str] = []
+    page.on("response", lambda answer: looks.append(answer.url))
+    erase = page.get_by_role("button", name="Erase it now")
+    await erase.focus()
+    await page.locator("#exports").evaluate(
+        "list => { window.replaced = 0;"
+        " new MutationObserver(() => window.replaced++).observe(list, {childList: true}); }"
+    )
+    await asyncio.sleep(5)
+    assert len(looks) >= 2
+    await expect(erase).to_be_focused()
+    assert await page.evaluate("window.replaced") == 0, "what is the same stays as it is"
+    await expect(page.get_by_role("status").filter(has_text="call")).to_have_count(0)
+    await export_making.run(service.vault)
+    await expect(page.get_by_role("link", name="Download")).to_be_visible()
+    await expect(erase).to_be_focused()
+    await expect(page.get_by_role("status").filter(has_text="1 call: Ready")).to_have_count(1)
+
+
+async def test_a_look_that_fails_is_followed_by_another(service: Service, enter: Opener) -> None:
+    page = await making(service, enter)
+    failing = iter((503, 429))
+
+    async def refuse(route: Route) -> None:
+        status = next(failing, None)
+        if status is None:
+            await route.continue_()
+        else:
+            await route.fulfill(status=status)
+
+    await page.route("**/exports", refuse)
+    await export_making.run(service.vault)
+    await expect(page.get_by_role("link", name="Download")).to_be_visible()
+    assert next(failing, None) is None
+    await expect(page.locator(".told")).to_be_empty()
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "load the page again"), (404, "not brought up to date any more")]
+)
+async def test_what_ends_the_looking_is_told(
+    service: Service, enter: Opener, status: int, said: str
+) -> None:
+    page = await making(service, enter)
+    await page.route("**/exports", lambda route: route.fulfill(status=status))
+    await expect(page.get_by_role("status").filter(has_text=said)).to_be_visible()

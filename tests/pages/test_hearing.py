@@ -56,6 +56,10 @@ async def test_nothing_is_heard_before_somebody_plays(service: Service, enter: O
     await expect(page.locator(".now")).to_have_text("0:12")
     await page.get_by_role("button", name="Play").click()
     await until(page, "audio.currentTime > 12.3 && audio.currentTime < 19")
+    speaks = "output, [role=status], [role=alert], [role=log], [aria-live]:not([aria-live=off])"
+    assert await page.locator(".now").evaluate(f"now => now.closest('{speaks}') === null"), (
+        "a place that changes each second is not read out each second"
+    )
     await expect(page.get_by_role("button", name="Pause")).to_be_visible()
     assert len(await spans(service)) >= 1
     await page.get_by_role("button", name="Pause").click()
@@ -144,6 +148,33 @@ async def test_silence_is_skipped(service: Service, enter: Opener) -> None:
     await until(page, "audio.currentTime > 41.5")
 
 
+async def test_a_page_that_is_hidden_keeps_to_the_loop_and_skips_silence(
+    service: Service, enter: Opener
+) -> None:
+    """A browser draws nothing of a page that nobody sees, and calls for no frame of it."""
+    pcm = soundfiles.tone(5) + bytes(8000 * 2 * 60) + soundfiles.tone(5)
+    identifier = await upload(service, "a", soundfiles.wav(pcm))
+    page = await enter(f"/recordings/{identifier}")
+    await ready(page)
+    await page.evaluate("window.requestAnimationFrame = () => 0")
+    audio = page.locator("audio")
+    for place, name in ((1, "a"), (2, "b")):
+        await audio.evaluate(f"audio => audio.currentTime = {place}")
+        await page.keyboard.press(name)
+    await audio.evaluate(
+        "audio => audio.addEventListener('timeupdate', () => {"
+        " audio.dataset.most = Math.max(audio.dataset.most ?? 0, audio.currentTime);"
+        " audio.dataset.turns = Number(audio.dataset.turns ?? 0) + (audio.currentTime < 1.3); })"
+    )
+    await page.get_by_role("button", name="Play").click()
+    await until(page, "Number(audio.dataset.turns) >= 4 && Number(audio.dataset.most) > 1.7")
+    await asyncio.sleep(2)
+    assert float(await audio.evaluate("audio => audio.dataset.most")) < 3
+    await page.keyboard.press("c")
+    await page.keyboard.press("s")
+    await until(page, "audio.currentTime > 65.5")
+
+
 async def test_a_seek_loads_what_is_there_and_not_the_rest(service: Service, enter: Opener) -> None:
     identifier = await upload(service, "a", tone(LONG, channels=2))
     page = await enter(f"/recordings/{identifier}")
@@ -206,6 +237,24 @@ async def test_a_session_that_ends_in_mid_listen(service: Service, enter: Opener
     await expect(page.locator(".note")).to_contain_text("Your session has ended")
     await page.get_by_role("link", name="Load the page again").click()
     await expect(page.get_by_role("heading")).to_have_text("You are not signed in")
+
+
+async def test_a_session_that_ends_while_what_is_loaded_plays(
+    service: Service, enter: Opener
+) -> None:
+    identifier = await upload(service, "a", tone(20))
+    page = await enter()
+    await page.clock.install()
+    await page.goto(f"/recordings/{identifier}")
+    await ready(page)
+    await page.get_by_role("button", name="Play").click()
+    await until(page, "audio.buffered.length && audio.buffered.end(0) > audio.duration - 0.1")
+    before = await spans(service)
+    await service.revoke("supervisor")
+    await page.clock.fast_forward(5 * 60 * 1000)
+    await expect(page.locator(".note")).to_contain_text("Your session has ended")
+    assert await page.locator("audio").evaluate("audio => audio.error === null")
+    assert await spans(service) == before, "to ask for the head is no listening"
 
 
 async def test_an_expiry_in_mid_listen_that_the_archive_tells(

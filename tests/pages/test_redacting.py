@@ -2,18 +2,25 @@
 back.
 """
 
+import asyncio
 import json
+from datetime import timedelta
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
-from tests.pages.conftest import Opener, Seen
+from archive.access import Level
+from storage import accounts
+from tests.pages.conftest import PATIENCE, Opener, Seen
 from tests.pages.test_everyone import AXE
+from tests.pages.test_finding import sign_in
 from tests.pages.test_hearing import ready, until
+from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
+from tests.web.browsing import OWN
 from tests.web.test_listen import upload
-from tests.web.test_redaction import one, redacted
+from tests.web.test_redaction import loudest, one, redacted
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -102,6 +109,11 @@ async def test_privacy_hears_the_original_when_asked_and_takes_it_back(
     await page.get_by_role("link", name="Hear the original").click()
     await expect(page.get_by_text("You hear the original.")).to_be_visible()
     await ready(page)
+    await page.get_by_role("link", name="Link from here").click()
+    await expect(page.locator(".said")).not_to_be_empty()
+    assert page.url.endswith(f"/recordings/{identifier}?t=0:00&version=original")
+    await page.reload()
+    await ready(page)
     await page.get_by_role("button", name="Play").click()
     await until(page, "audio.currentTime > 0.3 && audio.currentSrc.includes('version=original')")
     await page.get_by_text("Make parts of it silent").click()
@@ -110,6 +122,49 @@ async def test_privacy_hears_the_original_when_asked_and_takes_it_back(
     await ready(page)
     await expect(page.locator(".silent")).to_have_count(0)
     assert (await service.get(one(identifier, "/redaction"))).status == 404
+
+
+@pytest.mark.parametrize("start", ["99:00", "0:04"])
+async def test_a_part_behind_the_end_is_told_as_that(
+    service: Service, enter: Opener, start: str
+) -> None:
+    identifier = await upload(service, "a", tone(4))
+    page = await enter(f"/recordings/{identifier}")
+    await marking(page)
+    await page.keyboard.press("i")
+    await page.locator(".slider").press("End")
+    await page.keyboard.press("o")
+    part = page.locator(".part").first
+    await expect(page.locator(".cut")).to_have_count(1)
+    await part.get_by_label("From").fill(start)
+    await part.get_by_label("To").fill("99:10")
+    await expect(page.locator(".cut")).to_have_count(0)
+    await page.get_by_role("button", name="Hear it before").click()
+    await expect(
+        page.get_by_role("alert").filter(has_text="Each part begins within the recording")
+    ).to_be_visible()
+    await expect(page.locator(".part").first.get_by_label("From")).to_have_value(start)
+
+
+async def test_privacy_hears_before_what_everybody_will_hear(
+    service: Service, enter: Opener
+) -> None:
+    """A part that is moved: what was silent and is marked no more sounds before it is kept."""
+    identifier = await upload(service, "a", tone(4))
+    await redacted(service, identifier, [{"start": 1000, "stop": 2000}])
+    page = await enter(f"/recordings/{identifier}", "privacy")
+    await ready(page)
+    await page.get_by_text("Make parts of it silent").click()
+    part = page.locator(".part").first
+    await part.get_by_label("From").fill("0:01.5")
+    await part.get_by_label("To").fill("0:02.5")
+    await page.get_by_role("button", name="Hear it before").click()
+    await until(page, "audio.currentSrc.includes('silent=1500-2500') && audio.currentTime > 0.1")
+    source = await page.locator("audio").evaluate("audio => audio.currentSrc")
+    assert "version=original" in source
+    content = await (await service.get(source, "privacy")).read()
+    assert loudest(content, 1.01, 1.49) > 0
+    assert loudest(content, 1.51, 2.49) == 0
 
 
 async def test_without_a_script_the_form_does_it(service: Service, enter: Opener) -> None:
@@ -126,6 +181,54 @@ async def test_without_a_script_the_form_does_it(service: Service, enter: Opener
     await page.get_by_role("button", name="Make it silent for everybody").click()
     await expect(page.get_by_text("You hear a redacted copy.")).to_be_visible()
     assert await spans(service, identifier) == [{"start": 1200, "stop": 2400}]
+
+
+async def test_who_marks_what_is_loaded_stays_signed_in_and_who_looks_away_does_not(
+    service: Service, chromium: Browser
+) -> None:
+    identifier = await upload(service, "a", tone(20))
+    async with connection(service.vault.pool) as lent:
+        await accounts.add(lent, service.vault.ring, "anna", Level.SUPERVISOR, own_password=OWN)
+    context = await chromium.new_context(base_url=service.retrieval, locale="en-GB")
+    context.set_default_timeout(PATIENCE)
+    page = await sign_in(context)
+    await page.clock.install()
+    await page.goto(f"/recordings/{identifier}")
+    await marking(page)
+    heads: list[str] = []
+    page.on("request", lambda asked: asked.method == "HEAD" and heads.append(asked.url))
+    ten = timedelta(minutes=10)
+
+    await service.turn_clock(ten)
+    await page.clock.fast_forward(ten.total_seconds() * 1000)
+    await asyncio.sleep(1)
+    assert heads == [], "a page that is only open uses nothing"
+    slider = page.get_by_role("slider", name="Place in the recording")
+    await slider.press("i")
+    await slider.press("ArrowRight")
+    await slider.press("o")
+    async with asyncio.timeout(PATIENCE / 1000):
+        while not await touched(service, ten):
+            await asyncio.sleep(0.05)
+    assert len(heads) == 1, "once in five minutes at the most"
+
+    await service.turn_clock(2 * ten)
+    await page.get_by_label("Why is it made silent?").fill("a card number")
+    await page.get_by_role("button", name="Make it silent for everybody").click()
+    await expect(page.get_by_text("You hear a redacted copy.")).to_be_visible()
+    assert await spans(service, identifier) == [{"start": 0, "stop": 5000}]
+    await context.close()
+
+
+async def touched(service: Service, since: timedelta) -> bool:
+    """Whether a session was used once the clock was turned."""
+    async with connection(service.vault.pool) as lent:
+        return bool(
+            await lent.fetchval(
+                "SELECT count(*) FROM session WHERE seen_at > clock_timestamp() + $1::interval / 2",
+                since,
+            )
+        )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

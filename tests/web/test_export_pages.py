@@ -2,15 +2,18 @@
 
 import io
 import zipfile
+from datetime import timedelta
 
 import pytest
 
 from archive import export
 from archive.access import Level
 from storage import export_making
+from tests.jobs.test_expiry import a_year_ago
 from tests.services import Service
 from tests.web.browsing import Browser, hidden, signed_in
 from tests.web.test_exports import entries, several
+from tests.web.test_listen import upload
 
 WHY = "Complaint 4711"
 
@@ -55,7 +58,20 @@ async def test_chosen_calls_become_a_file_that_is_fetched(service: Service) -> N
     assert 'data-stage="over"' in await text(browser, address)
     gone = await browser.get(f"{address}/file", Accept="text/html", Accept_Language="en")
     assert gone.status == 410
-    assert "<h1>" in await gone.text()
+    told = await gone.text()
+    assert 'data-kind="over"' in told
+    assert "This recording is erased" not in told
+
+
+async def test_a_call_that_ends_within_minutes_is_not_told_as_erased(service: Service) -> None:
+    one = await upload(service, "a", started_at=a_year_ago(seconds=300))
+    browser = await signed_in(service)
+    form = {"csrf": await browser.token("/"), "reason": WHY, f"call.{one}": "on"}
+    answer = await browser.ask("POST", "/exports", form, Accept="text/html")
+    assert (answer.status, 'data-kind="over"' in await answer.text()) == (410, True)
+    await service.turn_clock(timedelta(seconds=310))
+    answer = await browser.get(f"/recordings/{one}", Accept="text/html")
+    assert (answer.status, 'data-kind="gone"' in await answer.text()) == (410, True)
 
 
 async def test_a_form_without_a_call_or_a_reason_makes_none(service: Service) -> None:
@@ -88,6 +104,10 @@ async def test_a_second_person_is_shown_what_waits_and_agrees(
         allow_redirects=False,
     )
     address = answer.headers["Location"]
+    waits = await browser.get(
+        f"{address}/file", Authorization=f"Bearer {asker}", Accept="text/html"
+    )
+    assert (waits.status, 'data-kind="refused"' in await waits.text()) == (403, True)
     officer = {"Authorization": f"Bearer {service.tokens['privacy']}", "Accept_Language": "en"}
     page = await (await browser.get("/exports", **officer)).text()
     assert WHY in page
@@ -104,4 +124,5 @@ async def test_a_second_person_is_shown_what_waits_and_agrees(
 async def test_an_account_of_another_level_has_no_exports(service: Service) -> None:
     browser = await signed_in(service, "eve", Level.AUDITOR)
     browser.door = service.retrieval
-    assert (await browser.get("/exports")).status == 403
+    answer = await browser.get("/exports", Accept="text/html")
+    assert (answer.status, 'data-kind="forbidden"' in await answer.text()) == (403, True)

@@ -1,16 +1,19 @@
 """The form of a redaction: times there and back, and what it makes without a script."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archive.access import Level
 from archive.redaction import Span
 from tests.services import Service
 from tests.sounds import tone
-from tests.web.browsing import Browser, signed_in
+from tests.web.browsing import Browser, hidden, signed_in
 from tests.web.test_listen import upload
+from tests.web.test_redaction import loudest, redacted
 from web import marking
 
 
@@ -74,6 +77,87 @@ async def test_without_a_script_parts_are_heard_before_and_made_silent(service: 
     assert "Let everybody hear" not in page
 
 
+async def test_a_form_that_was_loaded_before_undoes_nothing_that_was_made_silent_since(
+    service: Service,
+) -> None:
+    """Neither by parts of its own, nor when they were heard before, nor by the original."""
+    identifier = await upload(service, "c1", tone(4))
+    officer = await signed_in(service, "paula", Level.PRIVACY)
+    page = await _page(officer, identifier)
+    early = {"csrf": hidden(page, "csrf"), "copy": hidden(page, "copy"), "reason": "mine"}
+    mine = {**early, "from-0": "0:01", "to-0": "0:02"}
+    await redacted(service, identifier, [{"start": 3000, "stop": 3500}])
+    standing = [{"start": 3000, "stop": 3500}]
+    path = f"/recordings/{identifier}/redaction"
+
+    status, page = await _post(officer, path, {**mine, "do": "save"})
+    assert (status, "Somebody else has just changed it" in page) == (409, True)
+    assert 'value="0:01"' in page, "what was typed is not lost"
+    assert "Load the page again" in page
+    status, page = await _post(officer, path, {**mine, "do": "hear"})
+    assert status == 200
+    heard = {**mine, "copy": hidden(page, "copy"), "do": "save"}
+    assert (await _post(officer, path, heard))[0] == 409
+    assert await _standing(service, identifier) == standing
+
+    page = await _page(officer, identifier)
+    early["copy"] = hidden(page, "copy")
+    more = [*standing, {"start": 3700, "stop": 3800}]
+    await redacted(service, identifier, more)
+    status, page = await _post(officer, f"{path}/withdrawal", early)
+    assert (status, "Somebody else has just changed it" in page) == (409, True)
+    assert await _standing(service, identifier) == more
+
+    page = await _page(officer, identifier)
+    now = {**early, "copy": hidden(page, "copy")}
+    assert (await _post(officer, f"{path}/withdrawal", {**now, "reason": ""}))[0] == 400
+    assert (await _post(officer, f"{path}/withdrawal", now))[0] == 303
+    assert (await _post(officer, f"{path}/withdrawal", now))[0] == 409
+    assert (await service.get(f"/v1{path}")).status == 404
+
+
+async def test_who_may_hear_the_original_hears_before_what_would_be_kept(
+    service: Service,
+) -> None:
+    """What was silent until now sounds in it again, as it will for everybody."""
+    identifier = await upload(service, "c1", tone(4))
+    await redacted(service, identifier, [{"start": 1000, "stop": 2000}])
+    moved = {"from-0": "1.5", "to-0": "2.5", "reason": "x", "do": "hear"}
+    officer = await signed_in(service, "paula", Level.PRIVACY)
+    _, page = await _send(officer, identifier, moved)
+    heard = re.search(r'<audio class="tried"[^>]* src="([^"]+)"', page)
+    assert heard
+    assert heard[1].endswith("&amp;version=original")
+    answer = await service.get(heard[1].replace("&amp;", "&"), "privacy")
+    content = await answer.read()
+    assert loudest(content, 1.01, 1.49) > 0
+    assert loudest(content, 1.51, 2.49) == 0
+    _, page = await _send(await signed_in(service), identifier, moved)
+    assert "version=original" not in page
+
+
+async def test_a_form_of_an_ended_session_leads_back_to_its_page(service: Service) -> None:
+    identifier = await upload(service, "c1", tone(1))
+    browser = await signed_in(service)
+    token = await browser.token(f"/recordings/{identifier}")
+    await service.turn_clock(timedelta(minutes=16))
+    for path, back in (
+        (f"/recordings/{identifier}/redaction", f"/recordings/{identifier}"),
+        (f"/exports/{identifier}/end", f"/exports/{identifier}"),
+        ("/account/sessions", "/account"),
+        ("/search", "/"),
+        ("/exports", "/"),
+    ):
+        answer = await browser.ask("POST", path, {"csrf": token}, Accept="text/html")
+        assert (answer.status, f'href="/sign-in?to={back}"' in await answer.text()) == (401, True)
+
+
+async def _standing(service: Service, identifier: str) -> list[dict[str, int]]:
+    answer = await service.get(f"/v1/recordings/{identifier}/redaction")
+    found: list[dict[str, int]] = (await answer.json())["spans"]
+    return found
+
+
 async def _page(browser: Browser, identifier: str) -> str:
     answer = await browser.get(f"/recordings/{identifier}", Accept_Language="en")
     assert answer.status == 200
@@ -81,7 +165,11 @@ async def _page(browser: Browser, identifier: str) -> str:
 
 
 async def _send(browser: Browser, identifier: str, fields: dict[str, str]) -> tuple[int, str]:
-    path = f"/recordings/{identifier}"
-    form = {**fields, "csrf": await browser.token(path)}
-    answer = await browser.ask("POST", f"{path}/redaction", form, Accept_Language="en")
+    page = await _page(browser, identifier)
+    form = {**fields, **{name: hidden(page, name) for name in ("csrf", "copy")}}
+    return await _post(browser, f"/recordings/{identifier}/redaction", form)
+
+
+async def _post(browser: Browser, path: str, form: dict[str, str]) -> tuple[int, str]:
+    answer = await browser.ask("POST", path, form, Accept_Language="en")
     return answer.status, await answer.text()

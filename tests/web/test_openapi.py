@@ -6,6 +6,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 import jsonschema_rs
@@ -189,6 +190,15 @@ def test_every_type_of_problem_is_told_of() -> None:
         text = DOCUMENTS[door]["info"]["description"]
         assert all(f"`{name}`" in text for name in names)
         assert sum(problems.BASE in line for line in text.splitlines()) == len(names)
+
+
+def test_the_page_of_the_doors_tells_of_every_type_of_problem() -> None:
+    text = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d+|4xx) \|", text, re.MULTILINE)
+    assert dict(rows) == {
+        **{name.removeprefix(problems.BASE): str(status) for name, status in TYPES.items()},
+        "refused": "4xx",
+    }
 
 
 @every_door
