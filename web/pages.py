@@ -78,12 +78,12 @@ async def prefer(request: web.Request) -> web.Response:
     browser.require_same_site(request)
     fields = await browser.fields(request)
     form = dict(fields)
-    chosen = {name: form[name] for name in ("lang", "theme", "shortcuts") if name in form}
     allowed: dict[str, tuple[str, ...]] = {
         "lang": tuple(LANGUAGES),
         "theme": THEMES,
         "shortcuts": ("on", "off"),
     }
+    chosen = {name: form[name] for name in allowed if name in form}
     wrong = any(value not in allowed[name] for name, value in chosen.items())
     if wrong or not form.keys() & {*allowed, "columns"}:
         raise MalformedError("There is no such choice.")
