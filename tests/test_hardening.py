@@ -4,9 +4,14 @@ No systemd and no container runtime is needed here. Where systemd-analyze, nft o
 installed they judge as well.
 """
 
+import http.client
 import re
 import shutil
+import socket
+import ssl
 import subprocess
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +231,11 @@ def test_the_proxy_keeps_nothing_and_repeats_nothing() -> None:
         assert said in text
     [form] = re.findall(r"^log_format archive '(.*)';$", text, re.MULTILINE)
     assert not re.search(r"uri|request |args|http_|remote_user", form)
-    assert text.count("access_log /var/log/nginx/archive.log archive;") == text.count("server {")
+    for log in (
+        "access_log /var/log/nginx/archive.log archive",
+        "error_log /var/log/nginx/archive.error.log emerg",
+    ):
+        assert text.count(f"    {log};") == text.count("server {")
 
 
 def test_each_door_has_its_own_segment_in_the_plan() -> None:
@@ -253,21 +262,59 @@ def test_nft_and_nginx_take_the_plan(tmp_path: Path) -> None:
         done = subprocess.run([nft, "-c", "-f", str(RULES)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     if nginx and openssl:
-        key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-        words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        words += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=archive"]
-        subprocess.run([openssl, *words], check=True, capture_output=True)
-        text = re.sub(r"/etc/nginx/archive/[\w-]+\.pem", str(cert), PROXY.read_text())
-        text = re.sub(r"/etc/nginx/archive/[\w-]+\.key", str(key), text)
-        text = text.replace("/var/log/nginx", str(tmp_path)).replace(
-            "listen 10.20.", "listen 127.0."
-        )
-        (tmp_path / "archive.conf").write_text(text)
-        (tmp_path / "nginx.conf").write_text(
-            f"pid {tmp_path}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\n"
-            f"client_body_temp_path {tmp_path}/body;\nproxy_temp_path {tmp_path}/proxy;\n"
-            f"include {tmp_path}/archive.conf;\n}}\n"
-        )
-        words = ["-t", "-c", str(tmp_path / "nginx.conf")]
+        words = ["-t", "-c", settled(tmp_path)[0]]
         done = subprocess.run([nginx, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def settled(folder: Path) -> tuple[str, int]:
+    """Where a configuration of nginx lies that has the plan's, and the port in place of 443."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    words += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=archive"]
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+    text = re.sub(r"/etc/nginx/archive/[\w-]+\.pem", str(cert), PROXY.read_text())
+    text = re.sub(r"/etc/nginx/archive/[\w-]+\.key", str(key), text)
+    text = text.replace("/var/log/nginx", str(folder))
+    text = re.sub(r"listen 10\.(20\.\d\.5):443", rf"listen 127.\1:{port}", text)
+    (folder / "archive.conf").write_text(re.sub(r"127\.0\.0\.1:808\d", "127.0.0.1:1", text))
+    temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    (folder / "nginx.conf").write_text(
+        f"pid {folder}/pid;\nerror_log {folder}/all.log info;\nevents {{}}\nhttp {{\n"
+        + "".join(f"{name}_temp_path {folder}/{name};\n" for name in temporary)
+        + f"include {folder}/archive.conf;\n}}\n"
+    )
+    return str(folder / "nginx.conf"), port
+
+
+def test_the_proxy_names_nobody_when_the_archive_is_away(tmp_path: Path) -> None:
+    """Where nginx is installed; behind it nobody answers."""
+    nginx = shutil.which("nginx")
+    if not nginx or not shutil.which("openssl"):
+        return
+    file, port = settled(tmp_path)
+    running = subprocess.Popen([nginx, "-c", file, "-g", "daemon off;"])
+    try:
+        asked = [status_of(port, f"/?number=0401234567{rest}") for rest in ("", "0" * 9000)]
+    finally:
+        running.terminate()
+        running.wait(10)
+    assert asked == [502, 414]
+    logs = {each.name: each.read_text() for each in tmp_path.glob("*.log")}
+    assert logs.keys() == {"all.log", "archive.log", "archive.error.log"}
+    assert "0401234567" not in "".join(logs.values())
+    assert " 502 " in logs["archive.log"]
+
+
+def status_of(port: int, path: str) -> int:
+    """What the server of the desks answers, once it listens."""
+    anybody = ssl._create_unverified_context()
+    for _ in range(200):
+        asking = http.client.HTTPSConnection("127.20.2.5", port, context=anybody)
+        with suppress(ConnectionRefusedError), closing(asking):
+            asking.request("GET", path)
+            return asking.getresponse().status
+        time.sleep(0.05)
+    raise AssertionError("nobody listens")
