@@ -98,6 +98,8 @@ def test_the_unit_ends_the_service_as_it_wants_to_be_ended() -> None:
     found = directives(UNIT)
     assert (found["KillMode"], found["TimeoutStopSec"]) == (["mixed"], ["60"])
     assert found["RestartPreventExitStatus"] == ["2"]
+    assert (found["Restart"], found["StartLimitIntervalSec"]) == (["always"], ["0"])
+    assert "StartLimitBurst" not in found
 
 
 def test_the_watcher_gets_its_token_as_a_credential_and_may_bind_nothing() -> None:
@@ -107,6 +109,8 @@ def test_the_watcher_gets_its_token_as_a_credential_and_may_bind_nothing() -> No
     assert not re.search(r"^Environment=ARCHIVE_TOKEN=", WATCHER.read_text(), re.MULTILINE)
     assert (found["RestrictNamespaces"], found.get("SocketBindAllow")) == (["yes"], None)
     assert found["RestartPreventExitStatus"] == ["2"]
+    # Five starts in ten seconds, at which systemd gives up by itself, are never reached.
+    assert int(found["RestartSec"][0]) >= 10
 
 
 def test_secrets_reach_the_service_as_credentials_alone() -> None:
