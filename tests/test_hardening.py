@@ -121,6 +121,73 @@ def test_secrets_reach_the_service_as_credentials_alone() -> None:
     assert not re.search(r"(SECRET_KEY|ACCESS_KEY|DATABASE_URL)=", text)
 
 
+GUIDE = (ROOT / "deploy/README.md").read_text()
+COMMAND = ROOT / "deploy/systemd/archive"
+
+
+def test_the_installed_configuration_names_the_folders_of_the_unit(tmp_path: Path) -> None:
+    """And the unit none: a command that is run beside it would begin an archive of its own."""
+    [edits] = re.findall(r"^ {4}(sed (?:.*\\\n)+.*) > /etc/call-archive/config.toml$", GUIDE, re.M)
+    done = subprocess.run(["sh", "-c", edits], cwd=ROOT, capture_output=True, text=True, check=True)
+    installed = tmp_path / "config.toml"
+    installed.write_text(done.stdout)
+    config = load(installed, {})
+    folders = [config.server.data_dir, config.keys.store.parent, config.keys.root_file.parent]
+    [kept] = directives(UNIT)["StateDirectory"]
+    assert folders == [Path("/var/lib") / name for name in kept.split()]
+    for page in (UNIT, DROP_IN, PART):
+        set_there = re.findall(r"^Environment=(ARCHIVE_\w+)=.", page.read_text(), re.MULTILINE)
+        assert [name for name in set_there if not name.endswith("_FILE")] == []
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service(
+    external: bool, tmp_path: Path
+) -> None:
+    """The script under a systemd-run that copies credentials as the real one does."""
+    program, said = tmp_path / ".venv/bin/archive", tmp_path / "said"
+    given, held = tmp_path / "etc", tmp_path / "held"
+    for folder in (program.parent, given, held):
+        folder.mkdir(parents=True)
+    program.write_text('#!/bin/sh\nfor each in "$@"; do echo "$each"; done\nenv\n')
+    (tmp_path / "systemd-run").write_text(
+        f"""#!/bin/sh
+        while [ "${{1#-}}" != "$1" ]; do
+            case $1 in
+                -p) echo "$2" >> {said}; what=${{2#LoadCredential=}}; shift 2 ;;
+                *) shift; continue ;;
+            esac
+            [ ! -e "${{what#*:}}" ] || cp "${{what#*:}}" "{held}/${{what%%:*}}"
+        done
+        CREDENTIALS_DIRECTORY={held} exec "$@"\n"""
+    )
+    script = re.sub(r"^home=.*", f"home={tmp_path}", COMMAND.read_text(), flags=re.MULTILINE)
+    (tmp_path / "archive").write_text(re.sub(r"(?m)^etc=.*", f"etc={given}", script))
+    for each in ("systemd-run", "archive", ".venv/bin/archive"):
+        (tmp_path / each).chmod(0o755)
+    loaded = sorted(load.split(":")[0] for load in directives(DROP_IN)["LoadCredential"])
+    for name in loaded if external else ():
+        (given / name).write_text(name)
+    (tmp_path / "my.key").write_text("token")
+    mine = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ARCHIVE_TOKEN_FILE": "my.key"}
+    words = [str(tmp_path / "archive"), "erase", "--reason", "request 4711"]
+    done = subprocess.run(words, env=mine, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[:5] == ["--config", f"{given}/config.toml", *words[1:]]
+    told = dict(line.split("=", 1) for line in lines[5:] if re.match(r"ARCHIVE_\w+_FILE=", line))
+    assert sorted(map(Path, told.values())) == sorted(
+        held / name for name in [*(loaded if external else ()), "token"]
+    )
+    assert [Path(file).read_text() for file in told.values()] == [
+        Path(file).name for file in told.values()
+    ]
+    environment = {name for name in told if name != "ARCHIVE_TOKEN_FILE"}
+    settings = re.findall(r"^Environment=(\w+)=%d/", DROP_IN.read_text(), re.MULTILINE)
+    assert environment == ({*settings} if external else set())
+    properties = said.read_text().splitlines()
+    assert {f"User={directives(UNIT)['User'][0]}", "UMask=0077"} <= {*properties}
+
+
 PART = ROOT / "deploy/systemd/part.conf"
 SEQUENCER = ROOT / "deploy/systemd/sequencer.conf"
 SIGN_IN = ROOT / "deploy/systemd/sign-in.conf"
