@@ -190,6 +190,16 @@ GAUGES = (
         Limit(0),
     ),
     Gauge(
+        "archive_erasures_left",
+        "Recordings that two people let go over an hour ago and that are not erased.",
+        lambda seen: seen.granted,
+        Limit(
+            0,
+            "erasures",
+            "{0.granted} recordings that two people let go are not erased: the log says why",
+        ),
+    ),
+    Gauge(
         "archive_ledger_entries",
         "Entries of the ledger.",
         lambda seen: seen.entries,

@@ -198,6 +198,7 @@ NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         ("held", "hold", 0),
         ("lost", "lost", 0),
         ("wrong", "rows", 0),
+        ("granted", "erasures", 0),
     ],
 )
 def test_each_promise_has_its_limit(field: str, check: str, most: float) -> None:
