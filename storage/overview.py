@@ -46,7 +46,7 @@ class Standing:
     hour ago, or refused, and are not done. `landing`: since the landing bucket was looked at whole
     that was so longest ago, `landed`: since the oldest object lies in one, `unlanded`: those that
     were refused there. `granted`: recordings that two people let go over an hour ago, that are not
-    due and not erased.
+    due and not erased. `clock_behind`: how far the database's clock is behind where it was seen.
     """
 
     overdue: int
@@ -70,6 +70,7 @@ class Standing:
     landed: float = 0
     unlanded: int = 0
     granted: int = 0
+    clock_behind: float = 0
 
 
 async def standing(lent: Connection, day_end: datetime | None, signed: int | None) -> Standing:
@@ -99,6 +100,7 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " (SELECT count(*) FROM notice WHERE state <> 'done' AND expires_at > archive_now()"
         " AND (state = 'refused' OR asked_at <= archive_now() - interval '1 hour')) AS unfetched,"
         " size AS entries, (SELECT (hold IS NOT NULL)::int FROM archive) AS held,"
+        " (SELECT clock_mark FROM archive) AS mark,"
         " (SELECT min(looked_at) FROM landing) AS looked,"
         " (SELECT min(oldest) FROM landing) AS landed,"
         " (SELECT coalesce(sum(refused), 0)::bigint FROM landing) AS unlanded,"
@@ -144,6 +146,7 @@ def _standing(row: asyncpg.Record, day_end: datetime | None) -> Standing:
         age(row["landed"]),
         row["unlanded"],
         row["granted"],
+        max((row["mark"] - row["now"]).total_seconds(), 0.0) if row["mark"] else 0.0,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from archive.lifecycle import State
+from storage import clocks
 from storage.overview import Standing
 from web.tls import Shown
 
@@ -198,6 +199,12 @@ GAUGES = (
             "erasures",
             "{0.granted} recordings that two people let go are not erased: the log says why",
         ),
+    ),
+    Gauge(
+        "archive_clock_behind_seconds",
+        "How far the database's clock is behind where it was seen before.",
+        lambda seen: seen.clock_behind,
+        Limit(clocks.APART),  # the fuse says so in `/readyz`
     ),
     Gauge(
         "archive_ledger_entries",
