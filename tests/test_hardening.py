@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import time
 from contextlib import closing, suppress
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def test_a_part_as_a_unit_has_its_own_login_alone() -> None:
 
 
 def test_a_part_as_a_container_has_its_own_logins_alone() -> None:
-    page = yaml.safe_load((ROOT / "deploy/compose.parts.yaml").read_text())
+    page = services("parts")
     assert set(page["services"]) == set(PARTS)
     for name, service in page["services"].items():
         assert service["command"] == ["serve", "--only", name]
@@ -250,6 +251,36 @@ def test_systemd_finds_little_exposed(tmp_path: Path) -> None:
         words = ["security", "--no-pager", "--offline=true", f"--threshold={EXPOSURE}", str(unit)]
         done = subprocess.run([str(systemd), *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
+def test_parts_and_the_whole_are_told_the_same_of_the_store() -> None:
+    [whole, *parts] = [
+        {name: said for name, said in each["environment"].items() if "_OBJECTS_" in name}
+        for each in (services()["services"]["archive"], *services("parts")["services"].values())
+    ]
+    assert all(part == whole for part in parts)
+
+
+@pytest.mark.parametrize("kind", ["", "parts"])
+def test_a_proxy_before_containers_is_not_counted(kind: str) -> None:
+    """It comes by the gateway of a bridge, and nobody else is left uncounted."""
+    compose = services(kind)
+    gateways = {}
+    for name, network in compose["networks"].items():
+        if not (network or {}).get("internal"):
+            [line] = network["ipam"]["config"]
+            assert ip_address(line["gateway"]) in ip_network(line["subnet"])
+            gateways[name] = line["gateway"]
+    assert len({*gateways.values()}) == len(gateways)
+    open_ones = [each for each in compose["services"].values() if "ports" in each]
+    assert open_ones
+    for service in open_ones:
+        said = service["environment"]["ARCHIVE_DOORS_PROXIES"]
+        [default] = re.findall(r"^\$\{PROXIES-(.*)\}$", said)
+        bears = load(ROOT / "config.toml", {"ARCHIVE_DOORS_PROXIES": default}).doors.bears
+        own = [gateways[name] for name in service["networks"] if name in gateways]
+        assert {bears.counted(gateway) for gateway in own} == {""}
+        assert {*default.split(",")} == {f"{each}/32" for each in gateways.values()}
+
+
 
 
 def test_the_image_runs_as_nobody() -> None:
@@ -258,8 +289,9 @@ def test_the_image_runs_as_nobody() -> None:
     assert "--require-hashes" in text
 
 
-def services() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+def services(kind: str = "") -> dict[str, Any]:
+    name = f"compose.{kind}.yaml" if kind else "compose.yaml"
+    found: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / name).read_text())
     return found
 
 
