@@ -369,6 +369,9 @@ def test_nft_and_nginx_take_the_plan(tmp_path: Path) -> None:
         done = subprocess.run([nginx, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
+    # Containers are forwarded to.
+    assert "without containers" in rules.partition("define")[0]
+    assert "without containers" in (ROOT / "deploy/network/README.md").read_text()
 
 def settled(folder: Path) -> tuple[str, int]:
     """Where a configuration of nginx lies that has the plan's, and the port in place of 443."""
