@@ -103,6 +103,17 @@ def test_the_unit_ends_the_service_as_it_wants_to_be_ended() -> None:
     assert "StartLimitBurst" not in found
 
 
+def test_the_folder_of_a_unix_socket_is_the_units() -> None:
+    """Nothing else of the system can be written; the socket's file is for the group (0660)."""
+    waiting = re.findall(r"^#(RuntimeDirectory\w*)=(\S+)$", UNIT.read_text(), re.MULTILINE)
+    assert dict(waiting) == {"RuntimeDirectory": "archive", "RuntimeDirectoryMode": "0750"}
+    pages = [ROOT / "docs/operations.md", ROOT / "deploy/network/README.md", ROOT / "config.toml"]
+    for page in pages:
+        sockets = set(re.findall(r"unix:(/[\w./]+)\.sock", page.read_text()))
+        assert sockets == {"/run/archive/ingest"}
+    assert all("RuntimeDirectory" in page.read_text() for page in pages[:2])
+
+
 def test_the_watcher_gets_its_token_as_a_credential_and_may_bind_nothing() -> None:
     found = directives(WATCHER)
     assert found["LoadCredential"] == ["token:/etc/call-archive/watch.token"]
