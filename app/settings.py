@@ -54,10 +54,13 @@ class Settings:
         return value.strip()
 
     def text_or_file(self, key: str) -> str:
-        """A text that may also stand in a file, which the environment names in `..._FILE`."""
+        """A text that may also stand in a file, which the environment names in `..._FILE`.
+
+        The file counts beside a variable that is empty, as a container's may be for good.
+        """
         named = self._environ.pop(f"{key}_file", None)
         if named is not None:
-            if key in self._environ:
+            if self._environ.get(key):
                 self.fail(key, f"give {self.variable(key)} or {self.variable(key)}_FILE, not both")
             self._environ[key] = self._contents(key, named)
         return self.text(key)

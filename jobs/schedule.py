@@ -220,7 +220,13 @@ async def tidy(vault: Vault) -> bool:
     await export_erasing.run(vault)
     await expiry.run(vault)
     await cdrs.match(vault)
-    await early.run(vault)
+    came = await early.run(vault)
+    if came.failed:
+        log.error(
+            "tidy: of what two people let go, still there %d, could not ask %d",
+            len(came.still_there),
+            len(came.unknown),
+        )
     nightly.make_keys(vault, await database.now(vault.pool))
     await nightly.catch_up(vault)
     await tree.checkpoint(vault)

@@ -24,6 +24,12 @@ from storage.vault import Vault
 LEVELS = frozenset({Level.PRIVACY, Level.ADMIN})
 """Who may ask, and grant."""
 
+GRANTED = (
+    "SELECT recording FROM told WHERE act = 'erasure.granted'"
+    " AND facts->'keys'->>0 <> facts->'keys'->>1"
+)
+"""What two people let go, in SQL."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -65,9 +71,7 @@ async def run(vault: Vault) -> Outcome:
 async def _claim(vault: Vault) -> list[Claim]:
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
-            "WITH granted AS (SELECT r.id FROM recording r WHERE r.id IN"
-            " (SELECT recording FROM told WHERE act = 'erasure.granted'"
-            " AND facts->'keys'->>0 <> facts->'keys'->>1)"
+            f"WITH granted AS (SELECT r.id FROM recording r WHERE r.id IN ({GRANTED})"  # noqa: S608
             " AND (r.state = 'stored' OR r.state = 'erasing' AND r.lease_until < archive_now())"
             " AND (r.redacting_until IS NULL OR r.redacting_until <= archive_now())"
             " LIMIT $1 FOR UPDATE SKIP LOCKED)"

@@ -8,6 +8,7 @@ import asyncpg
 from archive.lifecycle import State
 from archive.retention import Policy
 from storage.database import Connection
+from storage.early import GRANTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Standing:
     bundles of the ledger those of the last night. `unfetched`: recordings that were told of over an
     hour ago, or refused, and are not done. `landing`: since the landing bucket was looked at whole
     that was so longest ago, `landed`: since the oldest object lies in one, `unlanded`: those that
-    were refused there.
+    were refused there. `granted`: recordings that two people let go over an hour ago, that are not
+    due and not erased. `clock_behind`: how far the database's clock is behind where it was seen.
     """
 
     overdue: int
@@ -67,6 +69,8 @@ class Standing:
     landing: float = 0
     landed: float = 0
     unlanded: int = 0
+    granted: int = 0
+    clock_behind: float = 0
 
 
 async def standing(lent: Connection, day_end: datetime | None, signed: int | None) -> Standing:
@@ -76,7 +80,7 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
     ledger the last checkpoint covers, None if that is not known.
     """
     row = await lent.fetchrow(
-        "SELECT archive_now() AS now,"
+        "SELECT archive_now() AS now,"  # noqa: S608 - our own words
         " (SELECT count(*) FROM recording WHERE state IN ('stored', 'erasing')"
         " AND expires_at <= (SELECT archive_now())) AS overdue,"
         " (SELECT min(expires_at) FROM recording WHERE state IN ('stored', 'erasing')) AS due,"
@@ -96,9 +100,13 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " (SELECT count(*) FROM notice WHERE state <> 'done' AND expires_at > archive_now()"
         " AND (state = 'refused' OR asked_at <= archive_now() - interval '1 hour')) AS unfetched,"
         " size AS entries, (SELECT (hold IS NOT NULL)::int FROM archive) AS held,"
+        " (SELECT clock_mark FROM archive) AS mark,"
         " (SELECT min(looked_at) FROM landing) AS looked,"
         " (SELECT min(oldest) FROM landing) AS landed,"
         " (SELECT coalesce(sum(refused), 0)::bigint FROM landing) AS unlanded,"
+        " (SELECT count(*) FROM recording WHERE state IN ('stored', 'erasing')"
+        f" AND expires_at > archive_now() AND id IN ({GRANTED}"
+        " AND at <= archive_now() - interval '1 hour')) AS granted,"
         " reconciled.facts AS reconciled, last.reread FROM ledger_head"
         " LEFT JOIN LATERAL (SELECT facts FROM ledger WHERE act = 'reconciled'"
         " AND facts->>'day' IS NULL AND facts->>'night' IS NULL"
@@ -137,6 +145,8 @@ def _standing(row: asyncpg.Record, day_end: datetime | None) -> Standing:
         age(row["looked"]),
         age(row["landed"]),
         row["unlanded"],
+        row["granted"],
+        max((row["mark"] - row["now"]).total_seconds(), 0.0) if row["mark"] else 0.0,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from archive.lifecycle import State
+from storage import clocks
 from storage.overview import Standing
 from web.tls import Shown
 
@@ -188,6 +189,22 @@ GAUGES = (
         "Objects in landing buckets that the archive does not take.",
         lambda seen: seen.unlanded,
         Limit(0),
+    ),
+    Gauge(
+        "archive_erasures_left",
+        "Recordings that two people let go over an hour ago and that are not erased.",
+        lambda seen: seen.granted,
+        Limit(
+            0,
+            "erasures",
+            "{0.granted} recordings that two people let go are not erased: the log says why",
+        ),
+    ),
+    Gauge(
+        "archive_clock_behind_seconds",
+        "How far the database's clock is behind where it was seen before.",
+        lambda seen: seen.clock_behind,
+        Limit(clocks.APART),  # the fuse says so in `/readyz`
     ),
     Gauge(
         "archive_ledger_entries",

@@ -523,6 +523,8 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path, name: str, value: str) ->
 
     both = refused(EXAMPLE, S3 | {name: value, f"{name}_FILE": str(held)})
     assert "not both" in str(both)
+    empty = load(EXAMPLE, environ | {name: "", f"{name}_FILE": str(held)})
+    assert value in {empty.database.url, empty.objects.access_key, empty.objects.secret_key}
     held.write_text("\n")
     assert "is empty" in str(refused(EXAMPLE, environ | {f"{name}_FILE": str(held)}))
     held.unlink()

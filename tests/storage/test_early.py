@@ -16,6 +16,7 @@ from app.erase_command import _erase
 from archive import certificate, story
 from archive.certificate import Certificate, CertificateError
 from archive.errors import UnavailableError
+from jobs import schedule
 from storage import early, four_eyes, ledger, removal, signer, tree
 from storage.four_eyes import RefusedError
 from storage.vault import Vault
@@ -25,7 +26,9 @@ from tests.sounds import tone
 from tests.storage.test_certificates import stand_alone
 from tests.web.test_access_matrix import _unfinished
 from tests.web.test_listen import found, upload
+from tests.web.test_operations import figures
 from tests.web.test_upload import problem, query
+from web import operations
 
 WHY = "Pyyntö 4711"
 
@@ -187,6 +190,33 @@ async def test_what_was_granted_is_erased_by_whoever_comes_next(
     assert (await service.erase()).erased == 0
     assert [str(one.id) for one in (await early.run(service.vault)).erased] == [gone]
     assert (await early.run(service.vault)).erased == []
+
+
+async def test_what_was_granted_and_stays_is_told(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = await upload(service, "gone")
+    await upload(service, "other")
+    await ask(service, gone, "privacy")
+
+    async def kept(_: object, prefixes: list[str], *__: object) -> set[str]:
+        return set(prefixes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removal, "emptied", kept)
+        patch.setattr(operations, "FRESH", 0.0)
+        assert (await ask(service, gone, "admin")).outcome.failed == 1
+        for ahead, left in ((50, False), (70, True)):
+            await service.turn_all_clocks(timedelta(minutes=ahead), patch)
+            await schedule.tidy(service.vault)
+            assert "still there 1, could not ask 0" in caplog.text
+            caplog.clear()
+            assert (await figures(service))["archive_erasures_left", frozenset()] == left
+            said = await service.operate("/readyz", token=None)
+            assert ((await said.json())["checks"]["erasures"] == "ok") is not left
+            await service.end_leases()
+    assert [str(one.id) for one in (await early.run(service.vault)).erased] == [gone]
+    assert (await figures(service))["archive_erasures_left", frozenset()] == 0
 
 
 @pytest.mark.parametrize(

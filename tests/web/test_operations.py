@@ -198,6 +198,7 @@ NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         ("held", "hold", 0),
         ("lost", "lost", 0),
         ("wrong", "rows", 0),
+        ("granted", "erasures", 0),
     ],
 )
 def test_each_promise_has_its_limit(field: str, check: str, most: float) -> None:
@@ -220,6 +221,16 @@ async def test_the_figures_tell_of_a_hold_with_nothing_due(service: Service) -> 
     assert await value(service, "archive_erasing_held") == 1
     _, wrong = await checks(service)
     assert wrong.keys() == {"fuse", "hold"}
+
+
+async def test_a_clock_that_was_put_back_has_a_figure(service: Service) -> None:
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE archive SET clock_mark = archive_now() - interval '1 hour'")
+        assert await value(service, "archive_clock_behind_seconds") == 0
+        await lent.execute("UPDATE archive SET clock_mark = archive_now() + interval '2 days'")
+    assert 172_800 - 120 < await value(service, "archive_clock_behind_seconds") <= 172_800
+    _, wrong = await checks(service)
+    assert "behind its last mark" in wrong["fuse"]
 
 
 async def test_the_figures_tell_what_the_last_comparison_and_the_last_night_saw(
