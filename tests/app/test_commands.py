@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 import asyncpg
+import psutil
 import pytest
 from minio import Minio
 
@@ -694,6 +696,24 @@ def test_what_the_system_refuses_is_told_in_a_line(here: Any, tmp_path: Path) ->
         assert refused.status == 1
         assert "file" in refused.out + refused.err
         assert "Traceback" not in refused.err
+
+
+def test_no_process_of_it_leaves_its_memory_on_a_disk(
+    trial: Archive, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits are inherited, so it may have been there before: what a start sets is seen as well."""
+    asked: list[tuple[int, tuple[int, int]]] = []
+    real = resource.setrlimit
+
+    def limit(which: int, to: tuple[int, int]) -> None:
+        asked.append((which, to))
+        real(which, to)
+
+    monkeypatch.setattr(resource, "setrlimit", limit)
+    assert here("expire", "--dry-run").status == 0
+    assert (resource.RLIMIT_CORE, (0, 0)) in asked
+    assert trial.process
+    assert psutil.Process(trial.process.pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
 
 
 def test_a_call_of_nearly_a_year_ago_plays_until_its_year_is_over(
