@@ -34,7 +34,7 @@ async def drain(stack: Stack, service: Service) -> list[Figure]:
         return COUNT / seconds
 
     async def sent() -> float:
-        done = await archive_puts(stack, service, SIZE, COUNT, AT_ONCE)
+        done = await archive_puts(stack, service, SIZE, COUNT, AT_ONCE, by_name=True)
         return COUNT / float(done["seconds"])
 
     await archive_puts(stack, service, SIZE, 100, AT_ONCE)

@@ -1,8 +1,9 @@
 """Erasing 10,000 due recordings, beside removing as many objects of the same names alone.
 
 What is timed for the archive is what the running service does: claim, remove, read back, finish
-(tombstones, terms, ledger) and report. Beside it stand the bare DeleteObjects requests, sent by the
-archive's own client in batches of 1000, four at a time; and `rclone delete` through its S3 backend.
+(tombstones, terms, ledger) and report, until each entry has its place on the ledger. Beside it
+stand the bare DeleteObjects requests, sent by the archive's own client in batches of 1000, four at
+a time; and `rclone delete` through its S3 backend.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from bench.report import Figure
 from bench.stack import BUCKET, Stack, connect, keys
 from bench.uploads import alternate
 from jobs import expiry
+from storage import tree
 from storage.holdings import Holding
 from storage.objects import ObjectStore
 from storage.recordings import object_key
@@ -50,6 +52,7 @@ async def measure(stack: Stack) -> list[Figure]:
             began = time.perf_counter()
             with meter.during("archive", COUNT):
                 report = await expiry.run(vault)
+                await tree.sequence(vault)
             took = time.perf_counter() - began
         assert (report.erased, report.failed, report.stopped) == (COUNT, 0, "")
         return COUNT / took

@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from statistics import quantiles
 from typing import Any
 
@@ -93,14 +94,14 @@ async def _in_browser(service: Service, ours: Sequence[str], large: str) -> list
 
 async def _searches(page: Page) -> list[float]:
     """What people type: a number, its last digits, an agent, a customer, a contract, a day."""
-    dice = random.Random()
+    dice, today = random.Random(), datetime.now(UTC).date()
     asked: list[Callable[[int], str]] = [
         fill.number_of,
         lambda customer: fill.number_of(customer)[-dice.randint(4, 7) :],
         lambda customer: f"agent-{customer % fill.AGENTS}",
         lambda customer: f"customer-{customer}",
         lambda customer: f"contract-{customer}",
-        lambda customer: f"2026-{customer % 10 + 1:02}-{customer % 28 + 1:02}",
+        lambda customer: (today - timedelta(days=1 + customer % 350)).isoformat(),
     ]
     await page.goto("/")
     form = page.locator("form.search")

@@ -164,13 +164,15 @@ def keys(count: int, day: str = "straight") -> list[str]:
     return [f"{day}/{uuid.uuid4()}/{uuid.uuid4()}" for _ in range(count)]
 
 
-def uploads(service: Service, count: int, started_at: str) -> list[str]:
-    """Addresses for calls that never were before, each described as a real one is."""
+def uploads(service: Service, count: int, started_at: str, *, by_name: bool = False) -> list[str]:
+    """Addresses for calls that never were before, each described as a real one is; or `by_name`, by
+    no more than the name of a file tells.
+    """
+    more = "" if by_name else "&agent=agent-17&queue=queue-3&customer=customer-"
     return [
         f"{service.ingest}/v1/recordings/{uuid.uuid4()}?call_type=customer_service"
         f"&started_at={started_at}&direction=inbound&caller=%2B35840{number:07}"
-        "&callee=%2B358800012345&agent=agent-17&queue=queue-3"
-        f"&customer=customer-{number}"
+        f"&callee=%2B358800012345{more and more + str(number)}"
         for number in range(count)
     ]
 

@@ -14,10 +14,10 @@ LARGE = 100_000_000
 """Bytes of a call."""
 
 
-def new_calls(service: Service, count: int) -> list[str]:
-    """Addresses for calls that never were before, of an hour ago."""
-    started_at = datetime.now(UTC) - timedelta(hours=1)
-    return uploads(service, count, started_at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+def new_calls(service: Service, count: int, *, hours: int = 1, by_name: bool = False) -> list[str]:
+    """Addresses for calls that never were before, of so many hours ago."""
+    started_at = datetime.now(UTC) - timedelta(hours=hours)
+    return uploads(service, count, started_at.strftime("%Y-%m-%dT%H:%M:%SZ"), by_name=by_name)
 
 
 async def alternate(rounds: int, *sides: Callable[[], Awaitable[float]]) -> tuple[list[float], ...]:
@@ -31,12 +31,19 @@ async def alternate(rounds: int, *sides: Callable[[], Awaitable[float]]) -> tupl
 
 
 async def archive_puts(
-    stack: Stack, service: Service, size: int, count: int, at_once: int, **job: Any
+    stack: Stack,
+    service: Service,
+    size: int,
+    count: int,
+    at_once: int,
+    *,
+    by_name: bool = False,
+    **job: Any,
 ) -> dict[str, Any]:
     """Upload that many new calls to the archive."""
     return await stack.client.run(
         "PUT",
-        new_calls(service, count),
+        new_calls(service, count, by_name=by_name),
         body=str(audio.call(stack.folder, size)),
         side="archive",
         headers=service.login("uploader"),
@@ -49,10 +56,12 @@ async def archive_puts(
 async def archive_tus(
     stack: Stack, service: Service, size: int, count: int, at_once: int
 ) -> dict[str, Any]:
-    """Upload that many new calls to the archive by tus, each whole with its creation."""
+    """Upload that many new calls to the archive by tus, each whole with its creation; of the day
+    before, so that they do not fill the folder of those that are put.
+    """
     addresses = [
         address.replace("/recordings/", "/uploads?call_id=").replace("?call_type", "&call_type")
-        for address in new_calls(service, count)
+        for address in new_calls(service, count, hours=25)
     ]
     file = audio.call(stack.folder, size)
     return await stack.client.run(
@@ -83,7 +92,7 @@ def _rate(count: int, done: dict[str, Any]) -> float:
 
 async def small(stack: Stack, service: Service) -> list[Figure]:
     """1 MB calls, 8 at once: recordings a second, beside the bare store and beside tus."""
-    rounds, count, few = 7, 200, 48
+    rounds, count = 7, 200
     async with tus_server.running(stack) as tus:
 
         async def here() -> float:
@@ -93,7 +102,7 @@ async def small(stack: Stack, service: Service) -> list[Figure]:
             return _rate(count, await straight_puts(stack, SMALL, count, 8))
 
         async def by_tus() -> float:
-            return _rate(few, await tus_server.puts(stack, tus, SMALL, few, 8))
+            return _rate(count, await tus_server.puts(stack, tus, SMALL, count, 8))
 
         async def here_by_tus() -> float:
             return _rate(count, await archive_tus(stack, service, SMALL, count, 8))

@@ -9,6 +9,7 @@ from hypothesis import settings
 from storage import schema
 from storage.objects import ObjectStore
 from storage.vault import Vault
+from tests import years
 from tests.postgres import Postgres
 from tests.services import Service, open_service, open_vault
 from tests.stores.servers import rclone_server, rclone_store
@@ -24,6 +25,13 @@ __all__ = [
 # A machine that is busy is no fault of what is tried.
 settings.register_profile("archive", deadline=None)
 settings.load_profile("archive")
+
+
+@pytest.fixture(autouse=True)
+def clocks_that_go_on() -> Iterator[None]:
+    """A test may wait for the end of a year whenever it runs."""
+    with years.going_on():
+        yield
 
 
 @pytest.fixture(scope="session")

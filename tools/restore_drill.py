@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -26,10 +26,14 @@ from urllib.request import Request, urlopen
 from zoneinfo import ZoneInfo
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests import years  # noqa: E402
+
 SAMPLE = ROOT / "samples" / "fault.wav"
 HELSINKI = ZoneInfo("Europe/Helsinki")
-LEFT = 25
-"""Seconds that the call which is to be erased has left when it comes in."""
+LEFT = timedelta(seconds=25)
+"""What the call which is to be erased has left when it comes in."""
 
 
 class DrillError(Exception):
@@ -115,11 +119,17 @@ def expect(held: bool, promise: str, seen: object = "") -> None:
 
 def until_gone(archive: Archive, identifier: str) -> None:
     """Wait for the certificate of an erasure."""
-    deadline = time.monotonic() + 60 + LEFT
+    deadline = time.monotonic() + 60 + LEFT.total_seconds()
     path = f"/v1/certificates/{identifier}"
     while archive.ask("retrieval", path, "anna")[0] != 200 and time.monotonic() < deadline:
         time.sleep(0.5)
     expect(archive.ask("retrieval", path, "anna")[0] == 200, "a call is erased when its year ends")
+
+
+def possible() -> None:
+    """A year has to end in this very minute."""
+    if wait := years.until_years_end(datetime.now(UTC), 2 * LEFT):
+        raise DrillError(f"no call's year ends now (29 February, clocks changed): try in {wait}")
 
 
 def lose(archive: Archive) -> dict[str, Any]:
@@ -129,8 +139,7 @@ def lose(archive: Archive) -> dict[str, Any]:
         archive.key(level, name)
     archive.start()
     ids = {"before": archive.upload("before", datetime.now(HELSINKI))}
-    ending = datetime.now(HELSINKI) + timedelta(seconds=LEFT)
-    ids["ending"] = archive.upload("ending", ending.replace(year=ending.year - 1))
+    ids["ending"] = archive.upload("ending", years.starting(datetime.now(UTC) + LEFT))
     archive.stop()
     shutil.copytree(archive.folder / "var" / "postgres", archive.folder / "backup", symlinks=True)
     archive.start()
@@ -200,6 +209,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="restore-drill-") as folder:
         archive = Archive(Path(folder))
         try:
+            possible()
             ids = lose(archive)
             refuses(archive)
             make_whole(archive, ids)

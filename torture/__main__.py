@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
 
 from bench.report import machine
+from tests import years
 from torture import (
     closes,
     copies,
@@ -87,6 +89,8 @@ def main() -> int:
     logging.basicConfig(level=logging.CRITICAL)
     if unknown := set(arguments.row) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    if wait := years.until_years_end(datetime.now(UTC)):
+        parser.error(f"no call's year ends now, and the rows wait for one: try in {wait} (h:mm:ss)")
     wanted = [name for name in ROWS if name in (arguments.row or ROWS)]
     with opened(Path(tempfile.mkdtemp(prefix="torture-"))) as room:
         rows = uvloop.run(measure(room, wanted, arguments.minutes))

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from storage import clocks
 from storage.vault import Vault
+from tests import years
 from tests.services import Faulty, set_clock
 
 NONE = timedelta()
@@ -37,7 +38,7 @@ def ahead_of(right: Vault, offsets: Offsets) -> Vault:
         return await store.clock() + offsets.store
 
     def today() -> date:
-        return policy.day_of(datetime.now(UTC) + offsets.holder)
+        return policy.day_of(years.now() + offsets.holder)
 
     ring.today = today
     turned: Any = Faulty(store, clock=clock)
@@ -48,7 +49,7 @@ def ahead_of(right: Vault, offsets: Offsets) -> Vault:
 def service_ahead(offset: timedelta) -> Iterator[None]:
     """Turn the clock of the machine that the services of this process run on."""
     real = clocks.service_now
-    clocks.service_now = lambda: datetime.now(UTC) + offset
+    clocks.service_now = lambda: years.now() + offset
     try:
         yield
     finally:

@@ -9,11 +9,12 @@ enough: by contract the instant is the database's, and what is due within that t
 import itertools
 import random
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from jobs import expiry, nightly
 from storage import clocks
 from storage.keyring import KeyRingError
+from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.services import Service
 from tests.web.test_listen import upload
@@ -65,11 +66,11 @@ async def measure(room: Room, limit: Limit) -> list[Row]:
     chosen = every if limit.tries >= GOAL else random.sample(every, limit.tries)
     early, fuse = Tally(), Tally()
     async with room.service() as service:
-        due = [datetime.now(UTC)]
+        due = [years.now()]
         for offsets in chosen:
             if not limit.allows(early.tried):
                 break
-            while min(due) < datetime.now(UTC) + _NEAR:
+            while min(due) < years.now() + _NEAR:
                 due = [await _keep(service, each) for each in _AHEAD]
             await _try(service, offsets, early, fuse)
     return [
@@ -83,7 +84,7 @@ async def _keep(service: Service, ahead: timedelta) -> datetime:
     number = random.randrange(1 << 40)
     seconds = ahead.total_seconds()
     await upload(service, f"{number}", audio(number), started_at=a_year_ago(seconds=seconds))
-    return datetime.now(UTC) + ahead
+    return years.now() + ahead
 
 
 async def _try(service: Service, offsets: Offsets, early: Tally, fuse: Tally) -> None:
@@ -96,7 +97,7 @@ async def _try(service: Service, offsets: Offsets, early: Tally, fuse: Tally) ->
         with suppress(KeyRingError):  # which says that a clock is wrong
             await nightly.run(wrong)
     await turn_database(vault, NONE)
-    now, today = datetime.now(UTC), vault.policy.day_of(datetime.now(UTC))
+    now, today = years.now(), vault.policy.day_of(years.now())
     for row in await service.rows():
         known = before.get(row["id"])
         if known and row["state"] != "stored" and known["expires_at"] > now:

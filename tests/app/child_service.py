@@ -28,6 +28,7 @@ from jobs import landing  # noqa: E402
 from storage import clocks  # noqa: E402
 from storage.objects import ObjectStore  # noqa: E402
 from storage.roles import RIGHTS  # noqa: E402
+from tests import years  # noqa: E402
 from tests.roles import login  # noqa: E402
 from tests.stores.servers import Server  # noqa: E402
 
@@ -136,7 +137,7 @@ class House:
         data.mkdir(exist_ok=True)
         return {
             **{key: value for key, value in os.environ.items() if not key.startswith("ARCHIVE_")},
-            "TEST_AHEAD": str(ahead),
+            "TEST_AHEAD": str(ahead + years.CLOCK.ahead.total_seconds()),
             "TEST_CONFIG": str(root / "config.toml"),
             "ARCHIVE_SERVER_DATA_DIR": str(data),
             "ARCHIVE_DOORS_INGEST": "127.0.0.1:0",

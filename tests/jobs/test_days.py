@@ -24,7 +24,7 @@ async def test_two_services_that_close_a_day_at_once_tell_of_it_once(
 ) -> None:
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
     day = (await service.rows())[0]["expires_on"]
-    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    await service.turn_all_clocks(when_over(day), monkeypatch)
     assert (await service.erase()).erased == 1
     both_have_destroyed = Barrier(2, timeout=60)
     real = service.vault.ring
@@ -79,7 +79,8 @@ async def test_a_night_comes_to_its_end_though_rows_and_objects_cannot_be_compar
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
-    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    day = (await service.rows())[0]["expires_on"]
+    await service.turn_all_clocks(when_over(day), monkeypatch)
 
     async def out_of_order() -> list[str]:
         raise StoreError("The object store's list is not in the order of its keys.")

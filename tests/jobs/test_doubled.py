@@ -8,7 +8,7 @@ import pytest
 from app import audit
 from storage import days, ledger, nights, tree
 from storage.vault import Vault
-from tests.jobs.test_expiry import a_year_ago
+from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.rewriting import export
 from tests.roles import connection
 from tests.services import Service
@@ -54,7 +54,7 @@ async def test_a_day_is_told_of_as_closed_once(
 ) -> None:
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
     day = (await service.rows())[0]["expires_on"]
-    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
+    await service.turn_all_clocks(when_over(day), monkeypatch)
     vault = service.vault
     await service.night()
     # The other service had looked just before, and comes a moment later to the same end.

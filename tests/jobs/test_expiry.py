@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import md5
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -16,6 +15,7 @@ from storage.keyring import KeyRingError, NoDayKeyError
 from storage.release import ReleaseRefusedError, release
 from storage.sealing import Seal
 from storage.vault import Vault
+from tests import years
 from tests.roles import connection, owned
 from tests.services import Faulty, Service
 from tests.sounds import tone
@@ -27,14 +27,12 @@ TOMBSTONE = {"id", "source", "call_type", "expires_on", "state", "epoch"}
 
 def when_over(day: date) -> timedelta:
     """How far the clocks are to be turned so that this day is just over, at any time of a day."""
-    zone = ZoneInfo("Europe/Helsinki")
-    return datetime.combine(day + timedelta(days=1), time(0, 10), zone) - datetime.now(zone)
+    return datetime.combine(day + timedelta(days=1), time(0, 10), years.HELSINKI) - years.now()
 
 
 def a_year_ago(**later: float) -> str:
     """A moment whose year ends that much from now, on the calendar of Helsinki."""
-    end = datetime.now(ZoneInfo("Europe/Helsinki")) + timedelta(**later)
-    return end.replace(year=end.year - 1).isoformat()
+    return years.due_in(**later).isoformat()
 
 
 async def test_at_the_instant_the_recording_is_gone_everywhere(service: Service) -> None:
@@ -277,7 +275,7 @@ async def test_the_fuse_stops_erasing_and_a_person_lets_it_go_on(service: Servic
 async def test_what_is_or_will_be_due_is_named_with_its_reason(service: Service) -> None:
     soon = await upload(service, "soon", started_at=a_year_ago(days=2))
     later = await upload(service, "later")
-    now = datetime.now(UTC)
+    now = years.now()
     assert await removal.due(service.vault, now) == []
     due = await removal.due(service.vault, now + timedelta(days=3))
     assert [str(one.id) for one in due] == [soon]

@@ -22,6 +22,7 @@ from storage import database, nights, tree
 from storage.keyring import KeyRingError
 from storage.signer import RewrittenError
 from storage.vault import Vault
+from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection
 from tests.services import Faulty, Service
@@ -185,18 +186,21 @@ async def test_a_night_that_could_not_be_is_tried_again(
     assert all(after - before >= 0.29 for before, after in pairwise(tries))
 
 
-async def test_what_is_due_is_erased_at_its_instant(service: Service) -> None:
-    await note_night(service.vault)
-    moment = a_year_ago(seconds=4)
-    await upload(service, "gone", started_at=moment)
+async def test_what_is_due_is_erased_at_its_instant(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(service, "gone", started_at=a_year_ago(hours=1))
     end = (await service.rows())[0]["expires_at"]
+    ahead = end - timedelta(seconds=4) - years.now()
+    await service.turn_all_clocks(ahead, monkeypatch)
+    await note_night(service.vault)
 
     async def erased() -> bool:
         return [row["state"] for row in await service.rows()] == ["erased"]
 
     async with running(service.vault):
         await until(erased)
-        late = datetime.now(UTC) - end
+        late = years.now() + ahead - end
     assert timedelta(0) <= late < timedelta(minutes=1)
     assert not await service.holdings()
     await tree.sequence(service.vault)
@@ -396,9 +400,9 @@ async def test_a_stop_before_the_start_and_a_second_one_are_harmless(
 async def test_while_the_store_is_away_the_pulse_rests_and_then_goes_on(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await upload(service, "gone", started_at=a_year_ago(hours=1))
+    await service.turn_all_clocks(timedelta(hours=1, seconds=1), monkeypatch)
     await note_night(service.vault)
-    await upload(service, "gone", started_at=a_year_ago(seconds=2))
-    await service.turn_clock(timedelta(seconds=3))
     asked = 0
     real = service.vault.objects
     away = True
@@ -428,9 +432,9 @@ async def test_while_the_store_is_away_the_pulse_rests_and_then_goes_on(
 async def test_while_the_store_keeps_what_it_should_erase_the_pulse_rests(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await upload(service, "gone", started_at=a_year_ago(hours=1))
+    await service.turn_all_clocks(timedelta(hours=1, seconds=1), monkeypatch)
     await note_night(service.vault)
-    await upload(service, "gone", started_at=a_year_ago(seconds=2))
-    await service.turn_clock(timedelta(seconds=3))
     removals = 0
 
     async def refuse(held: list[Any]) -> list[Any]:
@@ -469,14 +473,16 @@ async def test_a_pulse_that_fails_as_nobody_foresaw_goes_on_and_does_not_spin(
     assert number not in caplog.text  # drivers repeat values in their messages
 
 
-async def test_the_tidying_makes_keys_collects_and_erases(service: Service) -> None:
-    vault = service.vault
-    await upload(service, "gone", started_at=a_year_ago(seconds=2))
+async def test_the_tidying_makes_keys_collects_and_erases(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(service, "gone", started_at=a_year_ago(minutes=30))
     await upload(service, "kept")
+    await service.turn_all_clocks(timedelta(minutes=31), monkeypatch)
+    vault = service.vault
     async with connection(vault.pool) as lent:
         await lent.execute("UPDATE archive SET clock_mark = archive_now() - interval '47 hours'")
         before = await lent.fetchval("SELECT clock_mark FROM archive")
-    await service.turn_clock(timedelta(seconds=3))
     assert await schedule.tidy(vault)
     assert sorted(row["state"] for row in await service.rows()) == ["erased", "stored"]
     async with connection(vault.pool) as lent:

@@ -13,6 +13,7 @@ from archive.retention import Policy
 from storage import clocks
 from storage.clocks import Others, Reading, judge
 from storage.release import release
+from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection, owned
 from tests.services import Faulty, Service, set_clock
@@ -116,13 +117,11 @@ async def _turn(
     service: Service, real: Any, off: dict[str, timedelta], patch: pytest.MonkeyPatch
 ) -> None:
     await set_clock(service.vault, off["database"])
-    patch.setattr(clocks, "service_now", lambda: datetime.now(UTC) + off["service"])
-    patch.setattr(
-        service.vault.ring, "today", lambda: POLICY.day_of(datetime.now(UTC) + off["holder"])
-    )
+    patch.setattr(clocks, "service_now", lambda: years.now() + off["service"])
+    patch.setattr(service.vault.ring, "today", lambda: POLICY.day_of(years.now() + off["holder"]))
 
     async def clock() -> datetime:
-        return datetime.now(UTC) + off["store"]
+        return years.now() + off["store"]
 
     patch.setattr(service.vault.objects, "_faults", {"clock": clock})
 
@@ -146,10 +145,10 @@ async def test_nothing_is_erased_early_whichever_clocks_are_wrong(
             assert bool(report.stopped) is (abs(one) > clocks.APART), (names, one, report.stopped)
     assert [row["state"] for row in await service.rows()] == ["stored"] * 3
     await set_clock(service.vault, timedelta(minutes=31))
-    monkeypatch.setattr(clocks, "service_now", lambda: datetime.now(UTC) + timedelta(minutes=31))
+    monkeypatch.setattr(clocks, "service_now", lambda: years.now() + timedelta(minutes=31))
 
     async def ahead() -> datetime:
-        return datetime.now(UTC) + timedelta(minutes=31)
+        return years.now() + timedelta(minutes=31)
 
     monkeypatch.setattr(broken, "_faults", {"clock": ahead})
     assert (await service.erase()).erased == 1
@@ -174,7 +173,7 @@ async def test_a_clock_that_is_right_is_marked_whatever_else_stops_the_erasing(
 async def test_a_hold_stops_until_it_is_released_through_today(service: Service) -> None:
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
     await service.turn_clock(timedelta(seconds=30))
-    today = POLICY.day_of(datetime.now(UTC) + timedelta(seconds=30))
+    today = POLICY.day_of(years.now() + timedelta(seconds=30))
     # A release that was there before does not reach what comes after it.
     await release(owned(service.vault), today)
     async with connection(service.vault.pool) as lent:

@@ -1,7 +1,7 @@
 """The exact fuse: what the ledger does not bear out, what was not frozen, and what is too much."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +9,7 @@ import pytest
 
 from storage import removal, tree
 from storage.release import release
+from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection, owned
 from tests.services import Service
@@ -53,7 +54,7 @@ async def facts_of(service: Service) -> list[tuple[str, Any]]:
 
 
 def today(service: Service, **later: float) -> date:
-    return service.vault.policy.day_of(datetime.now(UTC) + timedelta(**later))
+    return service.vault.policy.day_of(years.now() + timedelta(**later))
 
 
 async def fuse_of(service: Service) -> str:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from app.config import Config
 from storage import clocks, persons, tree
 from storage.release import ReleaseRefusedError, admins, release
 from storage.vault import Vault
+from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection, owned
 from tests.services import Service
@@ -22,7 +23,7 @@ from tests.web.test_listen import upload
 
 
 def today(service: Service) -> date:
-    return service.vault.policy.day_of(datetime.now(UTC))
+    return service.vault.policy.day_of(years.now())
 
 
 async def blow(service: Service) -> None:
@@ -136,7 +137,7 @@ async def test_who_released_saw_what_the_first_one_saw(
     due = await upload(service, "due", started_at=a_year_ago(seconds=20))
     await multiply(service, due, 2, told=False)
     await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
-    day = service.vault.policy.day_of(datetime.now(UTC) + timedelta(seconds=30))
+    day = service.vault.policy.day_of(years.now() + timedelta(seconds=30))
     await service.erase()
     assert (await release(owned(service.vault), day, first)).let_go == 2
     await multiply(service, due, 1, told=False)
@@ -187,7 +188,7 @@ async def test_the_command_asks_and_then_releases(
     await upload(service, "due", started_at=a_year_ago(seconds=20))
     await service.turn_all_clocks(timedelta(seconds=30), monkeypatch)
     await blow(service)
-    day = service.vault.policy.day_of(datetime.now(UTC) + timedelta(seconds=30))
+    day = service.vault.policy.day_of(years.now() + timedelta(seconds=30))
 
     async def command(token: str = "", token_file: str = "") -> tuple[int, str, str]:
         monkeypatch.setenv("ARCHIVE_TOKEN", token)

@@ -13,6 +13,7 @@ import pytest
 import yarl
 
 from storage import ledger
+from tests import years
 from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
@@ -314,10 +315,11 @@ async def test_every_act_is_in_the_ledger_and_tells_nothing_personal(service: Se
 
 
 async def test_a_stream_that_is_being_sent_stops_at_the_instant(service: Service) -> None:
-    year = datetime.now(UTC).astimezone(service.vault.policy.zone)
-    started = year.replace(year=year.year - 1) + timedelta(seconds=6)
+    started = years.due_in(hours=1)
     audio = tone(1200)  # 19 MB: more than the sockets on the way hold
     identifier = await upload(service, "c", audio, started_at=started.isoformat())
+    end = (await service.rows())[0]["expires_at"]
+    await service.turn_clock(end - years.now() - timedelta(seconds=6))
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", yarl.URL(service.retrieval).port, limit=1024
     )

@@ -3,7 +3,7 @@
 import asyncio
 import csv
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -140,7 +140,8 @@ async def test_a_list_that_is_being_sent_ends_with_the_right_and_with_its_calls(
 
     monkeypatch.setattr(search, "_page", page)
     await service.turn_clock(timedelta(seconds=60) - timedelta(seconds=5))
-    query = "?to=2026-01-01T00:00:00Z" if end == "expired" else "?queue=north"
+    old = datetime.now(UTC) - timedelta(days=300)
+    query = f"?to={old:%Y-%m-%dT%H:%M:%SZ}" if end == "expired" else "?queue=north"
     answer = await ask(service, query, token)
     assert answer.status == 200
     assert await answer.content.readany()

@@ -20,6 +20,7 @@ from storage.overview import Standing
 from storage.signer import SignerError
 from storage.upkeep import verify
 from storage.vault import Vault
+from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.rewriting import unguarded
 from tests.roles import acting, connection, owned
@@ -450,9 +451,10 @@ async def test_not_ready_while_a_store_is_away_and_ready_again_after(
 
 
 async def test_the_days_tell_what_is_due_erased_and_failing(service: Service) -> None:
-    today = service.vault.policy.day_of(datetime.now(UTC))
     for name in ("a", "b"):
         await upload(service, name, started_at=a_year_ago(days=3))
+    due_on = (await service.rows())[0]["expires_on"]
+    soon = due_on.isoformat()
     await upload(service, "gone", started_at=a_year_ago(seconds=20))
     day = (await service.rows())[-1]["expires_on"].isoformat()
     await service.turn_clock(timedelta(seconds=40))
@@ -465,12 +467,11 @@ async def test_the_days_tell_what_is_due_erased_and_failing(service: Service) ->
         return {one.pop("day"): one for one in page["days"]}, page
 
     days, page = await seen()
-    soon = (today + timedelta(days=3)).isoformat()
     assert days[soon] == {"due": 2, "erased": 0, "failed": 0, "closed_at": None}
     assert days[day]["due"] == 1
     assert page["overdue"] == 1
     oldest = datetime.fromisoformat(page["oldest_overdue"])
-    assert timedelta(0) < datetime.now(UTC) + timedelta(seconds=40) - oldest < timedelta(minutes=1)
+    assert timedelta(0) < years.now() + timedelta(seconds=40) - oldest < timedelta(minutes=1)
     vault = service.vault
     stubborn: Any = Faulty(vault.objects, remove=_keep)
     service.vault = replace(vault, objects=stubborn)
@@ -483,9 +484,9 @@ async def test_the_days_tell_what_is_due_erased_and_failing(service: Service) ->
     days, page = await seen()
     assert days[day] == {"due": 0, "erased": 1, "failed": 0, "closed_at": None}
     assert (page["overdue"], page["oldest_overdue"]) == (0, None)
-    only, _ = await seen(from_=today + timedelta(days=2), to=today + timedelta(days=4))
+    only, _ = await seen(from_=due_on - timedelta(days=1), to=due_on + timedelta(days=1))
     assert only.keys() == {soon}
-    none, _ = await seen(from_=today + timedelta(days=4), to=today + timedelta(days=2))
+    none, _ = await seen(from_=due_on + timedelta(days=1), to=due_on - timedelta(days=1))
     assert none == {}
 
 

@@ -24,7 +24,7 @@ from archive.errors import NotFoundError, UnavailableError
 from jobs import schedule
 from storage import growing, uploads
 from storage.shelf import Shelf
-from tests.jobs.test_expiry import when_over
+from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.roles import acting, change, connection
 from tests.services import Faulty, Service, _door, ways_in
 from tests.sounds import tone
@@ -445,10 +445,7 @@ async def test_what_was_not_finished_expires(service: Service, client: Client) -
 
 async def test_an_upload_expires_with_its_call(service: Service, client: Client) -> None:
     """Nothing of a call is kept past its year, unfinished or not."""
-    async with connection(service.vault.pool) as lent:
-        now = await lent.fetchval("SELECT archive_now()")
-    started = now.replace(year=now.year - 1) + timedelta(hours=1)
-    await client.create(**{"Upload-Metadata": said(started_at=started.isoformat())})
+    await client.create(**{"Upload-Metadata": said(started_at=a_year_ago(hours=1))})
     await client.patch(0, AUDIO[:5000])
     await service.turn_clock(timedelta(hours=2))
     assert (await client.send("HEAD", {})).status == 404

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +42,7 @@ from storage.signer import RewrittenError
 from storage.upkeep import rebuild, reconcile
 from storage.upkeep.replay import Replayed
 from storage.vault import Vault
+from tests import years
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.postgres import BIN, Postgres
 from tests.rewriting import export
@@ -509,7 +510,7 @@ async def test_an_acknowledged_recording_of_which_nothing_is_left_is_named_and_t
     assert (report.lost.named, report.told, report.failed) == ([], 0, False)
     assert (await losses(again), ("erased", lost) in await again.acts()) == ([lost], False)
     path, key = await export(vault, tmp_path / "ledger"), vault.signer.verifier
-    found = audit.verify_export(path, key, [], datetime.now(UTC) + span)
+    found = audit.verify_export(path, key, [], years.now() + span)
     assert (found["faults"], found["lost"], found["overdue"]) == ([], 1, 0)
     asked = argparse.Namespace(file=path, key=str(key), checkpoint=[], json=False)
     assert await audit._verify_ledger(asked) == 0

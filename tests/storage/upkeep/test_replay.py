@@ -3,7 +3,7 @@ two people decided stands.
 """
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -15,6 +15,7 @@ from storage.credentials import Limits
 from storage.upkeep import rebuild
 from storage.upkeep.rebuild import Report
 from storage.upkeep.replay import Replayed
+from tests import years
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.postgres import Postgres
 from tests.roles import connection, owned
@@ -182,7 +183,7 @@ async def test_a_day_that_is_closed_again_leaves_what_the_first_closing_left(
         assert await lent.fetchval("SELECT call_hash FROM recording WHERE state = 'erased'") is None
     again = await backups.serve(vault, service)
     await again.turn_clock(by)
-    await upload(again, "again", tone(2), started_at=(datetime.now(UTC) + by).isoformat())
+    await upload(again, "again", tone(2), started_at=(years.now() + by).isoformat())
 
 
 def test_the_command_says_what_has_to_be_said_again(capsys: pytest.CaptureFixture[str]) -> None:
