@@ -252,6 +252,7 @@ async def test_what_http_cache_sends_in_vain_is_refused_before_the_body(service:
     for address, status in [
         (f"chat/{CALL}.wav?started_at={epoch(started())}", 422),
         (f"{CALL}?started_at={epoch(started())}", 422),
+        (f"other/{CALL}.wav?started_at=00000000000", 422),
         (f"other/{'x/' * 1500}{CALL}.wav?started_at={epoch(started())}", 422),
     ]:
         head = http_cache(service, address, audio, expect=True)
