@@ -17,6 +17,7 @@ from aiohttp import BodyPartReader, hdrs, web
 from archive import vcon
 from archive.access import Level
 from archive.errors import (
+    DigestMismatchError,
     MalformedError,
     NotAudioError,
     TooLargeError,
@@ -43,7 +44,12 @@ _PIECE = 2**18
 
 _ADMITTED = web.RequestKey("admitted", Admitted)
 
-_DIGEST = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
+_LENGTHS = {"sha-256": 32, "sha-512": 64}
+"""Bytes of each digest that is looked at where Content-Digest announces it."""
+
+_DIGEST = re.compile(
+    r"\s*(sha-256|sha-512)\s*=\s*:([A-Za-z0-9+/=]*):\s*(?:;.*)?", re.IGNORECASE | re.ASCII
+)
 
 
 def routes() -> list[Route | OpenRoute]:
@@ -62,7 +68,7 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
         visit.vault,
         visit.caller,
         request[_ADMITTED],
-        offer_of(request.headers),
+        offer_of(request),
         body_of(request),
         visit.now,
     )
@@ -72,7 +78,7 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
 async def _before_put(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
     call = _call_of_query(request, visit)
-    offer_of(request.headers)
+    offer_of(request)
     request[_ADMITTED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
 
 
@@ -108,7 +114,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
                     call = Call.from_fields(told.fields, visit.vault.policy, visit.now)
                     admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
                 elif part.name == "audio" and held is None:
-                    held = await _receive(visit, admitted, part), offer_of(part.headers)
+                    held = await _receive(visit, admitted, part), offer_of(part)
                 else:
                     raise MalformedError("A form has one part `metadata` and one part `audio`.")
             if admitted is None or held is None:
@@ -116,12 +122,19 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
                 raise MalformedError(f"The form has no part `{missing}`.")
             spool, offer = held
             spool = await intake.sealed_for(visit.vault, spool, admitted.call, visit.now)
-            held = spool, (offer := replace(offer, sha512=told.sha512))
+            held = spool, (offer := _with_sha512(offer, told.sha512))
             taken = await intake.keep(visit.vault, visit.caller, admitted, offer, spool, visit.now)
         finally:
             if held:
                 held[0].close()
     return answer(request, visit, taken)
+
+
+def _with_sha512(offer: Offer, told: bytes | None) -> Offer:
+    """What is announced of the audio, with what the vCon beside it says."""
+    if told and offer.sha512 not in (None, told):
+        raise DigestMismatchError("The part `audio` and the vCon announce two SHA-512.")
+    return replace(offer, sha512=told or offer.sha512)
 
 
 async def _post_vcon(request: web.Request, visit: Visit) -> web.Response:
@@ -165,8 +178,7 @@ async def _one(audio: bytes) -> AsyncIterator[bytes]:
 
 async def _before_post(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
-    if hdrs.CONTENT_MD5 in request.headers or "Content-Digest" in request.headers:
-        raise MalformedError("In a form the digest of the audio belongs to the part `audio`.")
+    refuse_digest(request)
     if request.content_type in vcon.MEDIA_TYPES:
         _check_vcon(request.content_length or 0)
     elif request.content_type != parts.KIND:
@@ -175,7 +187,7 @@ async def _before_post(request: web.Request, visit: Visit) -> None:
 
 async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader) -> Spool:
     check_encoding(part.headers)
-    offer = offer_of(part.headers)
+    offer = offer_of(part)
     return await intake.receive(visit.vault, admitted, offer, parts.pieces_of(part), visit.now)
 
 
@@ -200,17 +212,38 @@ def check_encoding(headers: Mapping[str, str]) -> None:
         raise NotAudioError("Send the audio as it is: a Content-Encoding is not taken.")
 
 
-def offer_of(headers: Mapping[str, str]) -> Offer:
+def refuse_digest(request: web.Request) -> None:
+    """Refuse a digest of a body that holds the audio among other things: none is made of it."""
+    if hdrs.CONTENT_MD5 in request.headers or "Content-Digest" in request.headers:
+        raise MalformedError(
+            "Only a digest of the audio is checked: in a form a header of its part `audio`, in a"
+            " vCon the `content_hash`."
+        )
+
+
+def offer_of(sent: web.Request | BodyPartReader) -> Offer:
     """What the sender says of the body. MalformedError for a digest that cannot be read."""
-    sha256 = md5 = None
-    if digest := headers.get("Content-Digest"):
-        if match := _DIGEST.search(digest):
-            sha256 = _decoded(match[1], 32, "Content-Digest")
-        elif "sha-256" in digest.lower():
+    headers = sent.headers
+    digests: dict[str, bytes] = {}
+    for each in ",".join(headers.getall("Content-Digest", ())).split(","):
+        if match := _DIGEST.fullmatch(each):
+            name = match[1].lower()
+            _announce(digests, name, _decoded(match[2], _LENGTHS[name], "Content-Digest"))
+        elif any(name in each.lower() for name in _LENGTHS):
             raise MalformedError("Content-Digest is written like sha-256=:BASE64:.")
-    if text := headers.get(hdrs.CONTENT_MD5):
-        md5 = _decoded(text, 16, "Content-MD5")
-    return Offer(headers.get(hdrs.CONTENT_TYPE), sha256, md5)
+    for text in filter(None, headers.getall(hdrs.CONTENT_MD5, ())):
+        _announce(digests, "md5", _decoded(text, 16, "Content-MD5"))
+    return Offer(
+        headers.get(hdrs.CONTENT_TYPE),
+        sha256=digests.get("sha-256"),
+        md5=digests.get("md5"),
+        sha512=digests.get("sha-512"),
+    )
+
+
+def _announce(digests: dict[str, bytes], name: str, value: bytes) -> None:
+    if digests.setdefault(name, value) != value:
+        raise MalformedError(f"Two digests of one kind, {name}, are announced of one body.")
 
 
 def _decoded(text: str, length: int, header: str) -> bytes:
