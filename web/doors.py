@@ -296,7 +296,7 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
 
 def _under_way(route: Route, request: web.Request) -> AbstractContextManager[None]:
     """Count what one uploader's key has under way, before the database is asked for it. The secret
-    counts: who knows no more than a key's id takes nothing from its owner. Raises TooManyError.
+    counts: who knows no more than a key's id takes nothing from its owner. UnavailableError beyond.
     """
     if Level.UPLOADER not in route.levels:
         return nullcontext()
