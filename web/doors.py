@@ -22,7 +22,7 @@ from storage import credentials, quota, sessions
 from storage.credentials import Login
 from storage.database import Connection, connection
 from storage.vault import Vault
-from web import browser, connections, headers, limits, problems, trace
+from web import browser, connections, face, headers, limits, problems, trace
 from web.connections import LOG, Server
 from web.keys import Keys
 from web.limits import Crowd, Limits, WrongKeys
@@ -128,6 +128,7 @@ def build(
         middlewares=[_counted, problems.middleware], handler_args={"read_bufsize": _READ_BUFFER}
     )
     app[VAULT] = vault
+    app[face.PAGES] = any(route.path == "/" for route in routes)
     app[SHOWN] = shown
     app[_FLIGHT] = _Flight()
     app[_KEYS] = keys = Keys()
