@@ -247,6 +247,19 @@ def test_an_auditor_needs_the_files_and_the_key_alone(
 
 
 def test_a_second_service_on_the_same_folder_is_refused(trial: Archive) -> None:
+def test_the_archive_itself_verifies_its_ledger_as_it_is_now(trial: Archive, here: Any) -> None:
+    held = here("ledger", "verify", "--json")
+    assert (held.status, held.facts["faults"]) == (0, []), held.err
+    assert held.facts["stored"] >= len(SAMPLES)
+    key = here("ledger", "key").out.strip()
+    assert f"checked by this archive's own key, {key}." in held.err
+    held = here("ledger", "verify", "--key", key)
+    assert held.status == 0
+    assert "own key" not in held.err
+    other = "call-archive/x+5d6e7f80+" + key.rpartition("+")[2]
+    assert here("ledger", "verify", "--key", other).status == 1
+
+
     refused = trial.command("serve")
     assert refused.status == 1
     assert refused.out == ""
@@ -764,6 +777,9 @@ def details_in_the_database(archive: Archive, recording: str) -> tuple[set[str],
 
     from app.embedded import Embedded
 
+    held = here(*words[:3])
+    assert held.status == 0
+    assert "this archive's own key" in held.err
     async def look() -> tuple[set[str], int]:
         async with Embedded(
             archive.data_dir, want_postgres=True, want_s3=False, join=True
