@@ -1,9 +1,13 @@
 """What the documents point at is there, and what they say of the files is so."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from web import problems
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
@@ -31,3 +35,36 @@ def test_the_image_holds_every_package_of_the_program() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     packages = set(re.findall(r'"(\w+)\*"', project))
     assert packages == copied - {"frontend"} == {"archive", "storage", "jobs", "web", "app"}
+
+
+def test_the_table_of_problems_is_that_of_the_doors() -> None:
+    page = (ROOT / "docs/api.md").read_text().split("## Problems")[1]
+    told = dict(re.findall(r"^\| `([a-z-]+)` \| (\d{3}|4xx) \|", page, re.MULTILINE))
+    made = {name: str(status) for status, name in problems.STATUS.values()}
+    plain = {name: str(status) for status, (name, _, _) in problems._PLAIN.items()}
+    assert told == {**made, **plain, "refused": "4xx", "unexpected": "500"}
+
+
+def test_every_503_is_explained() -> None:
+    page = (ROOT / "docs/operations.md").read_text().split("## Every 503")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([A-Z].*?) \|", page, re.MULTILINE)
+    told = [
+        re.compile(".*".join(map(re.escape, each.split("…"))))
+        for row in rows
+        for each in row.split(" / ")
+    ]
+    details = [*_unavailable()]
+    assert len(details) > 20
+    assert [each for each in details if not any(row.search(each) for row in told)] == []
+
+
+def _unavailable() -> Iterator[str]:
+    """What the doors say with a 503, as far as it stands in the code as one text."""
+    for folder in ("web", "storage", "storage/audio"):
+        for file in (ROOT / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                match node:
+                    case ast.Call(
+                        func=ast.Name(id="UnavailableError"), args=[ast.Constant(value=text), *_]
+                    ):
+                        yield str(text)
