@@ -5,9 +5,6 @@ Whatever can be refused without the body is refused before it is read.
 """
 
 import asyncio
-import base64
-import binascii
-import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +25,7 @@ from storage import intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.spool import Spool
 from storage.vault import Vault
-from web import cdrs, metadata, openapi, parts, render
+from web import cdrs, digests, metadata, openapi, parts, render
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 from web.metadata import Metadata
 
@@ -43,13 +40,6 @@ _VCON, _VCONS = "vcon", 2
 _PIECE = 2**18
 
 _ADMITTED = web.RequestKey("admitted", Admitted)
-
-_LENGTHS = {"sha-256": 32, "sha-512": 64}
-"""Bytes of each digest that is looked at where Content-Digest announces it."""
-
-_DIGEST = re.compile(
-    r"\s*(sha-256|sha-512)\s*=\s*:([A-Za-z0-9+/=]*):\s*(?:;.*)?", re.IGNORECASE | re.ASCII
-)
 
 
 def routes() -> list[Route | OpenRoute]:
@@ -68,7 +58,7 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
         visit.vault,
         visit.caller,
         request[_ADMITTED],
-        offer_of(request),
+        digests.offer_of(request),
         body_of(request),
         visit.now,
     )
@@ -78,7 +68,7 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
 async def _before_put(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
     call = _call_of_query(request, visit)
-    offer_of(request)
+    digests.offer_of(request)
     request[_ADMITTED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
 
 
@@ -114,7 +104,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
                     call = Call.from_fields(told.fields, visit.vault.policy, visit.now)
                     admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
                 elif part.name == "audio" and held is None:
-                    held = await _receive(visit, admitted, part), offer_of(part)
+                    held = await _receive(visit, admitted, part), digests.offer_of(part)
                 else:
                     raise MalformedError("A form has one part `metadata` and one part `audio`.")
             if admitted is None or held is None:
@@ -178,7 +168,7 @@ async def _one(audio: bytes) -> AsyncIterator[bytes]:
 
 async def _before_post(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
-    refuse_digest(request)
+    digests.refuse(request)
     if request.content_type in vcon.MEDIA_TYPES:
         _check_vcon(request.content_length or 0)
     elif request.content_type != parts.KIND:
@@ -187,7 +177,7 @@ async def _before_post(request: web.Request, visit: Visit) -> None:
 
 async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader) -> Spool:
     check_encoding(part.headers)
-    offer = offer_of(part)
+    offer = digests.offer_of(part)
     return await intake.receive(visit.vault, admitted, offer, parts.pieces_of(part), visit.now)
 
 
@@ -210,50 +200,6 @@ def check_encoding(headers: Mapping[str, str]) -> None:
     """Refuse a body, or a part of a form, that would have to be unpacked."""
     if headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() != "identity":
         raise NotAudioError("Send the audio as it is: a Content-Encoding is not taken.")
-
-
-def refuse_digest(request: web.Request) -> None:
-    """Refuse a digest of a body that holds the audio among other things: none is made of it."""
-    if hdrs.CONTENT_MD5 in request.headers or "Content-Digest" in request.headers:
-        raise MalformedError(
-            "Only a digest of the audio is checked: in a form a header of its part `audio`, in a"
-            " vCon the `content_hash`."
-        )
-
-
-def offer_of(sent: web.Request | BodyPartReader) -> Offer:
-    """What the sender says of the body. MalformedError for a digest that cannot be read."""
-    headers = sent.headers
-    digests: dict[str, bytes] = {}
-    for each in ",".join(headers.getall("Content-Digest", ())).split(","):
-        if match := _DIGEST.fullmatch(each):
-            name = match[1].lower()
-            _announce(digests, name, _decoded(match[2], _LENGTHS[name], "Content-Digest"))
-        elif any(name in each.lower() for name in _LENGTHS):
-            raise MalformedError("Content-Digest is written like sha-256=:BASE64:.")
-    for text in filter(None, headers.getall(hdrs.CONTENT_MD5, ())):
-        _announce(digests, "md5", _decoded(text, 16, "Content-MD5"))
-    return Offer(
-        headers.get(hdrs.CONTENT_TYPE),
-        sha256=digests.get("sha-256"),
-        md5=digests.get("md5"),
-        sha512=digests.get("sha-512"),
-    )
-
-
-def _announce(digests: dict[str, bytes], name: str, value: bytes) -> None:
-    if digests.setdefault(name, value) != value:
-        raise MalformedError(f"Two digests of one kind, {name}, are announced of one body.")
-
-
-def _decoded(text: str, length: int, header: str) -> bytes:
-    try:
-        value = base64.b64decode(text.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        value = b""
-    if len(value) != length:
-        raise MalformedError(f"{header} holds no digest of {length} bytes in base64.")
-    return value
 
 
 def answer(request: web.Request, visit: Visit, taken: Taken) -> web.Response:
