@@ -1,7 +1,8 @@
 """The auditor's commands: `archive ledger`, `archive certificate`, `archive witness`.
 
-`verify` needs nothing but the file and the public key: no archive, no network. Exit status 0 when
-everything holds, 1 when something does not, 2 for wrong usage.
+`verify` needs nothing but the file and the public key: no archive, no network. What is not named of
+the two it takes from the archive of this configuration. Exit status 0 when everything holds, 1 when
+something does not, 2 for wrong usage.
 """
 
 import argparse
@@ -12,15 +13,16 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app import config, hashing
+from app import config, hashing, own_ledger
 from app.command import Commands, Run, command
 from app.erase_command import own_token
 from archive import certificate, story
 from archive.certificate import Certificate, Erasure, ExportErasure
 from archive.ledger import instant
-from archive.note import Checkpoint, Note, Verifier
+from archive.note import Note, Verifier
 
 _KEY = "the ledger's public key, as `archive ledger key` prints it, or a file that holds it"
+_OR_OWN = "; without it this archive's own, which shows less"
 
 
 def add_parsers(commands: Commands) -> None:
@@ -41,12 +43,15 @@ def add_parsers(commands: Commands) -> None:
         acts,
         "verify",
         "Check an export: unrewritten, and every recording that came due erased, none early.",
+        "  archive ledger verify   # of this archive, as it is now, by its own key\n"
         "  archive ledger verify ledger.txt --key call-archive/0a1b...+5d6e7f80+AbCd...\n"
         "  archive ledger verify ledger.txt --key key.txt --checkpoint witness/checkpoint",
         _telling(_verify_ledger),
     )
-    verify.add_argument("file", type=Path, metavar="FILE")
-    verify.add_argument("--key", required=True, help=_KEY)
+    verify.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE", help="an export; without it one is made now"
+    )
+    verify.add_argument("--key", help=_KEY + _OR_OWN)
     verify.add_argument(
         "--checkpoint",
         type=Path,
@@ -61,11 +66,12 @@ def add_parsers(commands: Commands) -> None:
         acts,
         "verify",
         "Check the certificate of one erasure.",
-        "  archive certificate verify certificate.json --key key.txt",
+        "  archive certificate verify certificate.json --key key.txt\n"
+        "  archive certificate verify certificate.json   # by this archive's own key",
         _telling(_verify_certificate),
     )
     check.add_argument("file", type=Path, metavar="FILE")
-    check.add_argument("--key", required=True, help=_KEY)
+    check.add_argument("--key", help=_KEY + _OR_OWN)
     _witness_parser(commands)
 
 
@@ -148,19 +154,9 @@ async def _print_key(arguments: argparse.Namespace) -> int:
 
 async def _export(arguments: argparse.Namespace) -> int:
     from app.vault import opened
-    from storage import tree
-    from storage.database import connection
 
     async with opened(config.load(arguments.config, os.environ), join=True) as vault:
-        note = await tree.checkpoint(vault)
-        size = Checkpoint.parse(note.text).size
-        new = arguments.file.with_name(arguments.file.name + ".new")
-        with new.open("wb") as out:
-            async with connection(vault.pool) as lent, lent.transaction():
-                async for entry in tree.everything(lent, size):
-                    out.write(entry.text + b"\n")
-            out.write(b"\n" + str(note).encode())
-        new.replace(arguments.file)
+        size = await own_ledger.write(vault, arguments.file)
         key = str(vault.signer.verifier)
     facts = {"entries": size, "key": key}
     print(json.dumps(facts) if arguments.json else f"{size} entries; key {key}")
@@ -194,9 +190,9 @@ async def _open_words(arguments: argparse.Namespace) -> int:
 
 
 async def _verify_ledger(arguments: argparse.Namespace) -> int:
-    key = verifier(arguments.key)
     kept = [await asyncio.to_thread(each.read_text, "utf-8") for each in arguments.checkpoint]
-    facts = verify_export(arguments.file, key, [Note.parse(text) for text in kept])
+    async with own_ledger.at_hand(arguments) as (file, key):
+        facts = verify_export(file, verifier(key), [Note.parse(text) for text in kept])
     if arguments.json:
         print(json.dumps(facts))
         return 0 if facts["holds"] else 1
@@ -259,8 +255,8 @@ def verify_export(
 async def _verify_certificate(arguments: argparse.Namespace) -> int:
     from storage.signer import check
 
-    key = verifier(arguments.key)
-    found = Certificate.parse(arguments.file.read_bytes())
+    async with own_ledger.at_hand(arguments) as (file, text):
+        found, key = Certificate.parse(file.read_bytes()), verifier(text)
     shown = certificate.erasure(found, lambda note: check(note, key))
     print(json.dumps(_facts(shown)) if arguments.json else _words(shown))
     return 0

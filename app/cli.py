@@ -125,6 +125,9 @@ def _serve_parser(commands: Commands) -> None:
     parser.add_argument(
         "--samples", action="store_true", help="take in sample calls at the first start, for trial"
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print the addresses as one line of JSON, once ready"
+    )
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
@@ -132,8 +135,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     from app.serve import PARTS, serve
 
     parts = [part for part in PARTS if part in (arguments.only or PARTS)]
-    if arguments.samples and arguments.only:
-        print("archive: --samples goes without --only", file=sys.stderr)
+    if arguments.samples and (arguments.only or arguments.json):
+        print("archive: --samples goes without --only and --json", file=sys.stderr)
         return 2
 
     loaded = config.load(arguments.config, os.environ)
@@ -145,7 +148,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
             if loaded.sign_in.local:
                 await samples.offer_accounts(loaded, doors)
 
-    await serve(loaded, parts, then)
+    await serve(loaded, parts, then, as_json=arguments.json)
     return 0
 
 

@@ -6,6 +6,7 @@ what is in flight.
 """
 
 import asyncio
+import json
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -133,8 +134,22 @@ async def _open_doors(
     return Addresses(ingest_url, retrieval_url, operations_url), runners
 
 
+def tell(addresses: Addresses, *, as_json: bool) -> None:
+    """Say where the doors are, and so that they are open: as JSON that is one line, and all."""
+    told = {name: url for name, url in asdict(addresses).items() if url}
+    if as_json:
+        print(json.dumps(told), flush=True)
+        return
+    print(*(f"{name:<11} {url}\n" for name, url in told.items()), sep="", end="")
+    print("ready", flush=True)
+
+
 async def serve(
-    config: Config, parts: Sequence[str], then: Callable[[Addresses], Awaitable[None]]
+    config: Config,
+    parts: Sequence[str],
+    then: Callable[[Addresses], Awaitable[None]],
+    *,
+    as_json: bool = False,
 ) -> None:
     """Run these parts until SIGTERM or SIGINT; `then` is done once the doors are open.
 
@@ -145,12 +160,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(config, parts) as (addresses, rewritten):
-        print(
-            *(f"{name:<11} {url}\n" for name, url in asdict(addresses).items() if url),
-            sep="",
-            end="",
-        )
-        print("ready", flush=True)
+        tell(addresses, as_json=as_json)
         await then(addresses)
         await _first(stop, rewritten)
         log.info("stopping: finishing what is in flight")

@@ -254,8 +254,11 @@ def _checked(
         length = -1.0
     if not 0 <= length <= _LONGEST_CALL:
         raise UnclearError("its duration is no number of seconds")
+    begun = datetime.fromisoformat(start)
+    if datetime.max.replace(tzinfo=begun.tzinfo) - begun < timedelta(seconds=length):
+        raise UnclearError("its end lies outside the calendar")
     told = {key: text for key in FIELDS if (text := fields.get(key, "")) and _is_kept(key, text)}
-    return Detail(known, datetime.fromisoformat(start), answered, length, told)
+    return Detail(known, begun, answered, length, told)
 
 
 def _is_kept(key: str, text: str) -> bool:

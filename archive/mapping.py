@@ -199,7 +199,9 @@ def instant(text: str) -> str:
         micro = (int(whole) - _GREGORIAN) * 10**6
     else:
         micro = int(whole) * (1000 if len(whole) == 13 else 1)
-    return (_EPOCH + timedelta(microseconds=micro)).isoformat()
+    with suppress(OverflowError):  # Erlang's may lie before the first year that can be told
+        return (_EPOCH + timedelta(microseconds=micro)).isoformat()
+    return text
 
 
 def pairs(text: str) -> dict[str, str]:

@@ -78,9 +78,7 @@ class Call:
         started_at = reader.instant("started_at")
         direction = reader.choice("direction", Direction)
         texts = {name: reader.text(name) for name in TEXT_FIELDS}
-        expiry = None
-        if call_type and started_at:
-            expiry = reader.expiry(policy, call_type, started_at, now)
+        expiry = reader.expiry(policy, call_type, started_at, now) if started_at else None
         if reader.errors or not (call_id and call_type and started_at and expiry):
             raise InvalidError(reader.errors)
         return cls(call_id, call_type, started_at, expiry, direction, **texts)
@@ -191,10 +189,13 @@ class _Reader:
             return None
 
     def expiry(
-        self, policy: Policy, call_type: CallType, started_at: datetime, now: datetime
+        self, policy: Policy, call_type: CallType | None, started_at: datetime, now: datetime
     ) -> Expiry | None:
+        """Judge the start; of a call whose type is not known, by the period that is the longest."""
+        types: list[str] = [call_type] if call_type else list(policy.periods)
         try:
-            expiry = policy.expiry(call_type, started_at)
+            each = [policy.expiry(kind, started_at) for kind in types]
+            expiry = max(each, key=lambda expiry: expiry.at)
         except (ValueError, OverflowError):
             self.errors["started_at"] = "lies outside the calendar"
             return None

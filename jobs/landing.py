@@ -49,6 +49,8 @@ PAGE = 500
 MISSES = 10
 """Failures in a row that are no fault of an object, before a look is broken off."""
 
+_FAILED = "the archive failed of it, its log says where; it is tried again"
+
 
 class _WaitingError(Exception):
     """What has to lie beside it is not there yet."""
@@ -171,6 +173,8 @@ async def _one(vault: Vault, place: Landing, held: Holding, left: Left | None, f
         tell(f"landing {place.name}", error)
         found.leave(held)
         found.miss(type(error).__name__)
+        if not (left and left.fate is Fate.TAKEN):  # the next look is to get further than this one
+            await _note(vault, place, held, Fate.WAITING, _FAILED)
 
 
 def _is_audio(place: Landing, held: Holding) -> bool:
@@ -231,6 +235,10 @@ async def _leave(
 ) -> None:
     found.leave(held, fate)
     found.misses = 0
+    await _note(vault, place, held, fate, why)
+
+
+async def _note(vault: Vault, place: Landing, held: Holding, fate: Fate, why: str) -> None:
     async with connection(vault.pool) as lent:
         await leftovers.note(lent, vault.ring, place.name, [held], fate, why)
 

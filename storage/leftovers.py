@@ -1,9 +1,10 @@
 """What lies in landing buckets and is left there for now: why, and when it is looked at again.
 
-An object that is refused is not read again for a day, one that waits for what belongs to it the
-less often the longer it does, and one that was taken in is only removed, however often the store
-refuses that. An object is known by a keyed hash of its key, version and ETag: names hold numbers.
-A row whose object is gone goes with the next look at the whole bucket.
+An object that is refused is not read again for a day, one that waits for what belongs to it, or
+that the archive failed of, the less often the longer it does, and one that was taken in is only
+removed, however often the store refuses that. An object is known by a keyed hash of its key,
+version and ETag: names hold numbers. A row whose object is gone goes with the next look at the
+whole bucket.
 """
 
 import hmac

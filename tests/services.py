@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import yarl
 from aiohttp import web
+from multidict import CIMultiDict
 
 from app.config import load
 from archive.access import Level
@@ -69,7 +70,7 @@ class Service:
         audio: Any,
         params: dict[str, str],
         *,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         token: str | None = "uploader",
         content_type: str = "audio/x-wav",
     ) -> aiohttp.ClientResponse:
@@ -78,7 +79,10 @@ class Service:
         url = yarl.URL(
             f"{self.ingest}/v1/recordings/{quote(call_id, safe='')}", encoded=True
         ).update_query(params)
-        sent = {"Content-Type": content_type, **self._login(token), **(headers or {})}
+        sent = CIMultiDict({"Content-Type": content_type, **self._login(token)})
+        for name in headers or {}:
+            sent.popall(name, None)
+        sent.extend(headers or {})
         data = io.BytesIO(audio) if isinstance(audio, bytes) else audio
         return await self.session.put(url, data=data, headers=sent)
 

@@ -1,11 +1,14 @@
 """What the documents point at is there, and what they say of the files is so."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.pools import SIZES
+from web import problems
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
@@ -50,3 +53,36 @@ def test_the_connections_that_are_told_are_those_of_the_pools() -> None:
 def test_what_serves_pages_makes_them_first(target: str) -> None:
     [needs] = re.findall(rf"^{target}:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert "$(PAGES)" in needs
+
+
+def test_the_table_of_problems_is_that_of_the_doors() -> None:
+    page = (ROOT / "docs/api.md").read_text().split("## Problems")[1]
+    told = dict(re.findall(r"^\| `([a-z-]+)` \| (\d{3}|4xx) \|", page, re.MULTILINE))
+    made = {name: str(status) for status, name in problems.STATUS.values()}
+    plain = {name: str(status) for status, (name, _, _) in problems._PLAIN.items()}
+    assert told == {**made, **plain, "refused": "4xx", "unexpected": "500"}
+
+
+def test_every_503_is_explained() -> None:
+    page = (ROOT / "docs/operations.md").read_text().split("## Every 503")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([A-Z].*?) \|", page, re.MULTILINE)
+    told = [
+        re.compile(".*".join(map(re.escape, each.split("…"))))
+        for row in rows
+        for each in row.split(" / ")
+    ]
+    details = [*_unavailable()]
+    assert len(details) > 20
+    assert [each for each in details if not any(row.search(each) for row in told)] == []
+
+
+def _unavailable() -> Iterator[str]:
+    """What the doors say with a 503, as far as it stands in the code as one text."""
+    for folder in ("web", "storage", "storage/audio"):
+        for file in (ROOT / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                match node:
+                    case ast.Call(
+                        func=ast.Name(id="UnavailableError"), args=[ast.Constant(value=text), *_]
+                    ):
+                        yield str(text)

@@ -22,7 +22,7 @@ from storage import credentials, quota, sessions
 from storage.credentials import Login
 from storage.database import Connection, connection
 from storage.vault import Vault
-from web import browser, connections, headers, limits, problems, trace
+from web import browser, connections, face, headers, limits, problems, trace
 from web.connections import LOG, Server
 from web.keys import Keys
 from web.limits import Crowd, Limits, WrongKeys
@@ -128,6 +128,7 @@ def build(
         middlewares=[_counted, problems.middleware], handler_args={"read_bufsize": _READ_BUFFER}
     )
     app[VAULT] = vault
+    app[face.PAGES] = any(route.path == "/" for route in routes)
     app[SHOWN] = shown
     app[_FLIGHT] = _Flight()
     app[_KEYS] = keys = Keys()
@@ -296,7 +297,7 @@ async def _let_in(route: Route, request: web.Request) -> Visit:
 
 def _under_way(route: Route, request: web.Request) -> AbstractContextManager[None]:
     """Count what one uploader's key has under way, before the database is asked for it. The secret
-    counts: who knows no more than a key's id takes nothing from its owner. Raises TooManyError.
+    counts: who knows no more than a key's id takes nothing from its owner. UnavailableError beyond.
     """
     if Level.UPLOADER not in route.levels:
         return nullcontext()

@@ -24,6 +24,12 @@ from web.words import LANGUAGES, Words, chosen, length, marked, words
 
 THEMES = ("system", "light", "dark")
 
+PAGES: web.AppKey[bool] = web.AppKey("pages", bool)
+"""Whether a door has pages at all."""
+
+_MACHINES = frozenset({"/metrics", "/healthz", "/readyz", "/openapi.json"})
+"""Addresses of machines outside `/v1/`."""
+
 _SAFE = {
     **render.NO_STORE,
     "X-Content-Type-Options": "nosniff",
@@ -266,5 +272,6 @@ def wanted(request: web.Request) -> bool:
     Not where machines ask: some of them accept HTML by default, and read problem documents.
     """
     path = request.path
-    machine = path.startswith("/v1/") and not path.endswith("/page")
-    return not machine and "text/html" in request.headers.get(hdrs.ACCEPT, "")
+    machine = path in _MACHINES or (path.startswith("/v1/") and not path.endswith("/page"))
+    accepts = "text/html" in request.headers.get(hdrs.ACCEPT, "")
+    return accepts and not machine and request.app[PAGES]

@@ -5,9 +5,6 @@ Whatever can be refused without the body is refused before it is read.
 """
 
 import asyncio
-import base64
-import binascii
-import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +14,7 @@ from aiohttp import BodyPartReader, hdrs, web
 from archive import vcon
 from archive.access import Level
 from archive.errors import (
+    DigestMismatchError,
     MalformedError,
     NotAudioError,
     TooLargeError,
@@ -27,7 +25,7 @@ from storage import intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.spool import Spool
 from storage.vault import Vault
-from web import cdrs, metadata, openapi, parts, render
+from web import cdrs, digests, metadata, openapi, parts, render
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 from web.metadata import Metadata
 
@@ -42,8 +40,6 @@ _VCON, _VCONS = "vcon", 2
 _PIECE = 2**18
 
 _ADMITTED = web.RequestKey("admitted", Admitted)
-
-_DIGEST = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
 
 def routes() -> list[Route | OpenRoute]:
@@ -62,7 +58,7 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
         visit.vault,
         visit.caller,
         request[_ADMITTED],
-        offer_of(request.headers),
+        digests.offer_of(request),
         body_of(request),
         visit.now,
     )
@@ -72,7 +68,7 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
 async def _before_put(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
     call = _call_of_query(request, visit)
-    offer_of(request.headers)
+    digests.offer_of(request)
     request[_ADMITTED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
 
 
@@ -108,7 +104,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
                     call = Call.from_fields(told.fields, visit.vault.policy, visit.now)
                     admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
                 elif part.name == "audio" and held is None:
-                    held = await _receive(visit, admitted, part), offer_of(part.headers)
+                    held = await _receive(visit, admitted, part), digests.offer_of(part)
                 else:
                     raise MalformedError("A form has one part `metadata` and one part `audio`.")
             if admitted is None or held is None:
@@ -116,12 +112,19 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
                 raise MalformedError(f"The form has no part `{missing}`.")
             spool, offer = held
             spool = await intake.sealed_for(visit.vault, spool, admitted.call, visit.now)
-            held = spool, (offer := replace(offer, sha512=told.sha512))
+            held = spool, (offer := _with_sha512(offer, told.sha512))
             taken = await intake.keep(visit.vault, visit.caller, admitted, offer, spool, visit.now)
         finally:
             if held:
                 held[0].close()
     return answer(request, visit, taken)
+
+
+def _with_sha512(offer: Offer, told: bytes | None) -> Offer:
+    """What is announced of the audio, with what the vCon beside it says."""
+    if told and offer.sha512 not in (None, told):
+        raise DigestMismatchError("The part `audio` and the vCon announce two SHA-512.")
+    return replace(offer, sha512=told or offer.sha512)
 
 
 async def _post_vcon(request: web.Request, visit: Visit) -> web.Response:
@@ -165,8 +168,7 @@ async def _one(audio: bytes) -> AsyncIterator[bytes]:
 
 async def _before_post(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
-    if hdrs.CONTENT_MD5 in request.headers or "Content-Digest" in request.headers:
-        raise MalformedError("In a form the digest of the audio belongs to the part `audio`.")
+    digests.refuse(request)
     if request.content_type in vcon.MEDIA_TYPES:
         _check_vcon(request.content_length or 0)
     elif request.content_type != parts.KIND:
@@ -175,7 +177,7 @@ async def _before_post(request: web.Request, visit: Visit) -> None:
 
 async def _receive(visit: Visit, admitted: Admitted | None, part: BodyPartReader) -> Spool:
     check_encoding(part.headers)
-    offer = offer_of(part.headers)
+    offer = digests.offer_of(part)
     return await intake.receive(visit.vault, admitted, offer, parts.pieces_of(part), visit.now)
 
 
@@ -198,29 +200,6 @@ def check_encoding(headers: Mapping[str, str]) -> None:
     """Refuse a body, or a part of a form, that would have to be unpacked."""
     if headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() != "identity":
         raise NotAudioError("Send the audio as it is: a Content-Encoding is not taken.")
-
-
-def offer_of(headers: Mapping[str, str]) -> Offer:
-    """What the sender says of the body. MalformedError for a digest that cannot be read."""
-    sha256 = md5 = None
-    if digest := headers.get("Content-Digest"):
-        if match := _DIGEST.search(digest):
-            sha256 = _decoded(match[1], 32, "Content-Digest")
-        elif "sha-256" in digest.lower():
-            raise MalformedError("Content-Digest is written like sha-256=:BASE64:.")
-    if text := headers.get(hdrs.CONTENT_MD5):
-        md5 = _decoded(text, 16, "Content-MD5")
-    return Offer(headers.get(hdrs.CONTENT_TYPE), sha256, md5)
-
-
-def _decoded(text: str, length: int, header: str) -> bytes:
-    try:
-        value = base64.b64decode(text.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        value = b""
-    if len(value) != length:
-        raise MalformedError(f"{header} holds no digest of {length} bytes in base64.")
-    return value
 
 
 def answer(request: web.Request, visit: Visit, taken: Taken) -> web.Response:

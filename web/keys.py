@@ -55,13 +55,12 @@ class Keys:
 
     @contextmanager
     def under_way(self, token: Token, places: int) -> Iterator[None]:
-        """One request with this token, from its head to the end of its answer. Raises TooManyError
-        beyond three quarters of so many places: a stolen key leaves some for the others.
+        """One request with this token, from its head to the end of its answer. UnavailableError
+        beyond three quarters of so many places, as where all are taken: a stolen key leaves some
+        for the others.
         """
         if self._under_way[token] >= places - places // 4:
-            raise TooManyError(
-                "The key has too much under way at once; wait as long as Retry-After says.", _AGAIN
-            )
+            raise UnavailableError("The key has too much under way at once; try again.", _AGAIN)
         self._under_way[token] += 1
         try:
             yield

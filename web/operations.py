@@ -7,13 +7,14 @@ nothing is overdue, and that nights, days, looks at objects and checkpoints come
 import asyncio
 import math
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from archive.access import OPERATORS
-from archive.errors import ArchiveError
+from archive.errors import ArchiveError, UnavailableError
 from storage import cdrs as recorded
 from storage import fuse, overview, tree
 from storage.database import connection
@@ -33,6 +34,7 @@ from web import (
     openapi,
     overseeing,
     pages,
+    problems,
     render,
     sign_in,
 )
@@ -40,6 +42,9 @@ from web.doors import SHOWN, VAULT, OpenRoute, Route, Visit
 
 FRESH = 1.0
 """Seconds from its begin on for which one look at everything is the answer to all who ask."""
+
+_LOOK_AGAIN = 5
+"""Seconds after which it may be worth to ask again whether all is well."""
 
 PARTS = ("database", "objects", "keys", "fuse", "ledger")
 """What `/readyz` looks at besides the figures that have a limit."""
@@ -91,10 +96,17 @@ class Readiness:
                 began = time.monotonic()
                 self._checks = await _look(request.app[VAULT])
                 self._began, self._ended = began, time.monotonic()
-        well = all(state == "ok" for state in self._checks.values())
-        answer = render.data({"ready": well, "checks": self._checks})
-        answer.set_status(200 if well else 503)
-        return answer
+        wrong = [part for part, state in self._checks.items() if state != "ok"]
+        told = {"ready": not wrong, "checks": self._checks}
+        return _not_ready(wrong, told) if wrong else render.data(told)
+
+
+def _not_ready(wrong: Sequence[str], told: Mapping[str, object]) -> web.Response:
+    status, name = problems.STATUS[UnavailableError]
+    detail = f"Not well: {', '.join(wrong)}. `checks` says why, and `archive check` what to do."
+    headers = {**render.NO_STORE, hdrs.RETRY_AFTER: str(_LOOK_AGAIN)}
+    title = UnavailableError.title
+    return problems.problem(status, name, title, detail, extra=told, headers=headers)
 
 
 async def _look(vault: Vault) -> dict[str, str]:

@@ -17,7 +17,7 @@ from archive.mapping import Raw, Reading
 from storage import intake, ledger, mapped
 from storage.database import connection
 from storage.intake import Admitted, Offer, Taken
-from web import ingest, metadata, parts
+from web import digests, ingest, metadata, parts
 from web.doors import Route, Visit
 from web.ingest import UPLOADERS
 
@@ -63,7 +63,7 @@ def _route(
 async def _before(reading: Reading, said: Said, request: web.Request, visit: Visit) -> None:
     """What has to hold before the body; all of it, where nothing depends on the audio."""
     ingest.check_headers(request, visit.vault)
-    ingest.offer_of(request.headers)
+    digests.offer_of(request)
     caller, now = visit.caller, visit.now
     if admitted := await mapped.admit(visit.vault, caller, reading, said(request), now):
         request[_ADMITTED] = admitted
@@ -71,7 +71,7 @@ async def _before(reading: Reading, said: Said, request: web.Request, visit: Vis
 
 async def _put(reading: Reading, said: Said, request: web.Request, visit: Visit) -> web.Response:
     """The body is the audio, with a length or chunked."""
-    offer, body = ingest.offer_of(request.headers), ingest.body_of(request)
+    offer, body = digests.offer_of(request), ingest.body_of(request)
     taken = await _taken(reading, lambda: said(request), request, visit, offer, body)
     return ingest.answer(request, visit, taken)
 
@@ -79,6 +79,7 @@ async def _put(reading: Reading, said: Said, request: web.Request, visit: Visit)
 async def _httapi(reading: Reading, request: web.Request, visit: Visit) -> web.Response:
     """A form of `mod_httapi`: the audio is its part `recorded_file`, all others are fields."""
     ingest.check_headers(request, visit.vault)
+    digests.refuse(request)
     reader, texts = await parts.form(request), dict[str, str]()
     address = _said_in_address(reading, request)
 
@@ -92,6 +93,7 @@ async def _httapi(reading: Reading, request: web.Request, visit: Visit) -> web.R
 
 async def _ngfile(reading: Reading, said: Said, request: web.Request, visit: Visit) -> web.Response:
     """A form of rtpengine-recording: one part `ngfile`, which has neither file name nor type."""
+    digests.refuse(request)
     body = _file_of(await parts.form(request), "ngfile", {})
     taken = await _taken(reading, lambda: said(request), request, visit, Offer(), body)
     return ingest.answer(request, visit, taken)

@@ -12,9 +12,17 @@ from typing import Any
 
 from aiohttp import web
 
-from archive.errors import ChecksumError, MalformedError, NotAudioError, VersionError
+from archive.errors import (
+    ArchiveError,
+    ChecksumError,
+    DigestMismatchError,
+    MalformedError,
+    NotAudioError,
+    VersionError,
+)
 from storage.intake import Offer
 from storage.uploads import Upload
+from web.digests import offer_of
 
 ADDRESS = "/v1/uploads"
 VERSION = "1.0.0"
@@ -23,38 +31,47 @@ ALGORITHMS = ("sha1", "sha256", "md5")
 PART = "application/offset+octet-stream"
 """The type of a body that is a part of an upload."""
 
+_DAMAGED = "The part arrived damaged, and was dropped. Send it again."
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(slots=True)
 class Checksum:
-    """What a part was announced to be, and what it is so far."""
+    """What a part was announced to be, and what it is so far; `wrong`: what is told of another."""
 
     announced: bytes
     _seen: Any = field(repr=False)
+    wrong: ArchiveError
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> "Checksum | None":
-        """The checksum of a request, if it has one. Raises MalformedError."""
+    def of(cls, request: web.Request) -> "list[Checksum]":
+        """Those of a request: its digests of HTTP and tus's own one. Raises MalformedError."""
+        headers, offer = request.headers, offer_of(request)
+        announced = {"sha256": offer.sha256, "sha512": offer.sha512, "md5": offer.md5}
+        found = [
+            cls(value, hashlib.new(name, usedforsecurity=False), DigestMismatchError(_DAMAGED))
+            for name, value in announced.items()
+            if value is not None
+        ]
         if (text := headers.get("Upload-Checksum")) is None:
-            return None
+            return found
         algorithm, _, encoded = text.strip().partition(" ")
         if algorithm not in ALGORITHMS:
             raise MalformedError(f"Checksums are of {', '.join(ALGORITHMS)}.")
         seen = hashlib.new(algorithm, usedforsecurity=False)
-        announced = _decoded(encoded)
-        if announced is None or len(announced) != seen.digest_size:
+        value = _decoded(encoded)
+        if value is None or len(value) != seen.digest_size:
             raise MalformedError("Upload-Checksum is written like `sha1 BASE64`.")
-        return cls(announced, seen)
+        return [*found, cls(value, seen, ChecksumError(_DAMAGED))]
 
     def add(self, piece: bytes) -> None:
         """Count a piece in."""
         self._seen.update(piece)
 
     def check(self) -> None:
-        """Raises ChecksumError when the part is another."""
+        """Raises ChecksumError, or DigestMismatchError, when the part is another."""
         if not hmac.compare_digest(self.announced, self._seen.digest()):
-            raise ChecksumError("The part arrived damaged, and was dropped. Send it again.")
+            raise self.wrong
 
 
 def dress(request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -6,7 +6,7 @@ receipt's headers. Until the recording exists no offset is told that is the whol
 to `HEAD`, which finishes what could not be finished before: a client that hears it goes away.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
@@ -87,7 +87,7 @@ async def _before_create(request: web.Request, visit: Visit) -> None:
     if request.body_exists:
         tus.check_part(request.headers)
         _check_room(request, 0, length)
-    Checksum.of(request.headers)
+    Checksum.of(request)
     said = _said(request)
     tus.offer(said)
     call = _call(said, visit)
@@ -132,19 +132,19 @@ async def _create_whole(request: web.Request, visit: Visit, admitted: Admitted) 
     """Everything came with the creation: taken in as it arrives, like a `PUT`."""
     vault, caller, now = visit.vault, visit.caller, visit.now
     offer = tus.offer(tus.metadata(request.headers))
-    body = _checked(request, Checksum.of(request.headers))
+    body = _checked(request, Checksum.of(request))
     taken = await intake.take_in(vault, caller, admitted, offer, body, now)
     upload = await uploads.finished_at_once(vault, caller, taken.recording, now)
     return _created(request, visit, upload, taken.recording)
 
 
-async def _checked(request: web.Request, checksum: Checksum | None) -> AsyncIterator[bytes]:
+async def _checked(request: web.Request, checksums: Sequence[Checksum]) -> AsyncIterator[bytes]:
     async for piece in ingest.body_of(request):
-        if checksum:
-            checksum.add(piece)
+        for each in checksums:
+            each.add(piece)
         yield piece
-    if checksum:
-        checksum.check()
+    for each in checksums:
+        each.check()
 
 
 async def head(request: web.Request, visit: Visit) -> web.Response:
@@ -171,7 +171,7 @@ async def _before_patch(request: web.Request, visit: Visit) -> None:
     tus.check_version(request.headers)
     tus.check_part(request.headers)
     ingest.check_headers(request, visit.vault)
-    Checksum.of(request.headers)
+    Checksum.of(request)
     if tus.number(request.headers, "Upload-Offset") is None:
         raise MalformedError("Upload-Offset is needed, a whole number.")
     await _find(request, visit)
@@ -256,15 +256,15 @@ async def _receive(request: web.Request, visit: Visit, upload: Upload, file: Gro
     """Write down what arrives. Of a line that breaks, what came is kept; of a part with a checksum,
     all of it or nothing.
     """
-    checksum = Checksum.of(request.headers)
+    checksums = Checksum.of(request)
     try:
-        async for piece in _checked(request, checksum):
+        async for piece in _checked(request, checksums):
             file.add(piece)
             _check_end(visit, upload, file.coming)
-            if checksum is None and file.coming - file.mark.size >= KEPT:
+            if not checksums and file.coming - file.mark.size >= KEPT:
                 await uploads.keep(visit.vault, upload.id, file)
     except _BROKEN:
-        if checksum is None:
+        if not checksums:
             with suppress(UnavailableError):
                 await uploads.keep(visit.vault, upload.id, file)
         raise

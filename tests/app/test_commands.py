@@ -4,6 +4,7 @@ One service runs for most of the tests. They come in an order: what needs it fir
 it.
 """
 
+import argparse
 import asyncio
 import base64
 import hashlib
@@ -33,7 +34,7 @@ import psutil
 import pytest
 from minio import Minio
 
-from app import cli, embedded_rclone
+from app import cli, embedded_rclone, serve
 from app.embedded import Embedded
 from archive.access import Level
 from archive.recording import CallType
@@ -251,6 +252,19 @@ def test_an_auditor_needs_the_files_and_the_key_alone(
     refused = here("witness", trial.doors["operations"], "--key", str(key), "--state", str(state))
     assert refused.status == 1
     assert "401" in refused.err
+
+
+def test_the_archive_itself_verifies_its_ledger_as_it_is_now(trial: Archive, here: Any) -> None:
+    held = here("ledger", "verify", "--json")
+    assert (held.status, held.facts["faults"]) == (0, []), held.err
+    assert held.facts["stored"] >= len(SAMPLES)
+    key = here("ledger", "key").out.strip()
+    assert f"checked by this archive's own key, {key}." in held.err
+    held = here("ledger", "verify", "--key", key)
+    assert held.status == 0
+    assert "own key" not in held.err
+    other = "call-archive/x+5d6e7f80+" + key.rpartition("+")[2]
+    assert here("ledger", "verify", "--key", other).status == 1
 
 
 def test_a_second_service_on_the_same_folder_is_refused(trial: Archive) -> None:
@@ -651,6 +665,7 @@ def test_a_url_that_the_driver_cannot_use_ends_with_2_and_is_not_repeated(
         (),
         ("dance",),
         ("serve", "--port=1"),
+        ("serve", "--samples", "--json"),
         ("key",),
         ("expire", "--on=2027-03-01"),
         ("expire", "--dry-run", "--release=2026-11-24"),
@@ -687,6 +702,27 @@ def test_help_has_examples(here: Any, words: str) -> None:
     told = here(*words.split(), "--help")
     assert told.status == 0
     assert f"examples:\n  archive {words}" in told.out
+
+
+def test_every_command_tells_its_facts_as_json_too() -> None:
+    parsers, leaves = [cli._parser()], 0
+    while parsers:
+        parser = parsers.pop()
+        branches = [
+            each for each in parser._actions if isinstance(each, argparse._SubParsersAction)
+        ]
+        parsers += [parser for branch in branches for parser in branch.choices.values()]
+        if not branches:
+            leaves += 1
+            assert "--json" in parser.format_usage(), parser.prog
+    assert leaves > 30
+
+
+def test_serve_tells_the_addresses_that_it_has_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    serve.tell(serve.Addresses("http://i", "", "http://o"), as_json=True)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert json.loads(said) == {"ingest": "http://i", "operations": "http://o"}
 
 
 def test_what_the_system_refuses_is_told_in_a_line(here: Any, tmp_path: Path) -> None:
@@ -772,6 +808,9 @@ def test_a_call_of_nearly_a_year_ago_plays_until_its_year_is_over(
     held = here(*words, "--json")
     assert (held.status, held.facts["recording"]) == (0, receipt["id"])
     assert here(*words).out.startswith("holds: ")
+    held = here(*words[:3])
+    assert held.status == 0
+    assert "this archive's own key" in held.err
     certificate.write_bytes(certificate.read_bytes().replace(b'"erased"', b'"stored"'))
     assert here(*words, "--json").facts["holds"] is False
 

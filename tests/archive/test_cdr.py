@@ -124,6 +124,7 @@ def test_rows_of_our_own_fields() -> None:
         {"call_id": "7", "started_at": "2025-11-24T18:00:00Z", "duration": "-1"},
         {"call_id": "7", "started_at": "2025-11-24T18:00:00Z", "duration": "nan"},
         {"call_id": "7" * 300, "started_at": "2025-11-24T18:00:00Z"},
+        {"call_id": "7", "started_at": "9999-12-31T23:59:59+02:00", "duration": "60"},
         {"call_id": "7\u20288", "started_at": "2025-11-24T18:00:00Z"},
     ],
 )

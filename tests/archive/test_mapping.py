@@ -93,6 +93,9 @@ def test_a_wrong_form_is_refused(form: str) -> None:
         ("12345", "12345"),
         ("\u0661764000000", "\u0661764000000"),
         ("17640000001234567", "17640000001234567"),
+        ("00000000000", "00000000000"),
+        ("00031622399", "00031622399"),
+        ("00031622400", "0001-01-01T00:00:00+00:00"),
     ],
 )
 def test_counts_of_seconds_are_times(text: str, meant: str) -> None:
@@ -103,6 +106,11 @@ def test_counts_of_seconds_are_times(text: str, meant: str) -> None:
 def test_every_count_of_seconds_is_the_instant_that_it_counts(seconds: int, micro: int) -> None:
     read = parse_instant(instant(f"{seconds}.{micro:06}"))
     assert read == datetime.fromtimestamp(seconds, UTC).replace(microsecond=micro)
+
+
+@given(st.text("0123456789", min_size=9, max_size=16))
+def test_a_count_of_whatever_length_is_a_time_or_left_as_it_is(text: str) -> None:
+    assert (read := instant(text)) == text or datetime.fromisoformat(read).tzinfo
 
 
 @given(st.text())

@@ -51,6 +51,28 @@ def test_every_wrong_field_is_named_at_once() -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["chat", None])
+def test_a_start_is_judged_whatever_the_type_is(kind: object) -> None:
+    for start, word in [
+        (NOW + timedelta(days=1), "ahead"),
+        (NOW - timedelta(days=2 * 366), "kept"),
+        (datetime.max.replace(tzinfo=UTC), "calendar"),
+    ]:
+        found = errors(call_type=kind, started_at=start.isoformat())
+        assert found.keys() == {"call_type", "started_at"}
+        assert word in found["started_at"]
+
+
+def test_of_no_type_the_longest_period_tells_whether_a_call_is_past() -> None:
+    periods = {kind: Period(days=30) for kind in CallType} | {CallType.CONTRACT: Period(years=3)}
+    policy = Policy(POLICY.zone, periods)
+    for days, wrong in [(2 * 366, {"call_type"}), (4 * 366, {"call_type", "started_at"})]:
+        started = (NOW - timedelta(days=days)).isoformat()
+        with pytest.raises(InvalidError) as caught:
+            Call.from_fields({**GOOD, "call_type": "chat", "started_at": started}, policy, NOW)
+        assert caught.value.errors.keys() == wrong
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

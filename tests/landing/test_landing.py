@@ -17,7 +17,7 @@ from app.config import ConfigError
 from archive.errors import ForbiddenError, UnavailableError
 from archive.residency import Seen
 from jobs import landing as looks
-from storage import intake, landing, leftovers, residency
+from storage import intake, landing, leftovers, mapped, residency
 from storage.holdings import Holding
 from storage.landing import Landing
 from storage.vault import Vault
@@ -255,6 +255,49 @@ async def test_an_archive_that_is_away_refuses_nothing_and_asks_not_for_ever(
     assert (await site.look()).taken == len(keys)
     assert await site.there() == []
     assert len(await site.calls()) == len(keys)
+
+
+async def test_starts_that_no_calendar_has_are_refused_and_hinder_nothing_behind_them(
+    open_site: Open, rclone_server: Server
+) -> None:
+    site = await open_site(rclone_server, "freeswitch_s3")
+    for number in range(looks.MISSES):
+        await site.put(f"customer_service/00000000000/{number}.wav", AUDIO)
+    await site.put(freeswitch(), AUDIO)
+    found = await site.look()
+    assert (found.taken, found.refused, found.failed) == (1, looks.MISSES, "")
+    assert [*await site.calls()] == ["call-1"]
+
+
+async def test_what_the_archive_fails_of_is_noted_and_hinders_what_lies_behind_it_but_once(
+    open_site: Open, rclone_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await open_site(rclone_server, "freeswitch_s3")
+    count = looks.MISSES + looks.AT_ONCE
+    for number in range(100, 100 + count):
+        await site.put(freeswitch(number, started()), AUDIO)
+    await site.put(CALL.format(int(started().timestamp()), "good"), AUDIO)
+    real = mapped.admit
+
+    async def admit(vault: Vault, caller: Any, reading: Any, raw: Any, now: datetime) -> Any:
+        if raw["path"]["call_id"] != "call-good":
+            raise RuntimeError
+        return await real(vault, caller, reading, raw, now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mapped, "admit", admit)
+        patch.setattr(leftovers, "_SOONEST", timedelta(hours=1))
+        found = await site.look()
+        assert (found.taken, found.failed) == (0, "RuntimeError")
+        assert looks.MISSES <= found.misses < count
+        assert (await site.look()).taken == 1
+        found = await site.look()
+        assert (found.left, found.refused, found.failed) == (count, 0, "")
+    assert [*await site.calls()] == ["call-good"]
+    assert await left(site) == [("waiting", looks._FAILED)] * count
+    await site.let_come_due()
+    assert (await site.look()).taken == count
+    assert await site.there() == []
 
 
 async def test_what_the_store_will_not_remove_is_not_read_again(

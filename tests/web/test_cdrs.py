@@ -261,13 +261,14 @@ async def test_what_cannot_be_understood_hinders_nothing_else(service: Service) 
         record("b"),
         record("c", started_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat()),
         {"nothing": "of it"},
+        record("d", started_at="9999-12-31T23:59:59+00:00"),
     )
     assert {key: answer[key] for key in ("new", "wrong", "ahead")} == {
         "new": 1,
-        "wrong": 2,
+        "wrong": 3,
         "ahead": 1,
     }
-    assert set(answer["errors"]) == {"0", "3"}
+    assert set(answer["errors"]) == {"0", "3", "4"}
     local = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     body = json.dumps(record("z", started_at=local)).encode()
     assert (await service.post("/v1/cdr?zone=UTC", body, JSON)).status == 200

@@ -431,6 +431,7 @@ async def test_a_tape_message_that_leads_out_of_its_folder_does_not(
         ({"timestamp": "1500000000"}, 400),
         ({"timestamp": ""}, 400),
         ({"timestamp": "soon"}, 400),
+        ({"timestamp": "00000000000"}, 400),
         ({"type": "ping"}, 400),
         ({"recid": ""}, 400),
     ],

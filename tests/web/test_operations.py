@@ -75,7 +75,13 @@ async def checks(service: Service) -> tuple[int, dict[str, str]]:
     body = await answer.json()
     assert body["ready"] is (answer.status == 200)
     assert body["checks"].keys() == {*operations.PARTS, *gauges.CHECKS}
-    return answer.status, {part: text for part, text in body["checks"].items() if text != "ok"}
+    wrong = {part: text for part, text in body["checks"].items() if text != "ok"}
+    if wrong:
+        await problem(answer, 503, "unavailable")
+        assert all(part in body["detail"] for part in wrong)
+        assert int(answer.headers["Retry-After"]) > 0
+    assert answer.headers["Cache-Control"] == "private, no-store"
+    return answer.status, wrong
 
 
 @pytest.fixture(autouse=True)

@@ -288,6 +288,23 @@ async def test_only_who_may_read_gets_a_page(service: Service) -> None:
         assert answer.status == status
 
 
+async def test_machines_addresses_have_no_pages_whatever_is_accepted(service: Service) -> None:
+    """Clients like urllib's and many a monitor accept HTML and follow where they are led."""
+    there = ("/metrics", "/v1/expiry")
+    asked = [(service.operations, path, 401) for path in there]
+    asked += [(service.operations, "/v1/nothing", 404), (service.retrieval, "/metrics", 404)]
+    for path in ("/", "/nothing", "/sign-in", "/v1/nothing", "/orktrack/command", "/page"):
+        asked.append((service.ingest, path, 404))
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        asked.append((service.operations, path, 405))
+    for door, path, status in asked:
+        method = "POST" if status == 405 else "GET"
+        answer = await service.session.request(
+            method, door + path, headers=HTML, allow_redirects=False
+        )
+        assert (answer.status, answer.content_type) == (status, "application/problem+json"), path
+
+
 async def test_errors_are_pages_for_people_and_documents_for_machines(service: Service) -> None:
     identifier = await upload(service, "a")
     await service.turn_clock(timedelta(days=367))

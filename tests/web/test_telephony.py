@@ -252,6 +252,7 @@ async def test_what_http_cache_sends_in_vain_is_refused_before_the_body(service:
     for address, status in [
         (f"chat/{CALL}.wav?started_at={epoch(started())}", 422),
         (f"{CALL}?started_at={epoch(started())}", 422),
+        (f"other/{CALL}.wav?started_at=00000000000", 422),
         (f"other/{'x/' * 1500}{CALL}.wav?started_at={epoch(started())}", 422),
     ]:
         head = http_cache(service, address, audio, expect=True)
@@ -635,6 +636,10 @@ async def test_a_vcon_may_stand_beside_the_audio(service: Service) -> None:
         assert (refused.status, refused.json()["type"]) == (
             400, "urn:call-archive:problem:digest-mismatch",
         )  # fmt: skip
+    # What the part itself announces is held against it, too.
+    value = base64.b64encode(hashlib.sha512(b"other").digest()).decode()
+    told = part('name="audio"', AUDIO, f"Content-Digest: sha-512=:{value}:")
+    assert (await wire(service, *siprec_form(service, right, told))).status == 400
     await nothing_kept(service)
     found = await heard(service, await wire(service, *siprec_form(service, right, audio)))
     assert (found["caller"], found["agent"]) == ("+358407654321", "Anna")

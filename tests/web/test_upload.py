@@ -4,12 +4,14 @@ import asyncio
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from tests.services import Service
 from tests.sounds import tone
@@ -259,14 +261,29 @@ async def test_headerless_audio_is_taken_as_declared(service: Service) -> None:
 
 def digest(audio: bytes) -> dict[str, str]:
     value = base64.b64encode(hashlib.sha256(audio).digest()).decode()
-    return {"Content-Digest": f"sha-512=:AAAA:, sha-256=:{value}:"}
+    return {"Content-Digest": f"md5=:AAAA:, sha-256=:{value}:"}
+
+
+def sha512(audio: bytes) -> dict[str, str]:
+    value = base64.b64encode(hashlib.sha512(audio).digest()).decode()
+    return {"Content-Digest": f"SHA-512=:{value}:;of=all"}
+
+
+def on_two_lines(audio: bytes) -> CIMultiDict[str]:
+    lines = [("Content-Digest", "unixsum=:AAAA:"), *digest(audio).items()]
+    return CIMultiDict(lines)
+
+
+def both(audio: bytes) -> CIMultiDict[str]:
+    """The first is right whatever the audio is held to be."""
+    return CIMultiDict([*digest(tone()).items(), *sha512(audio).items()])
 
 
 def md5(audio: bytes) -> dict[str, str]:
     return {"Content-MD5": base64.b64encode(hashlib.md5(audio).digest()).decode()}
 
 
-@pytest.mark.parametrize("announce", [digest, md5])
+@pytest.mark.parametrize("announce", [digest, md5, sha512, on_two_lines, both])
 async def test_an_announced_digest_is_checked(service: Service, announce: Any) -> None:
     audio = tone()
     wrong = await service.put("c", audio, query(), headers=announce(audio + b"x"))
@@ -278,10 +295,19 @@ async def test_an_announced_digest_is_checked(service: Service, announce: Any) -
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Content-Digest": "sha-256=abc"}, {"Content-MD5": "abc"}, {"Content-MD5": "é"}]
+    "headers",
+    [
+        {"Content-Digest": "sha-256=abc"},
+        {"Content-Digest": "sha-512=:AAAA:"},
+        CIMultiDict([("Content-Digest", "md5=:AAAA:"), ("Content-Digest", "sha-256=abc")]),
+        CIMultiDict([*digest(b"a").items(), *digest(b"b").items()]),
+        CIMultiDict([*md5(b"a").items(), *md5(b"b").items()]),
+        {"Content-MD5": "abc"},
+        {"Content-MD5": "é"},
+    ],
 )
 async def test_a_digest_that_cannot_be_read_is_refused(
-    service: Service, headers: dict[str, str]
+    service: Service, headers: Mapping[str, str]
 ) -> None:
     await problem(await service.put("c", tone(), query(), headers=headers), 400, "malformed")
 
@@ -299,6 +325,42 @@ async def test_a_form_is_taken_in_any_order(service: Service, order: tuple[str, 
     assert (receipt["call_id"], receipt["bytes"]) == ("form-1", len(audio))
     heard = await service.get(f"/v1/recordings/{receipt['id']}/audio")
     assert await heard.read() == audio
+
+
+@pytest.mark.parametrize("announce", [digest, md5, sha512, on_two_lines, both])
+async def test_a_digest_of_the_part_is_checked(service: Service, announce: Any) -> None:
+    audio, good = tone(), json.dumps({**query(), "call_id": "form-1"})
+    for sent, status, name in [(audio + b"x", 400, "digest-mismatch"), (audio, 201, "")]:
+        with aiohttp.MultipartWriter("form-data") as form:
+            form.append(good).set_content_disposition("form-data", name="metadata")
+            part = form.append(audio)
+            part.headers.extend(announce(sent))
+            part.set_content_disposition("form-data", name="audio")
+        answer = await service.post("/v1/recordings", form, {})  # type: ignore[arg-type]
+        if status == 201:
+            assert answer.status == 201, await answer.text()
+        else:
+            await problem(answer, status, name)
+            assert not await service.rows()
+
+
+async def test_a_digest_of_a_form_as_a_whole_is_refused_and_never_ignored(service: Service) -> None:
+    form = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n--b--\r\n'
+    for announced in (digest(form), md5(form), sha512(form)):
+        for path in (
+            "/v1/recordings",
+            "/v1/rtpengine?call_type=other",
+            "/v1/freeswitch/other/c.cgi",
+        ):
+            headers = {
+                **announced,
+                "Content-Type": "multipart/form-data; boundary=b",
+                "X-Recording-Call-ID": "c",
+                "X-Recording-Call-Start-Time": str(int(datetime.now(UTC).timestamp())),
+            }
+            answer = await service.post(path, form, headers)
+            await problem(answer, 400, "malformed")
+            assert "Only a digest of the audio is checked" in await answer.text()
 
 
 async def test_forms_that_are_wrong(service: Service) -> None:

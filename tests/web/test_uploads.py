@@ -216,6 +216,7 @@ async def test_what_is_always_the_same_may_stand_in_the_query(client: Client) ->
         ({"Upload-Metadata": "call_id YQ=="}, 422, "invalid"),
         ({"Upload-Metadata": ""}, 422, "invalid"),
         ({"Upload-Checksum": "crc32 AAAA"}, 400, "malformed"),
+        ({"Content-Digest": "sha-256=abc"}, 400, "malformed"),
     ],
 )
 async def test_a_wrong_creation_is_refused(
@@ -263,6 +264,28 @@ async def test_a_part_is_held_against_its_checksum(
     assert await client.offset() == 5000
     rest = AUDIO[5000:]
     await heard(service, await client.patch(5000, rest, Upload_Checksum=checksum(rest)))
+
+
+@pytest.mark.parametrize("algorithm", ["sha-256", "sha-512", "md5"])
+async def test_a_part_is_held_against_the_digests_of_http(
+    service: Service, client: Client, algorithm: str
+) -> None:
+    def digest(data: bytes) -> dict[str, str]:
+        made = hashlib.new(algorithm.replace("-", ""), data).digest()
+        value = base64.b64encode(made).decode()
+        if algorithm == "md5":
+            return {"Content_MD5": value}
+        return {"Content_Digest": f"{algorithm}=:{value}:"}
+
+    whole = {name.replace("_", "-"): value for name, value in digest(b"other").items()}
+    await problem(await client.create(data=AUDIO, **whole), 400, "digest-mismatch")
+    await nothing_left(service)
+    await client.create()
+    await client.patch(0, AUDIO[:5000], **digest(AUDIO[:5000]))
+    answer = await client.patch(5000, AUDIO[5000:9000] + b"x", **digest(AUDIO[5000:9001]))
+    await problem(answer, 400, "digest-mismatch")
+    assert await client.offset() == 5000
+    await heard(service, await client.patch(5000, AUDIO[5000:], **digest(AUDIO[5000:])))
 
 
 async def test_a_whole_upload_is_held_against_its_checksum(
