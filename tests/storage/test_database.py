@@ -13,6 +13,7 @@ import pytest
 from archive.errors import UnavailableError
 from archive.lifecycle import STEPS, State
 from storage import database, ledger, schema, tree
+from storage.schema import SchemaError
 from storage.vault import Vault
 from tests.postgres import Postgres
 from tests.roles import connection
@@ -125,9 +126,28 @@ async def test_a_migration_that_breaks_leaves_nothing_and_lets_go(
 
 
 async def test_a_newer_schema_is_refused(link: Link) -> None:
-    await link.execute("INSERT INTO migration (number) VALUES (9999)")
+    await link.execute("INSERT INTO migration (number, sha256) VALUES (9999, '')")
     with pytest.raises(RuntimeError, match="newer"):
         await schema.migrate(link)
+
+
+async def test_a_schema_of_other_files_is_refused(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same numbers: before the release the first file was changed in its place."""
+    await schema.check_schema(link)
+    before = await tables(link)
+    with monkeypatch.context() as patch:
+        known = schema._migrations()
+        patch.setattr(schema, "_migrations", lambda: known | {1: known[1] + "-- another\n"})
+        for look in (schema.migrate, schema.check_schema):
+            with pytest.raises(SchemaError, match="archive rebuild"):
+                await look(link)
+    await link.execute("ALTER TABLE migration DROP sha256")  # older still
+    for look in (schema.migrate, schema.check_schema):
+        with pytest.raises(SchemaError, match="archive rebuild"):
+            await look(link)
+    assert await tables(link) == before
 
 
 async def test_an_older_server_is_refused(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
