@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tools import audit, sbom
 
 ROOT = Path(__file__).parent.parent
 RUN = (ROOT / "requirements/run.txt").read_text()
+LOCK = json.loads((ROOT / "frontend/package-lock.json").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -36,7 +38,26 @@ def test_the_bill_is_the_same_each_time() -> None:
     command = [sys.executable, str(ROOT / "tools/sbom.py")]
     first, second = (subprocess.run(command, capture_output=True, check=True) for _ in range(2))
     assert first.stdout == second.stdout
-    assert json.loads(first.stdout) == sbom.bill(RUN, PROJECT)
+    assert json.loads(first.stdout) == sbom.bill(RUN, PROJECT, sbom.bundled(LOCK))
+    assert sbom.bill(RUN, PROJECT)["serialNumber"] not in first.stdout.decode()
+
+
+def test_the_bill_names_what_browsers_get() -> None:
+    """What the pages import, by the hash that npm installs it by, and none of the tools."""
+    imported = {
+        name
+        for page in (ROOT / "frontend/src").glob("*.js")
+        for name in re.findall(r'from "([^."][^"]*)"', page.read_text())
+    }
+    made = sbom.bundled(LOCK)
+    assert {each["name"] for each in made} == {*LOCK["packages"][""]["dependencies"]}
+    assert {"wavesurfer.js"} == {name.partition("/")[0] for name in imported}
+    [wave] = made
+    [told] = wave["externalReferences"][0]["hashes"]
+    locked = LOCK["packages"]["node_modules/wavesurfer.js"]
+    assert wave["purl"] == f"pkg:npm/wavesurfer.js@{locked['version']}"
+    assert told["alg"] == "SHA-512"
+    assert b64encode(bytes.fromhex(told["content"])).decode() == locked["integrity"][7:]
 
 
 @pytest.mark.parametrize("loose", ["aiohttp>=3", "aiohttp==3.1", "-e .", "--index-url x"])
