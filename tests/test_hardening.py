@@ -298,6 +298,9 @@ def test_the_image_runs_as_nobody() -> None:
     text = (ROOT / "deploy/Dockerfile").read_text()
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["10001:10001"]
     assert "--require-hashes" in text
+    # A checkout of umask 077 is copied as it is, for root alone.
+    after = text.partition("USER 10001")[0].rpartition("COPY ")[2]
+    assert "RUN chmod -R a+rX . " in after
 
 
 def services(kind: str = "") -> dict[str, Any]:
