@@ -83,7 +83,7 @@ bench: $(BENCH_STAMP)
 torture: $(STAMP) $(PAGES) system
 	$(BIN)/python -m torture --minutes $(or $(MINUTES),30) $(ROWS)
 
-fuzz: $(STAMP) system
+fuzz: $(STAMP) $(PAGES) system
 	$(BIN)/python tools/fuzz_doors.py --requests $(or $(REQUESTS),3000) --seed $(or $(SEED),1)
 
 sbom: $(STAMP)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from app.pools import SIZES
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
 
@@ -31,3 +33,20 @@ def test_the_image_holds_every_package_of_the_program() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     packages = set(re.findall(r'"(\w+)\*"', project))
     assert packages == copied - {"frontend"} == {"archive", "storage", "jobs", "web", "app"}
+
+
+def test_the_connections_that_are_told_are_those_of_the_pools() -> None:
+    """Of one service, and of its parts as processes, each with its own of what all share."""
+    shared = {
+        "sequencer": ("retrieval", "operations", "jobs"),
+        "sign_in": ("retrieval", "operations"),
+    }
+    apart = sum(size * len(shared.get(role, "1")) for role, size in SIZES.items())
+    told = f"up to {sum(SIZES.values())} connections, {apart} with"
+    assert told in (ROOT / "docs/operations.md").read_text()
+
+
+@pytest.mark.parametrize("target", ["run", "test", "torture", "fuzz"])
+def test_what_serves_pages_makes_them_first(target: str) -> None:
+    [needs] = re.findall(rf"^{target}:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert "$(PAGES)" in needs

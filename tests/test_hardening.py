@@ -251,17 +251,6 @@ def test_a_part_as_a_container_has_its_own_logins_alone() -> None:
         assert service["environment"]["ARCHIVE_DATABASE_URL"] == ""
 
 
-def test_systemd_finds_little_exposed(tmp_path: Path) -> None:
-    systemd = shutil.which("systemd-analyze")
-    service = DROP_IN.read_text().partition("[Service]")[2]
-    both = UNIT.read_text().replace("[Install]", service + "\n[Install]")
-    units = {"alone": UNIT.read_text(), "with-servers": both, "watcher": WATCHER.read_text()}
-    for name, text in units.items() if systemd else ():
-        unit = tmp_path / f"{name}.service"
-        unit.write_text(text)
-        words = ["security", "--no-pager", "--offline=true", f"--threshold={EXPOSURE}", str(unit)]
-        done = subprocess.run([str(systemd), *words], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout
 def test_parts_and_the_whole_are_told_the_same_of_the_store() -> None:
     [whole, *parts] = [
         {name: said for name, said in each["environment"].items() if "_OBJECTS_" in name}
@@ -292,6 +281,17 @@ def test_a_proxy_before_containers_is_not_counted(kind: str) -> None:
         assert {*default.split(",")} == {f"{each}/32" for each in gateways.values()}
 
 
+def test_systemd_finds_little_exposed(tmp_path: Path) -> None:
+    systemd = shutil.which("systemd-analyze")
+    service = DROP_IN.read_text().partition("[Service]")[2]
+    both = UNIT.read_text().replace("[Install]", service + "\n[Install]")
+    units = {"alone": UNIT.read_text(), "with-servers": both, "watcher": WATCHER.read_text()}
+    for name, text in units.items() if systemd else ():
+        unit = tmp_path / f"{name}.service"
+        unit.write_text(text)
+        words = ["security", "--no-pager", "--offline=true", f"--threshold={EXPOSURE}", str(unit)]
+        done = subprocess.run([str(systemd), *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 def test_the_image_runs_as_nobody() -> None:
@@ -369,6 +369,9 @@ def test_each_door_has_its_own_segment_in_the_plan() -> None:
         assert f"ip saddr ${segment} ip daddr ${doors[segment]}_door tcp dport" in rules
     for chain in ("input", "forward", "output"):
         assert re.search(rf"hook {chain} priority filter; policy drop;", rules)
+    # Containers are forwarded to.
+    assert "without containers" in rules.partition("define")[0]
+    assert "without containers" in (ROOT / "deploy/network/README.md").read_text()
 
 
 def test_nft_and_nginx_take_the_plan(tmp_path: Path) -> None:
@@ -383,9 +386,6 @@ def test_nft_and_nginx_take_the_plan(tmp_path: Path) -> None:
         done = subprocess.run([nginx, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-    # Containers are forwarded to.
-    assert "without containers" in rules.partition("define")[0]
-    assert "without containers" in (ROOT / "deploy/network/README.md").read_text()
 
 def settled(folder: Path) -> tuple[str, int]:
     """Where a configuration of nginx lies that has the plan's, and the port in place of 443."""
