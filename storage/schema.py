@@ -21,9 +21,9 @@ _TABLE = (
 )
 
 _OTHER = (
-    "the database was made by a state of this program between releases, whose tables were others: go"
-    " on with that one, or take an empty database and run `archive rebuild` (docs/operations.md,"
-    " Upgrade)"
+    "the database was made by a state of this program between releases, whose tables were others:"
+    " go on with that one, or take an empty database and run `archive rebuild`"
+    " (docs/operations.md, Upgrade)"
 )
 
 
