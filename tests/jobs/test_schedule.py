@@ -521,6 +521,28 @@ async def test_a_clock_that_leaps_ends_nothing_that_it_alone_says_is_over(
     assert await timed.there(service) == {}
 
 
+async def test_a_night_by_a_clock_that_leapt_is_none_once_the_clock_is_right(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until that clock is there again, a year later, no night would be missed, and days that are
+    not over would be closed.
+    """
+    vault = service.vault
+    await service.turn_clock(timedelta(days=365))
+    with suppress(KeyRingError):
+        await service.night()
+    await note_night(vault)
+    await service.turn_clock(timedelta())
+    async with connection(vault.pool) as lent:
+        assert await nights.last(lent) is None
+    assert await schedule.tidy(vault)
+    await note_night(vault)
+    async with connection(vault.pool) as lent:
+        last = await nights.last(lent)
+    assert last is not None
+    assert missed(TRIGGER, last, last + timedelta(days=1))
+
+
 @pytest.mark.parametrize("store", ["away", "wrong"])
 async def test_a_store_that_is_away_vouches_for_no_clock_and_doubts_none(
     service: Service, store: str, monkeypatch: pytest.MonkeyPatch
