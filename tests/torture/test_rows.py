@@ -1,10 +1,14 @@
 """The short form of each row of the torture room: few tries, none of which may fail."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from tests.jobs.test_expiry import a_year_ago
+from tests.storage.upkeep.test_reconcile import put, stored
+from tests.web.test_listen import upload
 from torture import (
     closes,
     copies,
@@ -18,6 +22,7 @@ from torture import (
     once,
     outage,
     servers,
+    truth,
     versions,
 )
 from torture.report import Limit, Row, Tally, table
@@ -102,6 +107,21 @@ def test_a_row_holds_only_when_enough_was_tried_and_nothing_failed() -> None:
     assert enough.facts().keys() == {"promise", "test", "tried", "failed", "goal", "holds"}
     assert not Limit(5).allows(5)
     assert not Limit(5, 0).allows(1)
+
+
+async def test_what_an_erasure_left_is_seen_before_the_reconciler_cleans_it_up(room: Room) -> None:
+    async with room.service() as service:
+        gone = await upload(service, "gone", started_at=a_year_ago(seconds=2))
+        await upload(service, "kept")
+        _, key = await stored(service, gone)
+        await service.turn_clock(timedelta(seconds=3))
+        assert (await service.erase()).erased == 1
+        assert await truth.reconciled(service) == Tally(1)
+        await put(service, key)
+        seen = await truth.reconciled(service)
+        assert seen.failed > 0
+        assert "'erased': 1" in seen.faults[0]
+        assert await truth.reconciled(service) == Tally(1)
 
 
 TOLD = [
