@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 
 from archive.errors import UnavailableError
 from jobs import expiry
-from storage import cdrs, days, export_erasing, frozen, fuse, ledger, nights, sweep, tree
+from storage import cdrs, clocks, days, export_erasing, frozen, fuse, ledger, nights, sweep, tree
 from storage.database import connection, now
 from storage.days import Closing
 from storage.upkeep import reconcile, reread, verify
@@ -68,7 +68,7 @@ async def run(vault: Vault) -> Night:
     collected = await sweep.run(vault)
     await tree.sequence(vault)
     await frozen.freeze(vault)
-    await export_erasing.run(vault)
+    await export_erasing.run(vault, by_time=await clocks.believed(vault))
     report = await expiry.run(vault)
     closings = await _close(vault, today)
     await _match(vault)

@@ -20,6 +20,7 @@ from archive.errors import UnavailableError
 from jobs import expiry, nightly
 from storage import (
     cdrs,
+    clocks,
     database,
     early,
     export_erasing,
@@ -211,13 +212,16 @@ async def tidy(vault: Vault) -> bool:
     collected, exports erased that are over, what failed retried, the clock marked, records of calls
     matched with recordings, keys made ahead, days closed that a night left open, the ledger signed.
     A store that is away does not stop the first, and a key store that is full only the last three.
+    Nothing goes by a clock that is in doubt: all of it is barred by its instant anyway.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
-    await cdrs.forget(vault)
-    await notices.forget(vault)
+    by_time = await clocks.believed(vault)
+    if by_time:
+        await cdrs.forget(vault)
+        await notices.forget(vault)
     await sweep.run(vault)
-    await uploads.collect(vault)
-    await export_erasing.run(vault)
+    await uploads.collect(vault, by_time=by_time)
+    await export_erasing.run(vault, by_time=by_time)
     await expiry.run(vault)
     await cdrs.match(vault)
     came = await early.run(vault)

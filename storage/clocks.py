@@ -4,10 +4,12 @@ The clocks of the service, the database, the object store and the key holder are
 database's with how far it was last seen to go. What was found goes to the fuse (`storage.fuse`).
 """
 
+import asyncio
 import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from archive.errors import UnavailableError
 from archive.retention import Policy
 from storage import ledger
 from storage.database import Connection, connection
@@ -34,10 +36,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """The other clocks, as they were read: of the key holder only its date is known."""
+    """The other clocks, as they were read: of the key holder only its date is known, and nothing of
+    a store that is away.
+    """
 
     service: datetime
-    store: datetime
+    store: datetime | None
     holder: date
 
 
@@ -62,7 +66,7 @@ def judge(reading: Reading, others: Others, policy: Policy) -> list[str]:
     faults = [
         f"the clocks of the database and of {name} are {abs(other - database)} apart"
         for name, other in (("the service", others.service), ("the object store", others.store))
-        if abs(other - database) > APART
+        if other is not None and abs(other - database) > APART
     ]
     days = {policy.day_of(moment) for moment in (database - APART, database, database + APART)}
     if others.holder not in days:
@@ -76,6 +80,25 @@ def judge(reading: Reading, others: Others, policy: Policy) -> list[str]:
         # What falls due by it fell due long ago: nobody would be told of how late everything is.
         faults.append(f"the database's clock is {reading.mark - database} behind its last mark")
     return faults
+
+
+async def believed(vault: Vault) -> bool:
+    """Whether what is over by the database's clock may go that the fuse does not look at: calls'
+    records, notices, unfinished uploads, and exports at their own end.
+
+    No clock that can be asked speaks against it, or people released the fuse through its today.
+    What else the fuse waits for says nothing of these, and a store that is away of no clock.
+    """
+    try:
+        store = await vault.objects.clock()
+    except UnavailableError:
+        store = None
+    holder = await asyncio.to_thread(vault.ring.today)
+    async with connection(vault.pool) as lent:
+        reading = await read(lent)
+    today, through = vault.policy.day_of(reading.database), reading.released_through
+    faults = judge(reading, Others(service_now(), store, holder), vault.policy)
+    return not faults or (through is not None and through >= today)
 
 
 async def mark(vault: Vault, *, whole: bool) -> None:

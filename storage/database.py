@@ -37,10 +37,14 @@ AWAY = (
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    # Of a standby, or of one that was the primary until another took over.
+    asyncpg.ReadOnlySQLTransactionError,
     # Of two that wait for each other's rows it is one that gives way; nothing of it was done.
     asyncpg.DeadlockDetectedError,
 )
-"""What the driver raises when the server is away, restarting, full or gives a statement up."""
+"""What the driver raises when the server is away, restarting, full, not the primary, or gives a
+statement up.
+"""
 
 TURNED_AWAY = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 """What it raises when the server does not know the user, the password or the database."""

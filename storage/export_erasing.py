@@ -41,13 +41,17 @@ class _Claim:
     attempt: UUID | None
 
 
-async def run(vault: Vault) -> int:
-    """Erase what is over; returns how many were. The rows go a week later."""
+async def run(vault: Vault, *, by_time: bool = True) -> int:
+    """Erase what is over; returns how many were. The rows go a week later.
+
+    Not `by_time`, while the clock is in doubt: then only what is over for another reason.
+    """
     async with connection(vault.pool) as lent:
-        await lent.execute(
-            "DELETE FROM export WHERE erased_at < archive_now() - $1::interval", KEPT
-        )
-        claims = await _claim(lent, None)
+        if by_time:
+            await lent.execute(
+                "DELETE FROM export WHERE erased_at < archive_now() - $1::interval", KEPT
+            )
+        claims = await _claim(lent, None, by_time=by_time)
     return await _erase_all(vault, claims)
 
 
@@ -83,17 +87,19 @@ async def left_of(lent: Connection, day: date) -> int:
     return found
 
 
-async def _claim(lent: Connection, only: Sequence[UUID] | None) -> list[_Claim]:
+async def _claim(
+    lent: Connection, only: Sequence[UUID] | None, *, by_time: bool = True
+) -> list[_Claim]:
     """Claim what is over: by time, or since a recording in it is erased, or heard otherwise now."""
     rows = await lent.fetch(
-        "WITH over AS (SELECT id, CASE WHEN expires_at <= archive_now() THEN $4"
+        "WITH over AS (SELECT id, CASE WHEN $7 AND expires_at <= archive_now() THEN $4"
         " WHEN number <> stored THEN $5 ELSE $6 END AS why FROM export e,"
         " LATERAL (SELECT count(*) AS stored, count(*) FILTER (WHERE e.packed IS NULL"
         " OR coalesce(r.redacted, r.attempt) = ANY (e.packed)) AS heard FROM recording r"
         " WHERE r.id = ANY (e.recordings) AND r.state = 'stored') there"
         " WHERE erased_at IS NULL AND ($1::uuid[] IS NULL OR id = ANY ($1))"
         " AND (lease_until IS NULL OR lease_until < archive_now())"
-        " AND (expires_at <= archive_now() OR ended IS NOT NULL OR number <> heard)"
+        " AND ($7 AND expires_at <= archive_now() OR ended IS NOT NULL OR number <> heard)"
         " ORDER BY expires_at LIMIT $3 FOR UPDATE OF e SKIP LOCKED)"
         " UPDATE export e SET epoch = epoch + 1, lease_until = archive_now() + $2::interval,"
         " ended = coalesce(ended, why)"
@@ -105,6 +111,7 @@ async def _claim(lent: Connection, only: Sequence[UUID] | None) -> list[_Claim]:
         Why.EXPIRED,
         Why.RECORDING,
         Why.CHANGED,
+        by_time,
     )
     return [_Claim(**dict(row)) for row in rows]
 

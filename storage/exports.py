@@ -295,19 +295,23 @@ async def stands(lent: Connection, identifier: UUID) -> bool:
 
 
 def order(ring: Ring, row: asyncpg.Record) -> Order:
-    """What was asked for, out of a row; of one that is erased nobody knows why any more."""
+    """What was asked for, out of a row; of one that is erased, or whose day is over, nobody knows
+    why any more.
+    """
+    known = row["reason"] and row["expires_on"] not in ring.destroyed()
     return Order(
         row["id"],
         row["asker"],
         row["asked_at"],
         row["agreed_by"],
-        _unseal(ring, row["expires_on"], row["id"], row["reason"]) if row["reason"] else "",
+        _unseal(ring, row["expires_on"], row["id"], row["reason"]) if known else "",
         row["expires_at"],
     )
 
 
 def _from_row(ring: Ring, row: asyncpg.Record, now: datetime) -> Export:
-    over = now >= row["expires_at"]
+    # Its day may be over also by a clock that was put back.
+    over = now >= row["expires_at"] or row["expires_on"] in ring.destroyed()
     stage = export.stage(
         erased=row["erased_at"] is not None,
         over=over or row["ended"] is not None,

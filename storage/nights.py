@@ -57,15 +57,21 @@ async def record(lent: Connection, ran_at: datetime, report: Mapping[str, object
 
 
 async def last(lent: Connection) -> datetime | None:
-    """When the nightly job last ran to its end, by the database's clock."""
-    found: datetime | None = await lent.fetchval("SELECT max(ran_at) FROM night")
+    """When the nightly job last ran to its end, by the database's clock.
+
+    Not one that ran while that clock was ahead: until it is there again no night would be missed.
+    """
+    found: datetime | None = await lent.fetchval(
+        "SELECT max(ran_at) FROM night WHERE ran_at <= archive_now()"
+    )
     return found
 
 
 async def reread_upto(lent: Connection) -> int:
     """From which entry on the ledger is to be read again (`storage.upkeep.reread`)."""
     found: int | None = await lent.fetchval(
-        "SELECT (report->'reread'->>'then')::bigint FROM night ORDER BY ran_at DESC LIMIT 1"
+        "SELECT (report->'reread'->>'then')::bigint FROM night WHERE ran_at <= archive_now()"
+        " ORDER BY ran_at DESC LIMIT 1"
     )
     return found or 0
 

@@ -23,11 +23,13 @@ from archive.errors import (
     ReasonNeededError,
     TooLargeError,
     TooManyError,
+    UnavailableError,
 )
 from archive.lifecycle import State
 from archive.listening import HOUR, REASON_HOLDS
 from storage import ledger
 from storage.database import Connection, connection
+from storage.keyring import NoDayKeyError, Ring
 from storage.recordings import COLUMNS, Opened, as_heard, from_row, in_scope, scope_terms
 from storage.vault import Vault
 
@@ -75,22 +77,42 @@ async def let_in(
 
     Raises NotFoundError for one that never was or that the caller may not know of, GoneError from
     the instant of its expiry, and for who hears it ReasonNeededError and TooManyError. None of
-    these acts is in the ledger.
+    these acts is in the ledger. One is whose key turns out not to be there: then it is GoneError
+    again where that was destroyed, and else UnavailableError.
     """
     access.require(caller, access.READERS)
     row = await _told(vault, caller, identifier, now, act)
     if row is None or row["state"] in (State.RECEIVING, State.ABANDONED) or not row["known"]:
         raise NotFoundError("There is no recording of this id that you may know of.")
     if row["state"] != State.STORED or now >= row["expires_at"]:
-        raise GoneError(
-            "Its period is over, or it was erased before. It cannot be brought back.",
-            recording=str(identifier),
-        )
+        raise _gone(identifier)
     if act is not None and act.hears and not row["reasoned"]:
         raise _reason_needed(identifier)
     if act is not None and not row["done"]:
         raise await _used_up(vault, caller, now)
+    _require_key(vault.ring, row)
     return row
+
+
+def _gone(identifier: UUID) -> GoneError:
+    return GoneError(
+        "Its period is over, or it was erased before. It cannot be brought back.",
+        recording=str(identifier),
+    )
+
+
+def _require_key(ring: Ring, row: asyncpg.Record) -> None:
+    """See that the key of its day is there: a database that was put back, or whose clock was, knows
+    of recordings whose day is over.
+    """
+    try:
+        ring.day_key(row["expires_on"])
+    except NoDayKeyError:
+        if row["expires_on"] in ring.destroyed():
+            raise _gone(row["id"]) from None
+        raise UnavailableError(
+            "The key of its day is not there, and was not destroyed: tell the operator.", 60
+        ) from None
 
 
 async def stands(lent: Connection, caller: Caller, *opened: Opened) -> bool:

@@ -90,10 +90,15 @@ async def _page(
     # Planned for its own values: a rare one and a frequent one differ.
     await lent.execute("SET LOCAL plan_cache_mode = force_custom_plan")
     rows = await _rows(lent, vault.ring, query.within(caller), caller.scope, now)
-    items = [as_heard(vault.ring, row, caller.scope).recording for row in rows[: query.limit]]
-    more = len(rows) > query.limit
-    last = items[-1] if items else None
-    return Page(items, Place(last.call.started_at, last.id) if more and last else None)
+    shown, gone = rows[: query.limit], vault.ring.destroyed()
+    items = [
+        as_heard(vault.ring, row, caller.scope).recording
+        for row in shown
+        # A database that was put back, or whose clock was, knows of days that are over.
+        if row["expires_on"] not in gone
+    ]
+    last = shown[-1] if len(rows) > query.limit else None
+    return Page(items, Place(last["started_at"], last["id"]) if last else None)
 
 
 def _asked(query: Query) -> dict[str, object]:
@@ -119,7 +124,7 @@ async def _rows(
     if not query.sealed and scope.among is None:
         conditions = _Conditions(query, now)
         return await lent.fetch(
-            f"SELECT {COLUMNS} FROM recording r WHERE {conditions.text}"  # noqa: S608
+            f"SELECT {COLUMNS}, r.started_at FROM recording r WHERE {conditions.text}"  # noqa: S608
             f" ORDER BY r.started_at DESC, r.id DESC LIMIT {query.limit + 1}",
             *conditions.values,
         )

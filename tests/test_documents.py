@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from app.pools import SIZES
-from web import problems
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
@@ -53,14 +52,6 @@ def test_the_connections_that_are_told_are_those_of_the_pools() -> None:
 def test_what_serves_pages_makes_them_first(target: str) -> None:
     [needs] = re.findall(rf"^{target}:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert "$(PAGES)" in needs
-
-
-def test_the_table_of_problems_is_that_of_the_doors() -> None:
-    page = (ROOT / "docs/api.md").read_text().split("## Problems")[1]
-    told = dict(re.findall(r"^\| `([a-z-]+)` \| (\d{3}|4xx) \|", page, re.MULTILINE))
-    made = {name: str(status) for status, name in problems.STATUS.values()}
-    plain = {name: str(status) for status, (name, _, _) in problems._PLAIN.items()}
-    assert told == {**made, **plain, "refused": "4xx", "unexpected": "500"}
 
 
 def test_every_503_is_explained() -> None:

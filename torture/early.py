@@ -1,4 +1,5 @@
-"""Wrong clocks: nothing is erased before its instant, and no key destroyed before its day is over.
+"""Wrong clocks: nothing is erased before its instant, and no key destroyed before its day is over;
+nor does anything go that no fuse looks at: records of calls, notices, unfinished uploads, exports.
 
 Each of the four clocks (of the database, the service, the object store, the key holder) is put
 wrong by each amount, alone and in pairs; the others are right and tell the truth. Then everything
@@ -12,9 +13,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from jobs import expiry, nightly
+from jobs.schedule import tidy
 from storage import clocks
 from storage.keyring import KeyRingError
-from tests import years
+from tests import timed, years
 from tests.jobs.test_expiry import a_year_ago
 from tests.services import Service
 from tests.web.test_listen import upload
@@ -42,6 +44,9 @@ _AHEAD = (
     timedelta(days=360),
 )
 """How long until the recordings are due that no wrong clock may take for due."""
+
+_TIMED = timedelta(minutes=50)
+"""The same of the others: an export is over a quarter of an hour before what is in it."""
 
 _NEAR = timedelta(minutes=4)
 
@@ -72,6 +77,8 @@ async def measure(room: Room, limit: Limit) -> list[Row]:
                 break
             while min(due) < years.now() + _NEAR:
                 due = [await _keep(service, each) for each in _AHEAD]
+                soon = a_year_ago(seconds=_TIMED.total_seconds())
+                await timed.plant(service, soon, f"{random.randrange(1 << 40)}")
             await _try(service, offsets, early, fuse)
     return [
         Row.of("never early", "each clock wrong, alone and in pairs", early, GOAL, "cases"),
@@ -90,18 +97,23 @@ async def _keep(service: Service, ahead: timedelta) -> datetime:
 async def _try(service: Service, offsets: Offsets, early: Tally, fuse: Tally) -> None:
     vault = service.vault
     before = {row["id"]: row for row in await service.rows() if row["state"] == "stored"}
-    days = set(vault.ring.days())
+    days, waiting = set(vault.ring.days()), await timed.there(service)
     await turn_database(vault, offsets.database)
     with turned(vault, offsets) as wrong:
         report = await expiry.run(wrong)
-        with suppress(KeyRingError):  # which says that a clock is wrong
-            await nightly.run(wrong)
+        for work in (tidy, nightly.run):
+            with suppress(KeyRingError):  # which says that a clock is wrong
+                await work(wrong)
     await turn_database(vault, NONE)
     now, today = years.now(), vault.policy.day_of(years.now())
     for row in await service.rows():
         known = before.get(row["id"])
         if known and row["state"] != "stored" and known["expires_at"] > now:
             early.fail(f"{offsets}: erased {known['expires_at'] - now} early")
+    left = await timed.there(service)
+    for named, ends in waiting.items():
+        if ends > now + clocks.APART and named not in left:
+            early.fail(f"{offsets}: the {named[0]} went {ends - now} early")
     gone = {day for day in days - set(vault.ring.days()) if day >= today}
     early.note(not gone, f"{offsets}: the keys of {sorted(map(str, gone))} are destroyed")
     seen = (offsets.database, offsets.service, offsets.store)

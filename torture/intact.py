@@ -2,9 +2,8 @@
 
 Each try changes one thing, in the way of somebody who can write to the bucket or to the database,
 reads the recording through the door, and puts the thing back. What comes out is the recording to
-the byte, or nothing, or a part that ends in an error: never another byte. A change that the reader
-does not meet, since it lies where no reading goes, is found by who opens the object from its header
-(as a rebuilding does) or by holding rows against objects.
+the byte, or nothing, or a part that ends in an error: never another byte. What was done to an
+object the archive's own look at it finds (`storage.upkeep.verify`), whether a reader met it or not.
 """
 
 import hashlib
@@ -20,8 +19,9 @@ import aiohttp
 
 from storage import recordings, sealing
 from storage.database import connection
-from storage.sealing import CHUNK, HEADER, TAG, DamagedError, Seal, sealed_length
-from storage.upkeep import reconcile
+from storage.sealing import CHUNK, HEADER, TAG, sealed_length
+from storage.upkeep import verify
+from storage.upkeep.verify import Found
 from tests.services import Service
 from tests.web.test_listen import upload
 from torture.load import audio
@@ -43,7 +43,7 @@ class Kept:
     shown: dict[str, Any]
     key: str
     object: bytes
-    row: dict[str, Any]
+    row: Any
 
     @property
     def head(self) -> int:
@@ -204,8 +204,8 @@ async def _try_object(
     if content == one.object:
         return
     await _put(service, one.key, content)
-    wrong, whole = await _heard(service, one)
-    found = not whole or not await _opens(service, one, content)
+    wrong, _ = await _heard(service, one)
+    found = await verify.look(service.vault, one.row) is not Found.WHOLE
     await _put(service, one.key, one.object)
     what = change.__name__.strip("_").replace("_", " ")
     tally.note(found and not wrong, f"{what}: {wrong or 'nobody found it'}")
@@ -232,28 +232,6 @@ async def _heard(service: Service, one: Kept) -> tuple[str, bool]:
             return "other bytes were served", every
         every = every and len(served) == last - first
     return "", every
-
-
-async def _opens(service: Service, one: Kept, content: bytes) -> bool:
-    """Whether the object opens from its own header as this recording, and is in its place."""
-    try:
-        header, rest = content[:HEADER], content[HEADER:]
-        seal = Seal.unwrap(header, service.vault.ring.day_key(one.row["expires_on"]))
-        details = rest[: sealing.details_length(header)]
-        known = seal.open_details(details)
-        recording = recordings.from_details(UUID(one.id), one.row["expires_on"], known)
-        body = rest[len(details) :]
-        chunks = [body[at : at + _SEALED] for at in range(0, len(body), _SEALED)]
-        plain = [
-            seal.open_chunk(number, number == len(chunks) - 1, chunk)
-            for number, chunk in enumerate(chunks)
-        ]
-    except DamagedError:
-        return False
-    if b"".join(plain) != one.audio or recording.call.call_id != one.shown["call_id"]:
-        return False
-    report = await reconcile.run(service.vault, repair=False)
-    return not report.lost.count
 
 
 async def _try_row(service: Service, one: Kept, other: Kept, name: str, tally: Tally) -> None:

@@ -211,7 +211,7 @@ async def _told(drill: Drill, left: list[str]) -> list[Row]:
         Row.of("", "for how long it was away", drill.gone, int(HOUR), "seconds"),
         Row.of("", "what is left with those who delivered", rest, 1, "calls"),
         Row.of("", "given up by nature, in the gap report", gaps, 1, "sources"),
-        Row.of("", "objects after sweep and reconcile", orphans, 1, "objects"),
+        Row.of("", "objects against rows, before and after a repair", orphans, 1, "objects"),
         Row.of("", "the ledger of it all, verified from its export", story, 1, "entries"),
     ]
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import pairwise
@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from archive.errors import UnavailableError
 from jobs import expiry, nightly, schedule
 from jobs.schedule import Schedule, missed
-from storage import database, nights, tree
+from storage import clocks, database, nights, tree
 from storage.keyring import KeyRingError
+from storage.release import release
 from storage.signer import RewrittenError
 from storage.vault import Vault
-from tests import years
+from tests import timed, years
 from tests.jobs.test_expiry import a_year_ago
-from tests.roles import connection
+from tests.roles import connection, owned
 from tests.services import Faulty, Service
 from tests.web.test_listen import upload
 
@@ -501,6 +502,108 @@ async def test_what_needs_no_store_is_forgotten_while_it_is_away(service: Servic
         await schedule.tidy(replace(service.vault, objects=away))
     async with connection(service.vault.pool) as lent:
         assert await lent.fetchval("SELECT count(*) FROM cdr") == 0
+
+
+async def _timed(service: Service) -> set[str]:
+    return {kind for kind, _ in await timed.there(service)}
+
+
+@pytest.mark.parametrize("leap", [timedelta(days=1), timedelta(days=365)])
+async def test_a_clock_that_leaps_ends_nothing_that_it_alone_says_is_over(
+    service: Service, leap: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notice that was answered is lost for good when it goes: nobody sends it again."""
+    await timed.plant(service, a_year_ago(minutes=50), "c")
+    whole = await timed.there(service)
+    assert {kind for kind, _ in whole} == timed.KINDS
+    await service.turn_clock(leap)
+    await schedule.tidy(service.vault)
+    with suppress(KeyRingError):  # a key of a day that is long over, by the holder's clock
+        await service.night()
+    assert await timed.there(service) == whole
+    await service.turn_all_clocks(timedelta(minutes=55), monkeypatch)
+    await schedule.tidy(service.vault)
+    assert await timed.there(service) == {}
+
+
+async def test_a_night_by_a_clock_that_leapt_is_none_once_the_clock_is_right(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until that clock is there again, a year later, no night would be missed, and days that are
+    not over would be closed.
+    """
+    vault = service.vault
+    await service.turn_clock(timedelta(days=365))
+    with suppress(KeyRingError):
+        await service.night()
+    await note_night(vault)
+    await service.turn_clock(timedelta())
+    async with connection(vault.pool) as lent:
+        assert await nights.last(lent) is None
+    assert await schedule.tidy(vault)
+    await note_night(vault)
+    async with connection(vault.pool) as lent:
+        last = await nights.last(lent)
+    assert last is not None
+    assert missed(TRIGGER, last, last + timedelta(days=1))
+
+
+@pytest.mark.parametrize("store", ["away", "wrong"])
+async def test_a_store_that_is_away_vouches_for_no_clock_and_doubts_none(
+    service: Service, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await timed.plant(service, a_year_ago(minutes=50), "c")
+    await service.turn_all_clocks(timedelta(minutes=55), monkeypatch)
+    clock = _away if store == "away" else _a_year_behind
+    asked: Any = Faulty(service.vault.objects, clock=clock)
+    with suppress(UnavailableError):  # of the expiry, which asks the store as well
+        await schedule.tidy(replace(service.vault, objects=asked))
+    assert await _timed(service) == (set() if store == "away" else timed.KINDS)
+
+
+async def _a_year_behind() -> datetime:
+    return datetime.now(UTC) - timedelta(days=365)
+
+
+async def test_people_who_release_the_fuse_through_today_believe_the_clock(
+    service: Service,
+) -> None:
+    await timed.plant(service, a_year_ago(minutes=50), "c")
+    await service.turn_clock(timedelta(minutes=55))
+    today = service.vault.policy.day_of(await database.now(service.vault.pool))
+    await release(owned(service.vault), today - timedelta(days=1))
+    await schedule.tidy(service.vault)
+    assert await _timed(service) == timed.KINDS
+    await release(owned(service.vault), today)
+    await schedule.tidy(service.vault)
+    assert await _timed(service) == set()
+
+
+async def test_what_holds_the_erasing_of_recordings_holds_nothing_else(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A difference in the frozen sets says nothing of a notice; a clock does."""
+    await timed.plant(service, a_year_ago(minutes=50), "c")
+    async with connection(service.vault.pool) as lent:
+        await clocks.hold(lent, "somebody has to look")
+    await service.turn_all_clocks(timedelta(minutes=55), monkeypatch)
+    await schedule.tidy(service.vault)
+    assert [row["state"] for row in await service.rows()] == ["stored"]
+    assert await _timed(service) == set()
+
+
+async def test_while_the_clock_is_in_doubt_what_else_ends_an_export_ends_it(
+    service: Service,
+) -> None:
+    await timed.plant(service, a_year_ago(minutes=50), "c")
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE export SET ended = 'withdrawn'")
+    await service.turn_clock(timedelta(days=365))
+    await schedule.tidy(service.vault)
+    async with connection(service.vault.pool) as lent:
+        assert await lent.fetchval("SELECT ended FROM export WHERE erased_at IS NOT NULL") == (
+            "withdrawn"
+        )
 
 
 async def test_a_night_without_a_store_begins_nothing(service: Service) -> None:

@@ -288,6 +288,37 @@ async def test_of_two_that_wait_for_each_other_one_is_told_to_come_again(vault: 
     assert sorted(map(type, ended), key=str) == sorted([UnavailableError, type(None)], key=str)
 
 
+async def test_what_was_the_primary_until_another_took_over_is_away(
+    database_url: str, link: Link
+) -> None:
+    """It reads on, and takes nothing: the sender is to come again, and finds the new one."""
+    name = await link.fetchval("SELECT current_database()")
+    await link.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    pool = await database.open_pool(database_url, size=1)
+    try:
+        async with connection(pool) as lent:
+            assert await lent.fetchval("SELECT count(*) FROM ledger") == 0
+        with pytest.raises(UnavailableError):
+            async with connection(pool) as lent:
+                await ledger.record(lent, ledger.SYSTEM, "stored")
+    finally:
+        await pool.close()
+
+
+@pytest.mark.parametrize("state", ["53100", "53200", "53300"])
+async def test_a_server_whose_disk_is_full_is_away(vault: Vault, state: str) -> None:
+    async with connection(vault.pool) as lent:
+        await lent.execute(
+            "CREATE FUNCTION full_up() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{state}'; END$$;"
+            " CREATE TRIGGER full_up BEFORE INSERT ON ledger_waiting"
+            " FOR EACH ROW EXECUTE FUNCTION full_up()"
+        )
+    with pytest.raises(UnavailableError):
+        async with connection(vault.pool) as lent:
+            await ledger.record(lent, ledger.SYSTEM, "stored")
+
+
 async def test_the_arrays_that_are_known_are_those_of_the_catalogue(link: Link) -> None:
     rows = await link.fetch(
         "SELECT a.oid, a.typname AS name, a.typelem AS elemtype, e.typname AS elemtype_name"

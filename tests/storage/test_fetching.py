@@ -476,17 +476,20 @@ async def test_a_stop_in_the_middle_of_a_body_loses_nothing(
 
 
 async def test_a_notice_ends_with_the_year_of_its_call(
-    service: Service, host: Vendor, hooks: dict[str, Webhook]
+    service: Service,
+    host: Vendor,
+    hooks: dict[str, Webhook],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vault = service.vault
     host.answers = [status(404)]
     ends = a_year_ago(seconds=40)
     await ask(vault, f"{host.url}/x", started_at=ends)
     await fetch(vault, hooks)
-    await service.turn_clock(timedelta(minutes=2))
+    await service.turn_all_clocks(timedelta(minutes=2), monkeypatch)
     assert await fetch(vault, hooks) == 0
     assert await failing(service) == 0
-    await tidy(vault)
+    await tidy(service.vault)
     assert await rows(vault) == []
 
 

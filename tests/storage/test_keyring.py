@@ -398,6 +398,69 @@ def steps_of(folder: Path, act: Callable[[Path], None]) -> list[str]:
     return taken
 
 
+Step = tuple[str, Path]
+
+
+@contextmanager
+def looked_at() -> Iterator[list[Step]]:
+    """What is done to which file, in its order: what makes it outlive the machine, and what has to
+    come after that. A directory is of a sync, too; of a rename both files are told.
+    """
+    done: list[Step] = []
+    opened: dict[int, Path] = {}
+    real = {name: getattr(os, name) for name in ("open", "write", "pwrite", "fsync", "replace")}
+
+    def opening(path: Path, *args: int, **more: int) -> int:
+        descriptor: int = real["open"](path, *args, **more)
+        opened[descriptor] = Path(path)
+        return descriptor
+
+    def on(name: str) -> Callable[..., object]:
+        def step(descriptor: int, *args: object) -> object:
+            done.append((name, opened[descriptor]))
+            return real[name](descriptor, *args)
+
+        return step
+
+    def replacing(source: Path, target: Path) -> None:
+        done.extend([("replace", Path(source)), ("by", Path(target))])
+        real["replace"](source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write", "pwrite", "fsync"):
+            patch.setattr(os, name, on(name))
+        patch.setattr(os, "open", opening)
+        patch.setattr(os, "replace", replacing)
+        yield done
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+def test_what_counts_is_on_the_disk_before_the_next_step_rests_on_it(
+    tmp_path: Path, act: Callable[[Path], None]
+) -> None:
+    """Only a power cut would tell: everything else reads what the kernel has, synced or not."""
+    folder = tmp_path / "ring"
+    prepared(folder, act)
+    with looked_at() as done:
+        act(folder)
+    written = [number for number, (name, _) in enumerate(done) if name in ("write", "pwrite")]
+    for number in written:
+        assert done[number + 1] == ("fsync", done[number][1]), done
+    renamed = [number for number, (name, _) in enumerate(done) if name == "replace"]
+    for number in renamed:
+        before = [name for name, path in done[:number] if path == done[number][1]]
+        assert before[-1:] == ["fsync"], done
+        assert done[number + 2] == ("fsync", done[number + 1][1].parent), done
+    counts = {create: (2, 2), ensure: (1, 1), destroy: (3, 1)}
+    assert (len(written), len(renamed)) == counts[act]
+
+
+def test_a_directory_that_is_made_is_in_the_one_above_it_on_the_disk(tmp_path: Path) -> None:
+    with looked_at() as done:
+        durable.make_directory(tmp_path / "one" / "two")
+    assert done == [("fsync", tmp_path), ("fsync", tmp_path / "one")]
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
 def test_an_error_at_any_step_leaves_a_ring_that_opens(

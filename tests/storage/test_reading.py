@@ -1,7 +1,7 @@
 """Letting a reader in, at the very instants at which the answer changes."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +23,11 @@ from storage.sealing import DamagedError
 from storage.vault import Vault
 from tests.roles import acting, connection
 from tests.services import Service
-from tests.web.test_listen import upload
+from tests.web.test_exports import ask as export
+from tests.web.test_exports import fetch, made, several
+from tests.web.test_listen import ago, upload
+from tests.web.test_redaction import redact
+from tests.web.test_upload import problem
 
 ANNA = Caller("anna", Level.SUPERVISOR)
 HEAR, VIEW = Act("listened", {}, hears=True), Act("viewed", {})
@@ -161,6 +165,66 @@ async def test_what_is_being_sent_is_asked_after_by_its_state(service: Service) 
         )
         assert not await reading.stands(lent, ANNA, first)
         assert await reading.stands(lent, ANNA, second)
+
+
+def destroy(service: Service, day: date, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End the key of a day, as if it were over."""
+    ring = service.vault.ring
+    with monkeypatch.context() as patch:
+        patch.setattr(ring, "today", lambda: day + timedelta(days=1))
+        ring.destroy(day)
+
+
+async def test_what_a_database_that_was_put_back_has_of_a_destroyed_day_is_gone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A year's copy: its rows are stored, by a clock that was put back they have time, and no key
+    opens them.
+    """
+    gone = await upload(service, "a", started_at=ago(days=9))
+    kept = await upload(service, "b", started_at=ago(days=5))
+    last = await upload(service, "c", started_at=ago(days=1))
+    day = next(row["expires_on"] for row in await service.rows() if str(row["id"]) == gone)
+    destroy(service, day, monkeypatch)
+    path = f"/v1/recordings/{gone}"
+    for part in ("", "/audio", "/audio?format=wav", "/audio?version=original", "/waveform",
+                 "/redaction"):  # fmt: skip
+        await problem(await service.get(path + part, "privacy"), 410, "gone")
+    span = [{"start": 0.1, "stop": 0.2}]
+    await problem(await redact(service, gone, span, token="privacy"), 410, "gone")
+    await problem(await export(service, [gone]), 410, "gone")
+    # A list has the others, page by page.
+    page = await (await service.get("/v1/recordings?limit=1")).json()
+    assert [item["id"] for item in page["items"]] == [last]
+    page = await (await service.get(page["next"])).json()
+    assert [item["id"] for item in page["items"]] == [kept]
+    page = await (await service.get(page["next"])).json()
+    assert (page["items"], page["next"]) == ([], None)
+
+
+async def test_an_export_whose_day_is_destroyed_is_over_by_whatever_clock(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifier = await made(service, await several(service, 1))
+    async with connection(service.vault.pool) as lent:
+        day = await lent.fetchval("SELECT expires_on FROM export")
+    destroy(service, day, monkeypatch)
+    shown = await (await service.get(f"/v1/exports/{identifier}")).json()
+    assert (shown["stage"], shown["reason"]) == ("over", "")
+    assert [each["stage"] for each in (await (await service.get("/v1/exports")).json())["items"]]
+    await problem(await fetch(service, identifier), 410, "gone")
+
+
+async def test_a_key_that_is_not_there_and_was_not_destroyed_may_come_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older key ring was put back: nobody is to be told that the recording is gone."""
+    identifier = await upload(service, "c")
+    (row,) = await service.rows()
+    destroy(service, row["expires_on"], monkeypatch)
+    monkeypatch.setattr(service.vault.ring, "destroyed", dict)
+    answer = await service.get(f"/v1/recordings/{identifier}/audio")
+    await problem(answer, 503, "unavailable")
 
 
 async def test_what_is_heard_again_costs_nothing(service: Service) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import asyncpg
 import pytest
 
 from storage import sweep
@@ -190,6 +191,24 @@ async def test_a_statement_whose_fate_is_unknown(
         await unavailable(await behind.put("c", audio, params))
         await behind.end_leases()
         await unavailable(await behind.put("c", audio, params))
+    await kept(behind, "c", audio, params)
+
+
+async def test_a_database_that_another_took_over_from(behind: Service, database_url: str) -> None:
+    """It has become a standby: it reads, and takes nothing."""
+    audio, params = tone(1), query()
+
+    async def turn(what: str) -> None:
+        here = {"default_transaction_read_only": "off"}
+        link = await asyncpg.connect(database_url, server_settings=here)
+        name = await link.fetchval("SELECT current_database()")
+        await link.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {what}")
+        await link.close()
+        await behind.vault.pool.expire_connections()
+
+    await turn("on")
+    await unavailable(await behind.put("c", audio, params))
+    await turn("off")
     await kept(behind, "c", audio, params)
 
 

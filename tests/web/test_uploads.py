@@ -454,11 +454,13 @@ async def test_no_offset_is_the_whole_length_before_the_recording_exists(
     await nothing_left(service)
 
 
-async def test_what_was_not_finished_expires(service: Service, client: Client) -> None:
+async def test_what_was_not_finished_expires(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await client.create(data=AUDIO[:100_000])
     await service.turn_clock(timedelta(hours=23))
     assert await client.offset() == 100_000
-    await service.turn_clock(timedelta(hours=25))
+    await service.turn_all_clocks(timedelta(hours=25), monkeypatch)
     assert (await client.send("HEAD", {})).status == 404
     await problem(await client.patch(100_000, AUDIO[100_000:]), 404, "not-found")
     assert client.file().exists()
