@@ -202,6 +202,8 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
         return 0 if facts["holds"] else 1
     for fault in facts["faults"]:  # type: ignore[attr-defined]
         print(f"WRONG  {fault}")
+    for each in facts["grants"]:  # type: ignore[attr-defined]
+        print(f"EARLY  {each}")
     for each in facts["lately"]:  # type: ignore[attr-defined]
         print(f"LATE   {each}")
     for each in facts["losses"]:  # type: ignore[attr-defined]
@@ -209,13 +211,21 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
     print(
         f"{'holds' if facts['holds'] else 'DOES NOT HOLD'}: {facts['entries']} entries, told until"
         f" {facts['told_until'] or 'never'},"
-        f" {facts['stored']} recordings stored, {facts['erased']} erased,"
-        f" {facts['late']} of them over a day late,"
+        f" {facts['stored']} recordings stored ({_ruled(facts['rules'])}),"
+        f" {facts['erased']} erased,"
+        f" {facts['early']} of them early, as two people granted,"
+        f" {facts['late']} over a day late,"
         f" {facts['lost']} lost, {facts['overdue']} due within the last day and not erased yet,"
         f" {facts['nights']} nights, {facts['days_closed']} days closed,"
         f" {len(kept)} checkpoints from elsewhere"
     )
     return 0 if facts["holds"] else 1
+
+
+def _ruled(rules: object) -> str:
+    """By which rules recordings came in: a period that nobody agreed to is seen here alone."""
+    assert isinstance(rules, dict)
+    return ", ".join(f"{rule}: {count}" for rule, count in rules.items()) or "by no rule"
 
 
 def verify_export(
@@ -244,7 +254,10 @@ def verify_export(
         "origin": checkpoint.origin,
         "entries": told.entries,
         "stored": told.stored,
+        "rules": told.rules,
         "erased": told.erased,
+        "early": told.early,
+        "grants": told.grants,
         "late": told.late,
         "lately": told.lately,
         "lost": told.lost,

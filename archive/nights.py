@@ -5,6 +5,9 @@ from uuid import UUID
 
 from archive import merkle
 
+NAMED = 1000
+"""How many recordings that are due and not erased are named in the ledger, at the most."""
+
 
 def root_over(erased: Iterable[UUID] | Iterable[str], failed: Iterable[UUID]) -> bytes:
     """The Merkle root (RFC 9162) over `<id> erased` and `<id> failed`, in the order of the ids."""

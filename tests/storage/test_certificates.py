@@ -11,12 +11,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from archive import certificate, merkle
 from archive.certificate import Certificate
+from archive.ledger import instant
 from archive.nights import root_over
 from storage import ledger, signer, tree
 from tests.jobs.test_expiry import a_year_ago
@@ -237,6 +238,33 @@ async def test_what_was_erased_early_or_by_another_rule_is_told(service: Service
     early["entries"][0]["entry"]["facts"] = early["entries"][1]["entry"]["facts"]
     with pytest.raises(certificate.CertificateError, match="not proven"):
         check(service, early)
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [("P8D", ""), ("P4D", "longer than its rule"), ("for ever", "cannot be read")],
+)
+async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
+    service: Service, tmp_path: Path, rule: str, why: str
+) -> None:
+    """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may."""
+    identifier, due = uuid4(), datetime.now(UTC) + timedelta(days=8)
+    told = {"day": due.date().isoformat(), "due": instant(due), "rule": rule}
+    async with connection(service.vault.pool) as lent:
+        await ledger.record(lent, "k", "stored", recording=identifier, facts=told)
+    await service.turn_clock(timedelta(days=9))
+    async with connection(service.vault.pool) as lent:
+        await ledger.record(lent, "k", "erased", recording=identifier, facts=told)
+    answer = await service.get(f"/v1/certificates/{identifier}", "privacy")
+    raw, key = await answer.json(), str(service.vault.signer.verifier)
+    said = stand_alone(tmp_path, raw, key)
+    if not why:
+        assert check(service, raw).rule == rule
+        assert said.returncode == 0, said.stderr
+        return
+    with pytest.raises(certificate.CertificateError, match=why):
+        check(service, raw)
+    assert (said.returncode, why in said.stderr) == (1, True), said.stderr
 
 
 async def test_a_night_is_accounted_for(erased: tuple[Service, str, Raw]) -> None:
