@@ -267,7 +267,22 @@ async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
     assert (said.returncode, why in said.stderr) == (1, True), said.stderr
 
 
-async def test_a_night_is_accounted_for(erased: tuple[Service, str, Raw]) -> None:
+async def test_the_page_of_a_certificate_that_does_not_hold_says_so(service: Service) -> None:
+    identifier = await upload(service, "c1")
+    async with connection(service.vault.pool) as lent:
+        facts = await lent.fetchval("SELECT facts FROM told WHERE act = 'stored'")
+        await ledger.record(lent, "k", "erased", recording=UUID(identifier), facts=facts)
+    for language, words in (("fi", "ei osoita"), ("sv", "visar inte"), ("en", "does not show")):
+        page = await service.get(f"/v1/certificates/{identifier}/page?lang={language}")
+        text = await page.text()
+        assert page.status == 200
+        for said in (words, "erased before it was due", str(service.vault.signer.verifier)):
+            assert said in text
+
+
+async def test_a_night_is_accounted_for(
+    erased: tuple[Service, str, Raw], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     service, identifier, _ = erased
     today = service.vault.policy.day_of(datetime.now(UTC) + timedelta(days=2))
     answer = await service.operate(f"/v1/certificates/night/{today}")
