@@ -12,11 +12,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app import config, hashing
+from app import config, hashing, shown
 from app.command import Commands, Run, command
 from app.erase_command import own_token
-from archive import certificate, story
-from archive.certificate import Certificate, Erasure, ExportErasure
+from archive import certificate, nights, story
+from archive.certificate import Certificate
 from archive.ledger import instant
 from archive.note import Checkpoint, Note, Verifier
 
@@ -60,7 +60,7 @@ def add_parsers(commands: Commands) -> None:
     check = _parser(
         acts,
         "verify",
-        "Check the certificate of one erasure.",
+        "Check the certificate of one erasure, or of a night.",
         "  archive certificate verify certificate.json --key key.txt",
         _telling(_verify_certificate),
     )
@@ -274,53 +274,13 @@ async def _verify_certificate(arguments: argparse.Namespace) -> int:
 
     key = verifier(arguments.key)
     found = Certificate.parse(arguments.file.read_bytes())
-    shown = certificate.erasure(found, lambda note: check(note, key))
-    print(json.dumps(_facts(shown)) if arguments.json else _words(shown))
+    if found.of_night:
+        told = nights.accounts(found, lambda note: check(note, key))
+        print(json.dumps(shown.night_facts(told)) if arguments.json else shown.night_words(told))
+        return 0
+    erasure = certificate.erasure(found, lambda note: check(note, key))
+    print(json.dumps(shown.facts(erasure)) if arguments.json else shown.words(erasure))
     return 0
-
-
-def _facts(shown: Erasure | ExportErasure) -> dict[str, object]:
-    if isinstance(shown, ExportErasure):
-        begun: dict[str, object] = {
-            "export": shown.export,
-            "recordings": shown.recordings,
-            "why": shown.why,
-            "asked_at": shown.asked_at.isoformat(),
-        }
-    else:
-        begun = {
-            "recording": shown.recording,
-            "rule": shown.rule,
-            "early": shown.early,
-            "stored_at": shown.stored_at.isoformat(),
-        }
-    return {
-        "holds": True,
-        **begun,
-        "due": shown.due.isoformat(),
-        "erased_at": shown.erased_at.isoformat(),
-        "day_key_destroyed_at": shown.closed_at and shown.closed_at.isoformat(),
-    }
-
-
-def _words(shown: Erasure | ExportErasure) -> str:
-    closed = (
-        f"its day's key was destroyed by {shown.closed_at.isoformat()}"
-        if shown.closed_at
-        else "its day's key is not destroyed yet"
-    )
-    if isinstance(shown, ExportErasure):
-        return (
-            f"holds: the ledger says that export {shown.export}, a copy of {shown.recordings}"
-            f" recordings, was to be over by {shown.due.isoformat()}, was erased at"
-            f" {shown.erased_at.isoformat()} ({shown.why}), and that {closed}"
-        )
-    return (
-        f"holds: the ledger says that recording {shown.recording} was due at"
-        f" {shown.due.isoformat()} ({shown.rule}), was erased at {shown.erased_at.isoformat()},"
-        f"{' early, as two people granted,' if shown.early else ''}"
-        f" and that {closed}"
-    )
 
 
 async def _witness(arguments: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Verify a certificate of erasure, with nothing but this file, the certificate and the public key.
+"""Verify a certificate of an erasure or of a night, with nothing but this file, the certificate and
+the public key.
 
     python3 verify_certificate.py certificate.json 'call-archive/0a1b...+5d6e7f80+AbCd...'
 
@@ -68,6 +69,26 @@ def in_tree(entry: object, index: int, size: int, proof: list[bytes], root: byte
             found = hashlib.sha256(b"\1" + found + each).digest()
         fn, sn = fn >> 1, sn >> 1
     return sn == 0 and found == root
+
+
+def of_night(entries: list[dict[str, Any]]) -> None:
+    """What is in it of the erased can be made again from all entries; what failed cannot."""
+    if len({one["position"] for one in entries}) != len(entries):
+        fail("an account is in the certificate twice")
+    told = []
+    for entry in (one["entry"] for one in entries):
+        facts = entry["facts"]
+        due, erased, failed = facts["due"], facts["erased"], facts["failed"]
+        if {type(each) for each in (due, erased, failed)} != {int}:
+            fail("the counts of the night are no numbers")
+        if min(erased, failed) < 0 or due != erased + failed:
+            fail("the counts of the night do not add up")
+        told.append(
+            f"holds: the ledger says that by the night of {date.fromisoformat(facts['night'])}, at"
+            f" {entry['at']}, {due} recordings were due since the account before: {erased} were"
+            f" erased, and {failed} were not; what failed is the archive's word"
+        )
+    print("\n".join(told))
 
 
 def last_due(at: str, rule: str) -> date:
@@ -162,6 +183,9 @@ def main(path: str, verifier: str) -> None:
             fail(f"the entry {one['entry'].get('act')} is not in the signed tree")
         act = "stored" if one["entry"]["act"] == "rebuilt" else one["entry"]["act"]
         acts[act], places[act] = one["entry"], one["position"]
+    if set(acts) == {"night.done"}:
+        of_night(certificate["entries"])
+        return
     if "export.asked" in acts:
         of_export(acts, places, len(certificate["entries"]))
         return

@@ -2,6 +2,7 @@
 verifier that shares nothing with either. And every lie about one.
 """
 
+import argparse
 import copy
 import json
 import runpy
@@ -15,6 +16,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app import audit
 from archive import certificate, merkle
 from archive.certificate import Certificate
 from archive.ledger import instant
@@ -293,11 +295,39 @@ async def test_a_night_is_accounted_for(
     facts = found.entries[0].entry.facts
     assert (facts["due"], facts["erased"], facts["failed"]) == (1, 1, 0)
     assert facts["root"] == root_over([UUID(identifier)], []).hex()
+    await _verified_offline(tmp_path, raw, str(key), capsys)
     await service.night()
     again = await (await service.operate(f"/v1/certificates/night/{today}")).json()
     assert [each["entry"]["facts"]["due"] for each in again["entries"]] == [1, 0]
     for day in ("2020-01-01", "x"):
         await problem(await service.operate(f"/v1/certificates/night/{day}"), 404, "not-found")
+
+
+async def _verified_offline(
+    folder: Path, raw: Raw, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command and by the verifier that stands alone; and both find a lie about it."""
+    words = "1 recordings were due since the account before: 1 were erased, and 0 were not"
+    said = stand_alone(folder, raw, key)
+    assert (said.returncode, words in said.stdout) == (0, True), said.stderr
+    path = folder / "certificate.json"
+    asked = argparse.Namespace(file=path, key=key, json=False)
+    verify = audit._telling(audit._verify_certificate)
+    assert await verify(asked) == 0
+    assert capsys.readouterr().out == said.stdout
+    assert await verify(argparse.Namespace(file=path, key=key, json=True)) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [each["erased"] for each in facts["nights"]] == [1]
+    for name, value in (("failed", 1), ("failed", -1), ("due", 0)):
+        lie = copy.deepcopy(raw)
+        lie["entries"][0]["entry"]["facts"][name] = value
+        said = stand_alone(folder, lie, key)
+        assert (said.returncode, said.stdout) == (1, "")
+        assert await verify(asked) == 1
+    twice = {**raw, "entries": [*raw["entries"], *raw["entries"]]}
+    assert "twice" in stand_alone(folder, twice, key).stderr
+    assert await verify(asked) == 1
+    assert "twice" in capsys.readouterr().err
 
 
 async def test_no_certificate_from_a_ledger_that_was_rewritten(
