@@ -18,7 +18,7 @@ from app.erase_command import own_token
 from archive import certificate, nights, story
 from archive.certificate import Certificate
 from archive.ledger import instant
-from archive.note import Checkpoint, Note, Verifier
+from archive.note import Checkpoint, Note, NoteError, Verifier
 
 _KEY = "the ledger's public key, as `archive ledger key` prints it, or a file that holds it"
 
@@ -42,7 +42,8 @@ def add_parsers(commands: Commands) -> None:
         "verify",
         "Check an export: unrewritten, and every recording that came due erased, none early.",
         "  archive ledger verify ledger.txt --key call-archive/0a1b...+5d6e7f80+AbCd...\n"
-        "  archive ledger verify ledger.txt --key key.txt --checkpoint witness/checkpoint",
+        "  archive ledger verify ledger.txt --key key.txt --checkpoint witness/checkpoint \\\n"
+        "      --witness witness/witness.pub",
         _telling(_verify_ledger),
     )
     verify.add_argument("file", type=Path, metavar="FILE")
@@ -55,7 +56,13 @@ def add_parsers(commands: Commands) -> None:
         metavar="FILE",
         help="a checkpoint kept elsewhere, which the export has to go on from; repeatable",
     )
-    one = commands.add_parser("certificate", help="Verify a certificate of erasure.")
+    verify.add_argument(
+        "--witness",
+        metavar="KEY",
+        help="a witness's public key, or a file that holds it: it has to have signed each"
+        " --checkpoint",
+    )
+    one = commands.add_parser("certificate", help="Verify a certificate.")
     acts = one.add_subparsers(required=True, metavar="ACT")
     check = _parser(
         acts,
@@ -96,7 +103,8 @@ def _witness_parser(commands: Commands) -> None:
         "  ARCHIVE_TOKEN_FILE=auditor.key archive witness https://archive.example:8082 \\\n"
         "      --key key.txt --state /var/lib/archive-witness\n"
         "run it on another machine, under another administrator, from a timer. It exits with 1,\n"
-        "and keeps what it had, when the ledger is no continuation: then somebody rewrote it.\n"
+        "and keeps what it had, when the ledger is no continuation: then somebody rewrote it; and\n"
+        "when it has not grown for two days, for each night adds to it.\n"
         "STATE/checkpoint is the last one, cosigned; STATE/witness.pub is the witness's own key.",
         _telling(_witness),
     )
@@ -195,8 +203,11 @@ async def _open_words(arguments: argparse.Namespace) -> int:
 
 async def _verify_ledger(arguments: argparse.Namespace) -> int:
     key = verifier(arguments.key)
-    kept = [await asyncio.to_thread(each.read_text, "utf-8") for each in arguments.checkpoint]
-    facts = verify_export(arguments.file, key, [Note.parse(text) for text in kept])
+    files = [await asyncio.to_thread(each.read_text, "utf-8") for each in arguments.checkpoint]
+    kept = [Note.parse(text) for text in files]
+    if arguments.witness:
+        _demand_cosigned(kept, verifier(arguments.witness))
+    facts = verify_export(arguments.file, key, kept)
     if arguments.json:
         print(json.dumps(facts))
         return 0 if facts["holds"] else 1
@@ -220,6 +231,15 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
         f" {len(kept)} checkpoints from elsewhere"
     )
     return 0 if facts["holds"] else 1
+
+
+def _demand_cosigned(kept: list[Note], witness: Verifier) -> None:
+    from app.witness import cosigned
+
+    if not kept:
+        raise NoteError("--witness is for the checkpoints that --checkpoint names: name one.")
+    for each in kept:
+        cosigned(each, witness)
 
 
 def _ruled(rules: object) -> str:

@@ -511,7 +511,9 @@ async def test_an_acknowledged_recording_of_which_nothing_is_left_is_named_and_t
     path, key = await export(vault, tmp_path / "ledger"), vault.signer.verifier
     found = audit.verify_export(path, key, [], datetime.now(UTC) + span)
     assert (found["faults"], found["lost"], found["overdue"]) == ([], 1, 0)
-    asked = argparse.Namespace(file=path, key=str(key), checkpoint=[], json=False)
+    asked = argparse.Namespace(
+        file=path, key=str(key), checkpoint=[], witness=None, json=False
+    )  # fmt: skip
     assert await audit._verify_ledger(asked) == 0
     said = capsys.readouterr().out
     assert f"LOST   {lost} is due at {facts['due']}" in said
