@@ -48,6 +48,7 @@ from tests.rewriting import export
 from tests.roles import connection, owned
 from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
+from tests.storage.test_certificates import check
 from tests.storage.upkeep.test_reconcile import put, stored
 from tests.web.browsing import signed_in
 from tests.web.test_exports import made
@@ -221,6 +222,10 @@ async def test_a_database_that_was_lost_is_made_anew(service: Service, backups: 
     assert await heard(again, kept) == audio
     assert await found(again, customer="c-9") == ["kept"]
     await problem(await again.get(f"/v1/recordings/{gone}"), 404, "not-found")
+    await certified(again, gone)
+    limited = await again.key("supervisor", "limited", ["fault_report"])
+    await problem(await again.get(f"/v1/certificates/{gone}", limited), 404, "not-found")
+    await problem(await again.get(f"/v1/certificates/{kept}"), 404, "not-found")
     assert (await reconcile.run(vault, repair=True)).removed == 1
     await agrees(again)
     # Done again, nothing is left to do.
@@ -467,6 +472,14 @@ async def test_an_erasing_that_was_never_told_is_told(service: Service, backups:
     again = await backups.serve(vault, service)
     assert ("erased", gone) in await again.acts()
     await agrees(again)
+    await certified(again, gone)
+
+
+async def certified(service: Service, identifier: str) -> None:
+    """There is a certificate of the erasing, and it holds."""
+    answer = await service.get(f"/v1/certificates/{identifier}", "privacy")
+    assert answer.status == 200
+    check(service, await answer.json())
 
 
 async def losses(service: Service) -> list[str | None]:
