@@ -17,13 +17,16 @@ import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.certificate import BEGIN
-from archive.ledger import Entry, Wanted, instant, refuse_floats
+from archive.ledger import Entry, Wanted, canonical, instant
 from archive.retention import Expiry
 from storage.database import Connection
 from storage.keyring import Ring
 
 SYSTEM = "system"
 """The actor of what the clock starts."""
+
+MOST = 60_000
+"""Bytes of an entry's facts: the whole of it has to go into a bundle (`archive.tiles.LONGEST`)."""
 
 COLUMNS = "position, at, actor, act, recording, facts, sealed"
 """What `from_row` needs."""
@@ -42,10 +45,12 @@ async def record(
 ) -> None:
     """Add one entry. `facts` must hold nothing personal; `sealed` comes from `seal`.
 
-    Raises TypeError for facts that have no one form: the ledger could not go on behind them.
+    Raises TypeError for facts that have no one form, ValueError for too many: the ledger could not
+    tell of them (`storage.tree`).
     """
     known = dict(facts or {})
-    refuse_floats(known)
+    if len(canonical(known)) > MOST:
+        raise ValueError(f"the facts of `{act}` are longer than an entry can be")
     ends_on, details = sealed or (None, None)
     await connection.execute(
         "INSERT INTO ledger_waiting (actor, act, recording, facts, ends_on, details)"
