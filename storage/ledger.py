@@ -31,6 +31,23 @@ MOST = 60_000
 COLUMNS = "position, at, actor, act, recording, facts, sealed"
 """What `from_row` needs."""
 
+DECIDED = (
+    "EXISTS (SELECT FROM ledger g WHERE g.recording = l.recording AND g.position < l.position"
+    " AND (g.act = 'erasure.granted' AND g.facts->'keys'->>0 <> g.facts->'keys'->>1"
+    " OR g.act = 'fuse.let_go'))"
+)
+"""The condition in SQL, on an entry `l` of `erased`, that people decided on it before."""
+
+_EARLY = (
+    "EXISTS (SELECT FROM ledger s WHERE s.recording = l.recording AND s.position < l.position"
+    " AND s.act IN ('stored', 'rebuilt') AND s.facts->>'due' >"
+    """ to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))"""
+    f" AND NOT {DECIDED}"
+)
+"""The same, that it is told before what told of the storing says that it is due, and nobody decided
+so. The archive's own erasing writes no such entry, and nothing is destroyed on its word.
+"""
+
 _NONCE = 12
 
 
@@ -125,10 +142,13 @@ async def find(lent: Connection, wanted: Wanted, limit: int) -> list[Entry]:
 
 
 async def fates(lent: Connection, asked: Sequence[UUID]) -> dict[UUID, str]:
-    """What the ledger last tells of recordings: `erased`, or an act by which they came to be."""
+    """What the ledger last tells of recordings: `erased`, or an act by which they came to be. One
+    that is told as erased before its time is not believed to be.
+    """
     rows = await lent.fetch(
-        "SELECT DISTINCT ON (recording) recording, act FROM ledger WHERE recording = ANY($1)"
-        " AND act = ANY($2) ORDER BY recording, act = 'erased' DESC",
+        "SELECT DISTINCT ON (recording) recording, act FROM ledger l WHERE recording = ANY($1)"  # noqa: S608
+        f" AND act = ANY($2) AND (act <> 'erased' OR NOT ({_EARLY}))"
+        " ORDER BY recording, act = 'erased' DESC",
         asked,
         [*BEGIN, "erased"],
     )

@@ -475,6 +475,41 @@ async def test_an_erasing_that_was_never_told_is_told(service: Service, backups:
     await certified(again, gone)
 
 
+@pytest.mark.parametrize("knows", [False, True])
+async def test_what_is_told_as_erased_before_its_time_is_not_destroyed(
+    service: Service, backups: Backups, *, knows: bool
+) -> None:
+    """Whoever can write an entry could say so, and only people may have it erased early."""
+    dumped = None
+    kept = await upload(service, "kept")
+    also = await upload(service, "also", started_at=a_year_ago(minutes=5))
+    if knows:
+        dumped = backups.dump()
+    async with connection(service.vault.pool) as lent:
+        for one in (kept, also):
+            facts = await lent.fetchval(
+                "SELECT facts FROM told WHERE act = 'stored' AND recording = $1", UUID(one)
+            )
+            past = {**facts, "due": "2020-01-01T00:00:00.000000Z"}
+            for said in (facts, past):
+                await ledger.record(lent, "system", "erased", recording=UUID(one), facts=said)
+    await tree.checkpoint(service.vault)
+    vault = await backups.put_back(dumped, service.vault)
+    report = await rebuild.run(owned(vault))
+    assert (report.replayed.erased, report.over, report.lost.count) == (0, 0, 0)
+    again = await backups.serve(vault, service)
+    for one in (kept, also):
+        await heard(again, one)
+    assert (await reconcile.run(vault, repair=True)).removed == 0
+    # What was granted is another matter, also when its erasing is told.
+    async with connection(vault.pool) as lent:
+        two = {"keys": ["a", "b"]}
+        await ledger.record(lent, "b", "erasure.granted", recording=UUID(kept), facts=two)
+        await ledger.record(lent, "system", "erased", recording=UUID(kept), facts=facts)
+    await tree.checkpoint(vault)
+    assert (await rebuild.run(owned(vault))).replayed.erased == 1
+
+
 async def certified(service: Service, identifier: str) -> None:
     """There is a certificate of the erasing, and it holds."""
     answer = await service.get(f"/v1/certificates/{identifier}", "privacy")
