@@ -37,6 +37,22 @@ def add_parsers(commands: Commands) -> None:
     )
     export.add_argument("file", type=Path, metavar="FILE")
     _words_parser(acts)
+    _verify_parser(acts)
+    one = commands.add_parser("certificate", help="Verify a certificate.")
+    acts = one.add_subparsers(required=True, metavar="ACT")
+    check = _parser(
+        acts,
+        "verify",
+        "Check the certificate of one erasure, or of a night.",
+        "  archive certificate verify certificate.json --key key.txt",
+        _telling(_verify_certificate),
+    )
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("--key", required=True, help=_KEY)
+    _witness_parser(commands)
+
+
+def _verify_parser(acts: Commands) -> None:
     verify = _parser(
         acts,
         "verify",
@@ -62,18 +78,6 @@ def add_parsers(commands: Commands) -> None:
         help="a witness's public key, or a file that holds it: it has to have signed each"
         " --checkpoint",
     )
-    one = commands.add_parser("certificate", help="Verify a certificate.")
-    acts = one.add_subparsers(required=True, metavar="ACT")
-    check = _parser(
-        acts,
-        "verify",
-        "Check the certificate of one erasure, or of a night.",
-        "  archive certificate verify certificate.json --key key.txt",
-        _telling(_verify_certificate),
-    )
-    check.add_argument("file", type=Path, metavar="FILE")
-    check.add_argument("--key", required=True, help=_KEY)
-    _witness_parser(commands)
 
 
 def _words_parser(acts: Commands) -> None:
