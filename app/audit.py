@@ -13,13 +13,13 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app import config, hashing, own_ledger
+from app import config, hashing, own_ledger, shown
 from app.command import Commands, Run, command
 from app.erase_command import own_token
-from archive import certificate, story
-from archive.certificate import Certificate, Erasure, ExportErasure
+from archive import certificate, nights, story
+from archive.certificate import Certificate
 from archive.ledger import instant
-from archive.note import Note, Verifier
+from archive.note import Note, NoteError, Verifier
 
 _KEY = "the ledger's public key, as `archive ledger key` prints it, or a file that holds it"
 _OR_OWN = "; without it this archive's own, which shows less"
@@ -39,13 +39,31 @@ def add_parsers(commands: Commands) -> None:
     )
     export.add_argument("file", type=Path, metavar="FILE")
     _words_parser(acts)
+    _verify_parser(acts)
+    one = commands.add_parser("certificate", help="Verify a certificate.")
+    acts = one.add_subparsers(required=True, metavar="ACT")
+    check = _parser(
+        acts,
+        "verify",
+        "Check the certificate of one erasure, or of a night.",
+        "  archive certificate verify certificate.json --key key.txt\n"
+        "  archive certificate verify certificate.json   # by this archive's own key",
+        _telling(_verify_certificate),
+    )
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("--key", help=_KEY + _OR_OWN)
+    _witness_parser(commands)
+
+
+def _verify_parser(acts: Commands) -> None:
     verify = _parser(
         acts,
         "verify",
         "Check an export: unrewritten, and every recording that came due erased, none early.",
         "  archive ledger verify   # of this archive, as it is now, by its own key\n"
         "  archive ledger verify ledger.txt --key call-archive/0a1b...+5d6e7f80+AbCd...\n"
-        "  archive ledger verify ledger.txt --key key.txt --checkpoint witness/checkpoint",
+        "  archive ledger verify ledger.txt --key key.txt --checkpoint witness/checkpoint \\\n"
+        "      --witness witness/witness.pub",
         _telling(_verify_ledger),
     )
     verify.add_argument(
@@ -60,19 +78,12 @@ def add_parsers(commands: Commands) -> None:
         metavar="FILE",
         help="a checkpoint kept elsewhere, which the export has to go on from; repeatable",
     )
-    one = commands.add_parser("certificate", help="Verify a certificate of erasure.")
-    acts = one.add_subparsers(required=True, metavar="ACT")
-    check = _parser(
-        acts,
-        "verify",
-        "Check the certificate of one erasure.",
-        "  archive certificate verify certificate.json --key key.txt\n"
-        "  archive certificate verify certificate.json   # by this archive's own key",
-        _telling(_verify_certificate),
+    verify.add_argument(
+        "--witness",
+        metavar="KEY",
+        help="a witness's public key, or a file that holds it: it has to have signed each"
+        " --checkpoint",
     )
-    check.add_argument("file", type=Path, metavar="FILE")
-    check.add_argument("--key", help=_KEY + _OR_OWN)
-    _witness_parser(commands)
 
 
 def _words_parser(acts: Commands) -> None:
@@ -102,7 +113,8 @@ def _witness_parser(commands: Commands) -> None:
         "  ARCHIVE_TOKEN_FILE=auditor.key archive witness https://archive.example:8082 \\\n"
         "      --key key.txt --state /var/lib/archive-witness\n"
         "run it on another machine, under another administrator, from a timer. It exits with 1,\n"
-        "and keeps what it had, when the ledger is no continuation: then somebody rewrote it.\n"
+        "and keeps what it had, when the ledger is no continuation: then somebody rewrote it; and\n"
+        "when it has not grown for two days, for each night adds to it.\n"
         "STATE/checkpoint is the last one, cosigned; STATE/witness.pub is the witness's own key.",
         _telling(_witness),
     )
@@ -190,14 +202,19 @@ async def _open_words(arguments: argparse.Namespace) -> int:
 
 
 async def _verify_ledger(arguments: argparse.Namespace) -> int:
-    kept = [await asyncio.to_thread(each.read_text, "utf-8") for each in arguments.checkpoint]
+    files = [await asyncio.to_thread(each.read_text, "utf-8") for each in arguments.checkpoint]
+    kept = [Note.parse(text) for text in files]
+    if arguments.witness:
+        _demand_cosigned(kept, verifier(arguments.witness))
     async with own_ledger.at_hand(arguments) as (file, key):
-        facts = verify_export(file, verifier(key), [Note.parse(text) for text in kept])
+        facts = verify_export(file, verifier(key), kept)
     if arguments.json:
         print(json.dumps(facts))
         return 0 if facts["holds"] else 1
     for fault in facts["faults"]:  # type: ignore[attr-defined]
         print(f"WRONG  {fault}")
+    for each in facts["grants"]:  # type: ignore[attr-defined]
+        print(f"EARLY  {each}")
     for each in facts["lately"]:  # type: ignore[attr-defined]
         print(f"LATE   {each}")
     for each in facts["losses"]:  # type: ignore[attr-defined]
@@ -205,13 +222,30 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
     print(
         f"{'holds' if facts['holds'] else 'DOES NOT HOLD'}: {facts['entries']} entries, told until"
         f" {facts['told_until'] or 'never'},"
-        f" {facts['stored']} recordings stored, {facts['erased']} erased,"
-        f" {facts['late']} of them over a day late,"
+        f" {facts['stored']} recordings stored ({_ruled(facts['rules'])}),"
+        f" {facts['erased']} erased,"
+        f" {facts['early']} of them early, as two people granted,"
+        f" {facts['late']} over a day late,"
         f" {facts['lost']} lost, {facts['overdue']} due within the last day and not erased yet,"
         f" {facts['nights']} nights, {facts['days_closed']} days closed,"
         f" {len(kept)} checkpoints from elsewhere"
     )
     return 0 if facts["holds"] else 1
+
+
+def _demand_cosigned(kept: list[Note], witness: Verifier) -> None:
+    from app.witness import cosigned
+
+    if not kept:
+        raise NoteError("--witness is for the checkpoints that --checkpoint names: name one.")
+    for each in kept:
+        cosigned(each, witness)
+
+
+def _ruled(rules: object) -> str:
+    """By which rules recordings came in: a period that nobody agreed to is seen here alone."""
+    assert isinstance(rules, dict)
+    return ", ".join(f"{rule}: {count}" for rule, count in rules.items()) or "by no rule"
 
 
 def verify_export(
@@ -240,7 +274,10 @@ def verify_export(
         "origin": checkpoint.origin,
         "entries": told.entries,
         "stored": told.stored,
+        "rules": told.rules,
         "erased": told.erased,
+        "early": told.early,
+        "grants": told.grants,
         "late": told.late,
         "lately": told.lately,
         "lost": told.lost,
@@ -257,53 +294,13 @@ async def _verify_certificate(arguments: argparse.Namespace) -> int:
 
     async with own_ledger.at_hand(arguments) as (file, text):
         found, key = Certificate.parse(file.read_bytes()), verifier(text)
-    shown = certificate.erasure(found, lambda note: check(note, key))
-    print(json.dumps(_facts(shown)) if arguments.json else _words(shown))
+    if found.of_night:
+        told = nights.accounts(found, lambda note: check(note, key))
+        print(json.dumps(shown.night_facts(told)) if arguments.json else shown.night_words(told))
+        return 0
+    erasure = certificate.erasure(found, lambda note: check(note, key))
+    print(json.dumps(shown.facts(erasure)) if arguments.json else shown.words(erasure))
     return 0
-
-
-def _facts(shown: Erasure | ExportErasure) -> dict[str, object]:
-    if isinstance(shown, ExportErasure):
-        begun: dict[str, object] = {
-            "export": shown.export,
-            "recordings": shown.recordings,
-            "why": shown.why,
-            "asked_at": shown.asked_at.isoformat(),
-        }
-    else:
-        begun = {
-            "recording": shown.recording,
-            "rule": shown.rule,
-            "early": shown.early,
-            "stored_at": shown.stored_at.isoformat(),
-        }
-    return {
-        "holds": True,
-        **begun,
-        "due": shown.due.isoformat(),
-        "erased_at": shown.erased_at.isoformat(),
-        "day_key_destroyed_at": shown.closed_at and shown.closed_at.isoformat(),
-    }
-
-
-def _words(shown: Erasure | ExportErasure) -> str:
-    closed = (
-        f"its day's key was destroyed by {shown.closed_at.isoformat()}"
-        if shown.closed_at
-        else "its day's key is not destroyed yet"
-    )
-    if isinstance(shown, ExportErasure):
-        return (
-            f"holds: the ledger says that export {shown.export}, a copy of {shown.recordings}"
-            f" recordings, was to be over by {shown.due.isoformat()}, was erased at"
-            f" {shown.erased_at.isoformat()} ({shown.why}), and that {closed}"
-        )
-    return (
-        f"holds: the ledger says that recording {shown.recording} was due at"
-        f" {shown.due.isoformat()} ({shown.rule}), was erased at {shown.erased_at.isoformat()},"
-        f"{' early, as two people granted,' if shown.early else ''}"
-        f" and that {closed}"
-    )
 
 
 async def _witness(arguments: argparse.Namespace) -> int:

@@ -74,9 +74,10 @@ async def _released(vault: Vault, through: date, token: str) -> bool:
         print(f"archive: {error}", file=sys.stderr)
         return False
     day = through.isoformat()
-    also = f" {came.let_go} recordings that the ledger does not bear out go as well." * bool(
-        came.let_go
-    )
+    also = (
+        f" {came.let_go} recordings that the ledger does not bear out go as well, and no proof of"
+        " theirs ever holds again: put their rows back instead where you can."
+    ) * bool(came.let_go)
     if not came.done:
         print(
             f"archive: a release through {day} is asked for, and nothing is erased yet: a second"

@@ -3,8 +3,9 @@ tree goes on from that one.
 
 It believes nothing that the archive says besides: the proof is made here, out of the tiles that the
 archive publishes. Its cosignature is that of C2SP tlog-cosignature: the checkpoint with the time
-ahead of it, under the witness's own Ed25519 key. What it keeps is replaced only after a checkpoint
-was found good.
+ahead of it, under the witness's own Ed25519 key. What it keeps is replaced only after a larger
+checkpoint was found good: so its time says since when the ledger stands still. For two days is too
+long: each night adds to it, and an old one that is shown again and again goes on from itself.
 """
 
 import asyncio
@@ -16,16 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from archive import merkle, note, tiles
 from archive.merkle import ProofError
-from archive.note import Checkpoint, Note, Signature, Verifier
+from archive.note import Checkpoint, Note, NoteError, Signature, Verifier
 from archive.tiles import Tile, Tiles
 from storage import durable
 from storage.signer import check
 
 NAME = "call-archive-witness"
+
+STILL = 48 * 3600
+"""Seconds after which a ledger that has not grown is one that is not shown as it is."""
 
 _MOST = 1 << 20  # bytes of an answer
 
@@ -69,9 +74,12 @@ class Witness:
     def last(self) -> Checkpoint | None:
         """What was found good last. Raises ValueError when it is not what was kept."""
         try:
-            return check(Note.parse(self._kept.read_text("utf-8")), self._archive)
+            return check(self._note(), self._archive)
         except FileNotFoundError:
             return None
+
+    def _note(self) -> Note:
+        return Note.parse(self._kept.read_text("utf-8"))
 
     async def visit(self, url: str, token: str) -> Seen:
         """Look at the archive's ledger, and keep its checkpoint if it goes on from the last.
@@ -100,9 +108,12 @@ class Witness:
             now = check(told, self._archive)
             if last:
                 await self._demand(session, url, last, now)
-        cosigned = Note(told.text, (told.by(self._archive), self._cosignature(told.text)))
+        if last and now.size == last.size:
+            self._demand_young(now)
+            return Seen(now, last.size)
+        signed = Note(told.text, (told.by(self._archive), self._cosignature(told.text)))
         new = self._kept.with_name("new")
-        await asyncio.to_thread(durable.write, new, str(cosigned).encode())
+        await asyncio.to_thread(durable.write, new, str(signed).encode())
         await asyncio.to_thread(durable.rename, new, self._kept)
         return Seen(now, last.size if last else 0)
 
@@ -129,11 +140,34 @@ class Witness:
                 f" ({last.size} entries): {error}. It was rewritten."
             ) from None
 
+    def _demand_young(self, now: Checkpoint) -> None:
+        """Raise WitnessError when the ledger is for too long what it was when it was signed."""
+        hours = (time.time() - cosigned(self._note(), self.verifier)) // 3600
+        if hours * 3600 >= STILL:
+            raise WitnessError(
+                f"The ledger has had {now.size} entries for {hours:.0f} hours, and each night adds"
+                " one: the archive's nights stay away, or it shows an old ledger."
+            )
+
     def _cosignature(self, text: str) -> Signature:
         """C2SP tlog-cosignature, v1: the time in seconds, and the signature over time and text."""
         now = int(time.time())
         signed = self._key.sign(f"cosignature/v1\ntime {now}\n{text}".encode())
         return Signature(NAME, self.verifier.id, now.to_bytes(8, "big") + signed)
+
+
+def cosigned(kept: Note, witness: Verifier) -> int:
+    """When a witness signed this checkpoint, in seconds. Raises NoteError unless it did."""
+    if witness.kind != note.COSIGNATURE:
+        raise NoteError(f"{witness.name} is not the key of a witness.")
+    value = kept.by(witness).value
+    at = int.from_bytes(value[:8], "big")
+    try:
+        public = Ed25519PublicKey.from_public_bytes(witness.public)
+        public.verify(value[8:], f"cosignature/v1\ntime {at}\n{kept.text}".encode())
+    except InvalidSignature:
+        raise NoteError(f"The signature of {witness.name} is not one of this checkpoint.") from None
+    return at
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> bytes:

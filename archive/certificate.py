@@ -15,13 +15,14 @@ import binascii
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from archive import merkle
 from archive.ledger import Entry, canonical
 from archive.merkle import ProofError
 from archive.note import Checkpoint, Note
+from archive.retention import last_due
 
 FORMAT = "call-archive certificate 1"
 BEGIN = ("stored", "rebuilt")
@@ -272,7 +273,15 @@ def _check_order(story: _Story) -> None:
 
 
 def _check_due(story: _Story) -> None:
-    early = story.erased.at < _instant(story.erased)
+    begun, due = story.begun, _instant(story.erased)
+    try:
+        last = last_due(begun.at.astimezone(UTC).date(), str(begun.facts["rule"]))
+        beyond = due.astimezone(UTC).date() > last
+    except (ValueError, OverflowError) as error:
+        raise CertificateError(f"The rule of the recording cannot be read: {error}.") from None
+    if beyond:
+        raise CertificateError("The recording was to be kept for longer than its rule says.")
+    early = story.erased.at < due
     if early and not _granted(story.granted, story.erased):
         raise CertificateError("The recording was erased before it was due.")
 
@@ -295,14 +304,18 @@ _CHECKS: Mapping[Step, Callable[[_Story], None]] = {
 
 def _granted(granted: Entry | None, erased: Entry) -> bool:
     """Whether two different keys granted this erasure before it was done."""
-    keys = granted.facts.get("keys") if granted else None
     return (
         granted is not None
         and granted.recording == erased.recording
         and granted.position < erased.position
-        and isinstance(keys, list)
-        and len(set(map(str, keys))) == 2
+        and by_two(granted.facts)
     )
+
+
+def by_two(facts: Mapping[str, object]) -> bool:
+    """Whether a granting names two different keys."""
+    keys = facts.get("keys")
+    return isinstance(keys, list) and len(set(map(str, keys))) == 2
 
 
 def _count(facts: Mapping[str, object]) -> int:

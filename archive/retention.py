@@ -50,13 +50,27 @@ def expires_at(started_at: datetime, period: Period, zone: ZoneInfo) -> datetime
     `started_at` must be aware. Raises ValueError when the result lies beyond the year 9999.
     """
     wall = started_at.astimezone(zone).replace(tzinfo=None, fold=0)
-    months = wall.year * 12 + wall.month - 1 + period.years * 12 + period.months
+    later = datetime.combine(_later(wall.date(), period), wall.time())
+    return later.replace(tzinfo=zone).astimezone(UTC)
+
+
+def _later(day: date, period: Period) -> date:
+    months = day.year * 12 + day.month - 1 + period.years * 12 + period.months
     year, month = divmod(months, 12)
     if year > 9998:
         raise ValueError("the expiry lies beyond the calendar")
-    day = min(wall.day, calendar.monthrange(year, month + 1)[1])
-    later = wall.replace(year=year, month=month + 1, day=day) + timedelta(days=period.days)
-    return later.replace(tzinfo=zone).astimezone(UTC)
+    last = calendar.monthrange(year, month + 1)[1]
+    return date(year, month + 1, min(day.day, last)) + timedelta(days=period.days)
+
+
+def last_due(told: date, rule: str) -> date:
+    """The last day, in UTC, on which what is told of on this one can be due by its rule.
+
+    A call that starts a little after it was taken in, and any time zone, may have begun a day
+    later, and end another one later. Raises ValueError or OverflowError for a rule that is none.
+    """
+    day = timedelta(days=1)
+    return _later(told + day, Period.parse(rule.split(" ", 1)[0])) + day
 
 
 @dataclass(frozen=True, slots=True)

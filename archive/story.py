@@ -7,15 +7,17 @@ an empty line and the signed checkpoint. Nothing else is needed but the public k
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from archive import nights
-from archive.certificate import BEGIN, GRANTED
+from archive.certificate import BEGIN, GRANTED, by_two
 from archive.ledger import instant
+from archive.retention import last_due
 
 LATE = timedelta(days=1)
 """How long after its instant a recording that is not erased counts as left out, and an erasure as
@@ -23,7 +25,10 @@ late: by then a nightly job has run.
 """
 
 _GONE = b"gone"
-_OTHER = (b'{"act":"listened"', b'{"act":"searched"', b'{"act":"viewed"')
+_OTHER = re.compile(
+    rb'\{"act":"(?:listened|searched|viewed)","actor":"[^"\\]*","at":"([^"\\]{27})"'
+)
+"""What counts here for its time alone."""
 
 MOST = 100
 """Faults that are told one by one."""
@@ -31,23 +36,40 @@ MOST = 100
 _USUAL = re.compile(
     rb'\{"act":"(stored|erased)","actor":"[^"]*","at":"([^"]*)","facts":\{'
     rb'(?:"absent":\[[^]]*\],"attempt":"[^"]*",)?"day":"[^"]*","due":"([^"]*)","rule":'
-    rb'"[^"]*"\},"recording":"([^"]*)"\}'
+    rb'"([^"]*)"\},"recording":"([^"]*)"\}'
 )
 """What nearly all entries look like that count here: read several times as fast as any JSON. It is
 for lines without a backslash, so that a text ends at the next quotation mark.
 """
 
 
+class _Rules(dict[tuple[bytes, bytes], list[Any]]):
+    """By the day on which something is told as stored, and its rule: what no time is behind when it
+    can be due, nothing if the rule is none; and how many there are.
+    """
+
+    def __missing__(self, key: tuple[bytes, bytes]) -> list[Any]:
+        day, rule = (_text(each) for each in key)
+        try:
+            last = last_due(date.fromisoformat(day), rule).isoformat().encode() + b"~"
+        except (ValueError, OverflowError):
+            last = b""
+        self[key] = found = [last, 0]
+        return found
+
+
 @dataclass(slots=True)
 class Story:
     """What was read: how many entries, how many recordings came in and were erased, what is wrong.
 
-    `late` are the erasures that came over a day after their instant: a promise that was not kept,
-    told truly. `lost` are those of which it was told before they were due that nothing is left, and
-    never that they were found: a loss, and nothing hidden. `told_until` is the latest time that an
-    entry bears: not the last one's, since who can write one more entry could date it back.
-    `overdue` are due then, by less than a day. `faults` says what is wrong, `lately` which erasures
-    were late, `losses` what is lost, the first hundred of each.
+    `rules` are those by which recordings came in, the most frequent hundred, and of how many each.
+    `early` are the erasures before their instant that two people granted. `late` are those over a
+    day after it: a promise that was not kept, told truly. `lost` are those of which it was told
+    before they were due that nothing is left, and never that they were found: a loss, and nothing
+    hidden. `told_until` is the latest time that an entry bears: not the last one's, since
+    who can write one more entry could date it back. `overdue` are due then, by less than a day.
+    `faults` says what is wrong, `grants` and `lately` which erasures were early and late, `losses`
+    what is lost, the first hundred of each.
     """
 
     entries: int = 0
@@ -56,15 +78,20 @@ class Story:
     nights: int = 0
     days_closed: int = 0
     overdue: int = 0
+    early: int = 0
     late: int = 0
     lost: int = 0
     told_until: str = ""
+    rules: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    grants: list[str] = field(default_factory=list)
     lately: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
     # Ids and times stay the bytes that they were read as: a million of them are not made into text.
     _due: dict[bytes, bytes] = field(default_factory=dict)
+    _rules: _Rules = field(default_factory=_Rules)
     _granted: set[bytes] = field(default_factory=set)
+    _closed: set[date] = field(default_factory=set)
     _lost: dict[bytes, bytes] = field(default_factory=dict)
     _erased: list[tuple[int, bytes]] = field(default_factory=list)
     _accounted: int = 0
@@ -86,57 +113,67 @@ def read(lines: Iterable[bytes], now: datetime | None = None) -> Story:
     if now:
         story._ahead = instant(now + LATE).encode()
     _hear_all(story, lines, instant(now) if now else "~")
+    _tell_lost(story)
     _left_out(story)
+    rules = Counter[str]()
+    for (_, rule), (_, count) in story._rules.items():
+        rules[_text(rule)] += count
+    story.rules = dict(rules.most_common(MOST))
     return story
 
 
 def _hear_all(story: Story, lines: Iterable[bytes], now: str) -> None:
-    line, position, latest, until = b"", -1, b"", now.encode()
-    usual_of, due_of = _USUAL.fullmatch, story._due
+    position, latest, until = -1, b"", now.encode()
+    usual_of, other_of, due_of, rules = _USUAL.fullmatch, _OTHER.match, story._due, story._rules
     for position, line in enumerate(lines):
         if b"\\" not in line and (usual := usual_of(line)):
-            act, at, due, identifier = usual.groups()
-            if act == b"stored" and identifier not in due_of:  # most entries: no call for these
+            act, at, due, rule, identifier = usual.groups()
+            if act != b"stored":
+                _hear_erased(story, position, at, due, identifier)
+            elif identifier in due_of or due > (known := rules[at[:10], rule])[0]:
+                _hear_begun(story, position, at, due, rule, identifier)
+            else:  # most entries: no call for these
                 due_of[identifier] = due
                 story.stored += 1
-            else:
-                _hear(story, position, act == b"stored", at, due, identifier)
-        elif line.startswith(_OTHER):
-            continue
+                known[1] += 1
+        elif other := other_of(line):
+            at = other[1]
         else:
             at = _hear_unusual(story, position, line, latest).encode()
         if latest < at <= until:
             latest = at
-    if line.startswith(_OTHER):
-        at = _hear_unusual(story, position, line, latest).encode()
-        latest = max(latest, at if at <= until else b"")
-    story.entries, story.told_until = position + 1, latest.decode()
+    story.entries, story.told_until = position + 1, latest.decode(errors="replace")
 
 
 def _hear_unusual(story: Story, position: int, line: bytes, latest: bytes) -> str:
     """Take any entry into account; returns its time, or nothing if it cannot be read.
 
-    `latest` is the latest time that was told before it, but by what is passed over.
+    `latest` is the latest time that was told before it.
     """
     try:
         entry = json.loads(line)
-        act, at, facts = entry["act"], entry["at"], entry["facts"]
+        act, facts = entry["act"], entry["facts"]
+        at = instant(datetime.fromisoformat(entry["at"]))
         if act == "night.done":
             _check_night(story, position, facts)
         elif act == "day.closed":
-            story.days_closed += 1
+            _check_closing(story, position, at, date.fromisoformat(facts["day"]))
         elif act == GRANTED:
-            story._granted.add(_bytes(entry["recording"]))
-        elif act in (*BEGIN, "erased"):
-            told = (at, facts["due"], entry["recording"])
-            _hear(story, position, act in BEGIN, *map(_bytes, told))
-        elif act == "recording.lost":
-            told = (at, facts["due"], entry["recording"])
-            _hear_lost(story, position, latest, *map(_bytes, told))
-        return instant(datetime.fromisoformat(at))
-    except (KeyError, TypeError, ValueError):
+            if by_two(facts):
+                story._granted.add(_bytes(entry["recording"]))
+        elif act in BEGIN:
+            told = (at, facts["due"], facts["rule"], entry["recording"])
+            _hear_begun(story, position, *map(_bytes, told))
+        elif act in ("erased", "recording.lost"):
+            at_due_whose = map(_bytes, (at, facts["due"], entry["recording"]))
+            if act == "erased":
+                _hear_erased(story, position, *at_due_whose)
+            else:
+                _hear_lost(story, position, latest, *at_due_whose)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         story.fault(f"entry {position} cannot be read")
         return ""
+    return at
 
 
 def _bytes(text: object) -> bytes:
@@ -145,26 +182,29 @@ def _bytes(text: object) -> bytes:
     return text.encode()
 
 
-def _hear(
-    story: Story,
-    position: int,
-    begins: bool,
-    at: bytes,
-    due: bytes,
-    identifier: bytes,
+def _hear_begun(
+    story: Story, position: int, at: bytes, due: bytes, rule: bytes, identifier: bytes
 ) -> None:
-    """Take into account that a recording came in, or was erased."""
+    """Take into account that a recording came in."""
+    known, ruled = story._due.get(identifier), story._rules[at[:10], rule]
+    story.stored += 1
+    ruled[1] += 1
+    if not ruled[0]:
+        _wrong(story, position, identifier, "has a time or a rule that cannot be read")
+    elif due > ruled[0]:
+        _wrong(story, position, identifier, "is due later than its rule says")
+    story._lost.pop(identifier, None)  # it was found
+    if known is None:
+        story._due[identifier] = due
+    elif known == _GONE:
+        _wrong(story, position, identifier, "comes back after it was erased")
+    elif known != due:
+        _wrong(story, position, identifier, "is given another due time")
+
+
+def _hear_erased(story: Story, position: int, at: bytes, due: bytes, identifier: bytes) -> None:
+    """Take into account that a recording was erased."""
     known = story._due.get(identifier)
-    if begins:
-        story.stored += 1
-        story._lost.pop(identifier, None)  # it was found
-        if known is None:
-            story._due[identifier] = due
-        elif known == _GONE:
-            _wrong(story, position, identifier, "comes back after it was erased")
-        elif known != due:
-            _wrong(story, position, identifier, "is given another due time")
-        return
     story.erased += 1
     story._erased.append((position, identifier))
     story._due[identifier] = _GONE
@@ -177,10 +217,20 @@ def _hear(
     if at > story._ahead:
         _wrong(story, position, identifier, "is erased at a time that has not come yet")
     # Both in the ledger's one form, so that their order is that of the texts.
-    if at < due and identifier not in story._granted:
-        _wrong(story, position, identifier, "is erased before it is due")
+    if at < due:
+        _hear_early(story, position, at, due, identifier)
     if at[:10] > due[:10]:  # by their days: that lets nearly all pass
         _hear_late(story, position, at, due, identifier)
+
+
+def _hear_early(story: Story, position: int, at: bytes, due: bytes, identifier: bytes) -> None:
+    if identifier not in story._granted:
+        _wrong(story, position, identifier, "is erased before it is due")
+        return
+    story.early += 1
+    if len(story.grants) < MOST:
+        told = f"{_text(identifier)} was due at {_text(due)} and is erased at {_text(at)}"
+        story.grants.append(f"entry {position}: {told}, as two people granted")
 
 
 def _hear_late(story: Story, position: int, at: bytes, due: bytes, identifier: bytes) -> None:
@@ -220,7 +270,9 @@ def _wrong(story: Story, position: int, identifier: bytes, what: str) -> None:
 
 
 def _text(told: bytes) -> str:
-    return told.decode(errors="replace")
+    """What an entry says, without the characters that would steer a terminal."""
+    text = told.decode(errors="replace")
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _check_night(story: Story, position: int, facts: dict[str, Any]) -> None:
@@ -233,24 +285,44 @@ def _check_night(story: Story, position: int, facts: dict[str, Any]) -> None:
     gone = [each.decode() for at, each in story._erased if since <= at < upto]
     story._erased = [one for one in story._erased if one[0] >= upto]
     failed = [UUID(each) for each in facts["failed_ids"]]
+    if len(failed) != min(facts["failed"], nights.NAMED):
+        story.fault(f"entry {position}: the night does not name what failed")
     if facts["failed"] == len(failed) and nights.root_over(gone, failed).hex() != facts["root"]:
         story.fault(f"entry {position}: the night's root is not that of what it is about")
     if facts["erased"] != len(gone) or facts["due"] != facts["erased"] + facts["failed"]:
         story.fault(f"entry {position}: the night's counts are not those of the entries")
 
 
-def _left_out(story: Story) -> None:
-    """What is lost when the story ends, and what was due by then and is not in it as erased."""
+def _check_closing(story: Story, position: int, at: str, day: date) -> None:
+    """A day is closed once, when it is over: in the first zones UTC still has the same day."""
+    story.days_closed += 1
+    if day in story._closed:
+        story.fault(f"entry {position}: {day} is closed a second time")
+    if day.isoformat() > at[:10]:
+        story.fault(f"entry {position}: {day} is closed before it is over")
+    story._closed.add(day)
+
+
+def _tell_lost(story: Story) -> None:
+    """What is lost when the story ends."""
     for identifier, at in story._lost.items():
         if (due := story._due[identifier]) != _GONE:
             story.lost += 1
             if len(story.losses) < MOST:
                 told = f"{_text(identifier)} is due at {_text(due)} and is lost since {_text(at)}"
                 story.losses.append(told)
+
+
+def _left_out(story: Story) -> None:
+    """What was due when the story ends and is not in it as erased."""
     if not story.told_until:
         return
+    try:
+        late = instant(datetime.fromisoformat(story.told_until) - LATE).encode()
+    except (ValueError, OverflowError):
+        story.fault(f"it is told until {story.told_until}, which is no time")
+        return
     until = story.told_until.encode()
-    late = instant(datetime.fromisoformat(story.told_until) - LATE).encode()
     for identifier, due in story._due.items():
         if due > until or due == _GONE or identifier in story._lost:
             continue

@@ -22,6 +22,9 @@ STEP = 8
 
 HASH = 32
 
+LONGEST = 2**16 - 1
+"""Bytes that an entry may have: so many the length ahead of it in a bundle can tell."""
+
 Tile = tuple[int, int]
 """A tile's level and its number on that level."""
 

@@ -55,7 +55,7 @@ class Story:
             at = day + timedelta(days=0.9 * number / count)
             one, attempt = intake.uuid7(at), UUID(int=self._dice.getrandbits(128))
             expires = (at + timedelta(days=YEAR)).replace(microsecond=0)
-            expiry = Expiry(expires, expires.date(), "customer_service: P1Y")
+            expiry = Expiry(expires, expires.date(), "P1Y Europe/Helsinki v1")
             self._due[expiry.on].append((one, expiry, attempt))
             yield self._entry(at, "k-0123456789ab", "stored", one, ledger.due(expiry))
             if self._dice.random() < HEARD:

@@ -17,7 +17,7 @@ import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.certificate import BEGIN
-from archive.ledger import Entry, Wanted, instant, refuse_floats
+from archive.ledger import Entry, Wanted, canonical, instant
 from archive.retention import Expiry
 from storage.database import Connection
 from storage.keyring import Ring
@@ -25,8 +25,28 @@ from storage.keyring import Ring
 SYSTEM = "system"
 """The actor of what the clock starts."""
 
+MOST = 60_000
+"""Bytes of an entry's facts: the whole of it has to go into a bundle (`archive.tiles.LONGEST`)."""
+
 COLUMNS = "position, at, actor, act, recording, facts, sealed"
 """What `from_row` needs."""
+
+DECIDED = (
+    "EXISTS (SELECT FROM ledger g WHERE g.recording = l.recording AND g.position < l.position"
+    " AND (g.act = 'erasure.granted' AND g.facts->'keys'->>0 <> g.facts->'keys'->>1"
+    " OR g.act = 'fuse.let_go'))"
+)
+"""The condition in SQL, on an entry `l` of `erased`, that people decided on it before."""
+
+_EARLY = (
+    "EXISTS (SELECT FROM ledger s WHERE s.recording = l.recording AND s.position < l.position"
+    " AND s.act IN ('stored', 'rebuilt') AND s.facts->>'due' >"
+    """ to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))"""
+    f" AND NOT {DECIDED}"
+)
+"""The same, that it is told before what told of the storing says that it is due, and nobody decided
+so. The archive's own erasing writes no such entry, and nothing is destroyed on its word.
+"""
 
 _NONCE = 12
 
@@ -42,10 +62,12 @@ async def record(
 ) -> None:
     """Add one entry. `facts` must hold nothing personal; `sealed` comes from `seal`.
 
-    Raises TypeError for facts that have no one form: the ledger could not go on behind them.
+    Raises TypeError for facts that have no one form, ValueError for too many: the ledger could not
+    tell of them (`storage.tree`).
     """
     known = dict(facts or {})
-    refuse_floats(known)
+    if len(canonical(known)) > MOST:
+        raise ValueError(f"the facts of `{act}` are longer than an entry can be")
     ends_on, details = sealed or (None, None)
     await connection.execute(
         "INSERT INTO ledger_waiting (actor, act, recording, facts, ends_on, details)"
@@ -120,10 +142,13 @@ async def find(lent: Connection, wanted: Wanted, limit: int) -> list[Entry]:
 
 
 async def fates(lent: Connection, asked: Sequence[UUID]) -> dict[UUID, str]:
-    """What the ledger last tells of recordings: `erased`, or an act by which they came to be."""
+    """What the ledger last tells of recordings: `erased`, or an act by which they came to be. One
+    that is told as erased before its time is not believed to be.
+    """
     rows = await lent.fetch(
-        "SELECT DISTINCT ON (recording) recording, act FROM ledger WHERE recording = ANY($1)"
-        " AND act = ANY($2) ORDER BY recording, act = 'erased' DESC",
+        "SELECT DISTINCT ON (recording) recording, act FROM ledger l WHERE recording = ANY($1)"  # noqa: S608
+        f" AND act = ANY($2) AND (act <> 'erased' OR NOT ({_EARLY}))"
+        " ORDER BY recording, act = 'erased' DESC",
         asked,
         [*BEGIN, "erased"],
     )

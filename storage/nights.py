@@ -11,12 +11,9 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from archive.nights import root_over
+from archive.nights import NAMED, root_over
 from storage import tree
 from storage.database import Connection
-
-NAMED = 1000
-"""How many recordings that are due and not erased are named in the ledger, at the most."""
 
 
 @dataclass(frozen=True, slots=True)

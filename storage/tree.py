@@ -6,17 +6,21 @@ under the lock of the head's row; so the ledger has no gap, and a reader who pag
 nothing. In the same transaction the tree's hashes grow, in tiles of 256 (C2SP tlog-tiles): a proof
 then costs a look at a few tiles, whatever the size of the ledger.
 
-The hash of an entry is made from the row as the database gave it back, not from what was sent.
+The hash of an entry is made from the row as the database gave it back, not from what was sent. What
+has no one form, or is too long for a bundle, was not written by `ledger.record`: whoever wrote it
+does not stop the ledger, for in the place of its facts the hash of what they were is told.
 """
 
 import asyncio
+import json
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from archive import merkle, tiles
-from archive.ledger import Entry
+from archive.ledger import Entry, canonical
 from archive.merkle import Growth, Node
 from archive.note import Note
 from archive.tiles import FULL, STEP, Tile, Tiles
@@ -25,7 +29,12 @@ from storage.database import Connection, connection
 from storage.signer import RewrittenError
 from storage.vault import LedgerParts, Vault
 
+log = logging.getLogger("archive.ledger")
+
 _BATCH = 5000
+
+_UNTOLD = (TypeError, ValueError, OverflowError, RecursionError)
+"""What comes of an entry that has no one form, or too long a one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +57,41 @@ async def sequence(vault: Vault) -> int:
             if not await lent.fetchval("SELECT EXISTS (SELECT FROM ledger_waiting)"):
                 return given
             signed = await asyncio.to_thread(vault.signer.last)
-            async with lent.transaction():
-                given += await _take(lent, signed.size if signed else 0)
+            least = signed.size if signed else 0
+            try:
+                async with lent.transaction():
+                    given += await _take(lent, least, [])
+            except _UNTOLD as error:
+                async with lent.transaction():
+                    given += await _take(lent, least, await _untold(lent, error))
         steps.reached("sequenced")
 
 
-async def _take(lent: Connection, signed: int) -> int:
+async def _untold(lent: Connection, error: Exception) -> list[int]:
+    """The numbers of what waits that the ledger cannot tell as it is; raises the error if none."""
+    await lent.execute("SELECT FROM ledger_head FOR UPDATE")
+    rows = await lent.fetch(
+        "SELECT number, act || actor AS names, facts::text AS said FROM ledger_waiting"
+        " ORDER BY number LIMIT $1",
+        _BATCH,
+    )
+    found = [row["number"] for row in rows if not _can_be_told(row["names"], row["said"])]
+    if not found:
+        raise error
+    log.error("%d entries have facts that the ledger cannot tell: it has their hashes", len(found))
+    return found
+
+
+def _can_be_told(names: str, said: str) -> bool:
+    try:
+        facts = json.loads(said)
+        length = len(canonical({"names": names, "facts": facts}))
+    except _UNTOLD:
+        return False
+    return isinstance(facts, dict) and length <= ledger.MOST
+
+
+async def _take(lent: Connection, signed: int, untold: list[int]) -> int:
     size = await lent.fetchval("SELECT size FROM ledger_head FOR UPDATE")
     if size < signed:
         raise _put_back(size, signed)
@@ -62,10 +100,13 @@ async def _take(lent: Connection, signed: int) -> int:
         "WITH taken AS (DELETE FROM ledger_waiting WHERE ctid = ANY (ARRAY"
         " (SELECT ctid FROM ledger_waiting ORDER BY number LIMIT $2)) RETURNING *)"
         " INSERT INTO ledger SELECT $1 + row_number() OVER (ORDER BY number) - 1, at, actor, act,"
-        " recording, facts, encode(sha256(details), 'hex'), ends_on, details FROM taken"
+        " recording, CASE WHEN number = ANY ($3::bigint[]) THEN jsonb_build_object('untold',"
+        " encode(sha256(convert_to(facts::text, 'UTF8')), 'hex')) ELSE facts END,"
+        " encode(sha256(details), 'hex'), ends_on, details FROM taken"
         " RETURNING position, at, actor, act, recording, facts, sealed",
         size,
         _BATCH,
+        untold,
     )
     entries = sorted((ledger.from_row(row) for row in rows), key=lambda entry: entry.position)
     await extend(lent, size, entries)
@@ -81,7 +122,10 @@ async def extend(lent: Connection, size: int, entries: Iterable[Entry]) -> None:
     for position, entry in enumerate(entries, size):
         if entry.position != position:
             raise AssertionError("the ledger has a gap")
-        leaf = merkle.leaf_hash(entry.text)
+        text = entry.text
+        if len(text) > tiles.LONGEST or not isinstance(entry.facts, dict):
+            raise ValueError("an entry is too long for a bundle, or is none")
+        leaf = merkle.leaf_hash(text)
         made[0, position // FULL] += leaf
         leaves.append(leaf)
     for node, found in merkle.extend(growth, leaves):

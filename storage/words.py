@@ -18,6 +18,9 @@ from storage.four_eyes import RefusedError
 from storage.keyring import NoDayKeyError
 from storage.vault import Vault
 
+MOST = 1000
+"""Entries that are opened at once: they are named in one entry."""
+
 
 @dataclass(frozen=True, slots=True)
 class Words:
@@ -30,9 +33,11 @@ class Words:
 
 
 async def read(vault: Vault, token: str, positions: Sequence[int]) -> list[Words]:
-    """Open these entries, in their order. Raises RefusedError for another's token, and for a
-    position that has no entry.
+    """Open these entries, in their order. Raises RefusedError for another's token, for a position
+    that has no entry, and for more than a thousand.
     """
+    if len(set(positions)) > MOST:
+        raise RefusedError(f"at most {MOST} entries are opened at once: name fewer")
     async with connection(vault.pool) as lent, lent.transaction():
         reader = await _reader(vault, lent, token)
         rows = await lent.fetch(

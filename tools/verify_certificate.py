@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Verify a certificate of erasure, with nothing but this file, the certificate and the public key.
+"""Verify a certificate of an erasure or of a night, with nothing but this file, the certificate and
+the public key.
 
     python3 verify_certificate.py certificate.json 'call-archive/0a1b...+5d6e7f80+AbCd...'
 
@@ -9,10 +10,12 @@ it does not is in docs/proof.md.
 """
 
 import base64
+import calendar
 import hashlib
 import json
+import re
 import sys
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,6 +71,42 @@ def in_tree(entry: object, index: int, size: int, proof: list[bytes], root: byte
     return sn == 0 and found == root
 
 
+def of_night(entries: list[dict[str, Any]]) -> None:
+    """What is in it of the erased can be made again from all entries; what failed cannot."""
+    if len({one["position"] for one in entries}) != len(entries):
+        fail("an account is in the certificate twice")
+    told = []
+    for entry in (one["entry"] for one in entries):
+        facts = entry["facts"]
+        due, erased, failed = facts["due"], facts["erased"], facts["failed"]
+        if {type(each) for each in (due, erased, failed)} != {int}:
+            fail("the counts of the night are no numbers")
+        if min(erased, failed) < 0 or due != erased + failed:
+            fail("the counts of the night do not add up")
+        told.append(
+            f"holds: the ledger says that by the night of {date.fromisoformat(facts['night'])}, at"
+            f" {entry['at']}, {due} recordings were due since the account before: {erased} were"
+            f" erased, and {failed} were not; what failed is the archive's word"
+        )
+    print("\n".join(told))
+
+
+def last_due(at: str, rule: str) -> date:
+    """The last day (UTC) on which what came in then can be due: after the period that its rule
+    begins with, on the calendar. A zone, and a call that starts a moment later, are worth a day at
+    each end.
+    """
+    period = rule.partition(" ")[0]
+    match = re.fullmatch(r"P(?:(\d{1,2})Y)?(?:(\d{1,3})M)?(?:(\d{1,5})D)?", period)
+    years, months, days = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    if not (years or months or days):
+        fail(f"the rule {rule!r} cannot be read")
+    begin = datetime.fromisoformat(at).astimezone(UTC).date() + timedelta(days=1)
+    year, month = divmod(begin.year * 12 + begin.month - 1 + years * 12 + months, 12)
+    day = min(begin.day, calendar.monthrange(year, month + 1)[1])
+    return date(year, month + 1, day) + timedelta(days=days + 1)
+
+
 def of_export(acts: dict[str, dict[str, Any]], places: dict[str, int], count: int) -> None:
     least, most = {"export.asked", "export.erased"}, {"export.asked", "export.erased", "day.closed"}
     if not least <= set(acts) <= most or len(acts) != count:
@@ -83,6 +122,38 @@ def of_export(acts: dict[str, dict[str, Any]], places: dict[str, int], count: in
         f" {int(asked['facts']['recordings'])} recordings, was to be over by"
         f" {datetime.fromisoformat(asked['facts']['due']).isoformat()} and was erased at"
         f" {erased['at']} ({erased['facts']['why']}); {key_of_day(closed)}"
+    )
+
+
+def of_recording(acts: dict[str, dict[str, Any]], places: dict[str, int], count: int) -> None:
+    least, most = {"stored", "erased"}, {"stored", "erased", "day.closed", "erasure.granted"}
+    if not least <= set(acts) <= most or len(acts) != count:
+        fail(
+            "a certificate has the entries stored, erased, day.closed, and erasure.granted if early"
+        )
+    stored, erased, closed = acts["stored"], acts["erased"], acts.get("day.closed")
+    granted = acts.get("erasure.granted")
+    same = all(stored["facts"][name] == erased["facts"][name] for name in ("day", "due", "rule"))
+    if not same or stored["recording"] != erased["recording"]:
+        fail("the recording was stored under another id, day, time or rule")
+    due = datetime.fromisoformat(erased["facts"]["due"])
+    if due.astimezone(UTC).date() > last_due(stored["at"], stored["facts"]["rule"]):
+        fail("the recording was to be kept for longer than its rule says")
+    early = datetime.fromisoformat(erased["at"]) < due
+    two = granted and granted["recording"] == erased["recording"]
+    two = two and places["erasure.granted"] < places["erased"]
+    keys = granted["facts"].get("keys") if granted else None
+    two = two and isinstance(keys, list) and len({str(key) for key in keys}) == 2
+    if early and not two:
+        fail("the recording was erased before it was due")
+    if not places["stored"] < places["erased"]:
+        fail("the recording was erased before it was stored")
+    check_closed(places, closed, erased, "erased")
+    print(
+        f"holds: the ledger says that recording {erased['recording']} was due at"
+        f" {erased['facts']['due']} ({erased['facts']['rule']}) and was erased at {erased['at']}"
+        f"{', early, as two people granted;' if early else ';'}"
+        f" {key_of_day(closed)}"
     )
 
 
@@ -112,34 +183,13 @@ def main(path: str, verifier: str) -> None:
             fail(f"the entry {one['entry'].get('act')} is not in the signed tree")
         act = "stored" if one["entry"]["act"] == "rebuilt" else one["entry"]["act"]
         acts[act], places[act] = one["entry"], one["position"]
+    if set(acts) == {"night.done"}:
+        of_night(certificate["entries"])
+        return
     if "export.asked" in acts:
         of_export(acts, places, len(certificate["entries"]))
         return
-    least, most = {"stored", "erased"}, {"stored", "erased", "day.closed", "erasure.granted"}
-    if not least <= set(acts) <= most or len(acts) != len(certificate["entries"]):
-        fail(
-            "a certificate has the entries stored, erased, day.closed, and erasure.granted if early"
-        )
-    stored, erased, closed = acts["stored"], acts["erased"], acts.get("day.closed")
-    granted = acts.get("erasure.granted")
-    same = all(stored["facts"][name] == erased["facts"][name] for name in ("day", "due", "rule"))
-    if not same or stored["recording"] != erased["recording"]:
-        fail("the recording was stored under another id, day, time or rule")
-    early = datetime.fromisoformat(erased["at"]) < datetime.fromisoformat(erased["facts"]["due"])
-    two = granted and granted["recording"] == erased["recording"]
-    two = two and places["erasure.granted"] < places["erased"]
-    two = two and len({str(key) for key in granted["facts"]["keys"]}) == 2
-    if early and not two:
-        fail("the recording was erased before it was due")
-    if not places["stored"] < places["erased"]:
-        fail("the recording was erased before it was stored")
-    check_closed(places, closed, erased, "erased")
-    print(
-        f"holds: the ledger says that recording {erased['recording']} was due at"
-        f" {erased['facts']['due']} ({erased['facts']['rule']}) and was erased at {erased['at']}"
-        f"{', early, as two people granted;' if early else ';'}"
-        f" {key_of_day(closed)}"
-    )
+    of_recording(acts, places, len(certificate["entries"]))
 
 
 if __name__ == "__main__":
@@ -147,5 +197,8 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     try:
         main(sys.argv[1], sys.argv[2])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError),
+        ArithmeticError,
+    ) as error:
         fail(f"it cannot be read: {error!r}")

@@ -13,9 +13,10 @@ from html import escape
 from aiohttp import hdrs, web
 
 from archive.access import Level
-from archive.certificate import Certificate, Erasure, ExportErasure, erasure
+from archive.certificate import Certificate, CertificateError, Erasure, ExportErasure, erasure
 from archive.errors import MalformedError, NotFoundError
 from archive.export import Why
+from archive.note import NoteError
 from archive.retention import Policy
 from storage import certificates, signer
 from web import asked, headers, render
@@ -54,9 +55,14 @@ async def page(request: web.Request, visit: Visit) -> web.Response:
     if language not in LANGUAGES:
         raise MalformedError(f"`lang` is one of {', '.join(LANGUAGES)}.")
     key = visit.vault.signer.verifier
-    shown = erasure(await _found(request, visit), lambda note: signer.check(note, key))
+    found = await _found(request, visit)
+    try:
+        shown = erasure(found, lambda note: signer.check(note, key))
+        text = _html(shown, language, str(key), visit.vault.policy)
+    except (CertificateError, NoteError) as error:
+        text = _failing(str(error), language, str(key))
     return web.Response(
-        text=_html(shown, language, str(key), visit.vault.policy),
+        text=text,
         content_type="text/html",
         headers={**render.NO_STORE, hdrs.CONTENT_LANGUAGE: language, **_POLICY},
     )
@@ -95,6 +101,8 @@ _WORDS = {
         " havainto: tallennusjärjestelmältä kysyttiin poiston jälkeen, eikä sillä ollut"
         " tallenteesta yhtään kopiota.",
         "key": "Tarkistusavain",
+        "fails": "Todistus ei osoita poistoa sellaisena kuin sen pitäisi. Tarkistuksen antama syy"
+        " (englanniksi):",
         "export title": "Todistus puhelutallenteiden viennin poistamisesta",
         "export": "Viennin tunnus",
         "recordings": "Tallenteita viennissä",
@@ -124,6 +132,8 @@ _WORDS = {
         " kontrollpunkt. Att inspelningen och nycklarna är borta är arkivets egen iakttagelse:"
         " lagringssystemet tillfrågades efter raderingen och hade ingen kopia av inspelningen.",
         "key": "Kontrollnyckel",
+        "fails": "Intyget visar inte raderingen så som det ska. Orsaken enligt kontrollen (på"
+        " engelska):",
         "export title": "Intyg om radering av en export av samtalsinspelningar",
         "export": "Exportens id",
         "recordings": "Inspelningar i exporten",
@@ -153,6 +163,7 @@ _WORDS = {
         " at a signed checkpoint. That the recording and its keys are gone is the archive's own"
         " observation: the store was asked after the erasure, and had no copy of the recording.",
         "key": "Key to check it with",
+        "fails": "The certificate does not show an erasure as it should. What the check says:",
         "export title": "Certificate of the erasure of an export of call recordings",
         "export": "Export",
         "recordings": "Recordings in it",
@@ -197,10 +208,21 @@ def _html(shown: Erasure | ExportErasure, language: str, key: str, policy: Polic
         ]
     facts.append(("closed", local(shown.closed_at) if shown.closed_at else words["open"]))
     rows = "".join(f"<dt>{escape(words[name])}</dt><dd>{escape(text)}</dd>" for name, text in facts)
-    title = escape(words["export title" if isinstance(shown, ExportErasure) else "title"])
+    title = words["export title" if isinstance(shown, ExportErasure) else "title"]
+    return _whole(title, f"<dl>{rows}</dl><p>{escape(words['shows'])}</p>", language, key)
+
+
+def _failing(why: str, language: str, key: str) -> str:
+    """The page of a certificate that its own check refuses, in that check's words."""
+    words = _WORDS[language]
+    said = f'<p>{escape(words["fails"])}</p><p lang="en">{escape(why)}</p>'
+    return _whole(words["title"], said, language, key)
+
+
+def _whole(title: str, said: str, language: str, key: str) -> str:
+    title, label = escape(title), escape(_WORDS[language]["key"])
     return (
         f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>"
-        f"<dl>{rows}</dl><p>{escape(words['shows'])}</p></main>"
-        f"<footer>{escape(words['key'])}: <code>{escape(key)}</code></footer></body></html>\n"
+        f"{said}</main><footer>{label}: <code>{escape(key)}</code></footer></body></html>\n"
     )

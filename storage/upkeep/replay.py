@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from archive.certificate import GRANTED
 from archive.ledger import Entry
 from archive.note import Checkpoint
-from storage import days, published, tree
+from storage import days, ledger, published, tree
 from storage.database import Connection, connection
 from storage.signer import RewrittenError
 from storage.vault import Vault
@@ -147,14 +147,16 @@ async def _drop_waiting(lent: Connection, size: int) -> None:
 
 
 async def _bury(lent: Connection) -> int:
-    """Make tombstones of the rows of recordings that are told as erased.
+    """Make tombstones of the rows of recordings that are told as erased, when they were due or
+    people had decided so: more than one part of the service can say what is not true.
 
     Only where two people had it erased before its time does the tombstone still know the call, as
     after any erasing.
     """
     rows = await lent.fetch(
-        "WITH dug AS (DELETE FROM recording r USING ledger l WHERE l.recording = r.id"
+        "WITH dug AS (DELETE FROM recording r USING ledger l WHERE l.recording = r.id"  # noqa: S608
         " AND l.act = 'erased' AND r.state <> 'erased'"
+        f" AND (l.at >= r.expires_at OR {ledger.DECIDED})"
         " RETURNING r.id, r.source, r.call_type, r.expires_on, CASE WHEN EXISTS (SELECT FROM ledger"
         " g WHERE g.recording = r.id AND g.act = $1) THEN r.call_hash END AS call_hash)"
         " INSERT INTO recording (id, source, call_type, expires_on, state, call_hash)"

@@ -1,8 +1,11 @@
 """What an auditor does with an archive: export, verify, witness; and what notices a rewriting."""
 
+import argparse
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -160,6 +163,64 @@ async def test_a_witness_keeps_what_goes_on_and_signs_it(service: Service, tmp_p
     again = Witness.open(tmp_path / "state", service.vault.signer.verifier)
     assert again.verifier == witness.verifier
     assert again.last() == witness.last()
+
+
+async def test_a_witness_refuses_a_ledger_that_stands_still(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who shows the same old checkpoint at each visit is found out after two days, not believed."""
+    await write(service.vault, *"abc")
+    witness = Witness.open(tmp_path / "state", service.vault.signer.verifier)
+    token, real = service.tokens["auditor"], time.time
+    seen = await witness.visit(service.operations, token)
+    kept = (tmp_path / "state" / "checkpoint").read_bytes()
+    for hours in (1, 25, 47.9):
+        monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)  # noqa: B023
+        assert (await witness.visit(service.operations, token)).now == seen.now
+    for hours in (48, 1000):
+        monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)  # noqa: B023
+        with pytest.raises(WitnessError, match=f"for {hours} hours"):
+            await witness.visit(service.operations, token)
+    assert (tmp_path / "state" / "checkpoint").read_bytes() == kept
+    await write(service.vault, "night.done")
+    assert (await witness.visit(service.operations, token)).now.size == seen.now.size + 1
+    assert (await witness.visit(service.operations, token)).now.size == seen.now.size + 1
+
+
+async def test_a_checkpoint_that_the_witness_did_not_sign_is_refused(
+    told: tuple[Service, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, path = told
+    state = path.with_name("state")
+    witness = Witness.open(state, service.vault.signer.verifier)
+    await witness.visit(service.operations, service.tokens["auditor"])
+    await export(service.vault, path)
+    kept, bare, forged = state / "checkpoint", path.with_name("bare"), path.with_name("forged")
+    note = Note.parse(kept.read_text())
+    own, cosignature = note.signatures
+    bare.write_text(str(replace(note, signatures=(own,))))
+    wrong = replace(cosignature, value=cosignature.value[:-1] + b"\0")
+    forged.write_text(str(replace(note, signatures=(own, wrong))))
+    verify = audit._telling(audit._verify_ledger)
+
+    async def status(key: object, *checkpoints: Path) -> int:
+        asked = {"checkpoint": list(checkpoints), "witness": str(key) if key else None}
+        known = str(service.vault.signer.verifier)
+        return await verify(argparse.Namespace(file=path, key=known, json=False, **asked))
+
+    assert await status(None, bare) == await status(None, forged) == 0
+    assert await status(witness.verifier, kept) == await status(state / "witness.pub", kept) == 0
+    for checkpoints, why in (
+        ((bare,), "not signed by"),
+        ((kept, forged), "not one of this checkpoint"),
+        ((), "--checkpoint"),
+    ):
+        assert await status(witness.verifier, *checkpoints) == 1
+        assert why in capsys.readouterr().err
+    assert await status(service.vault.signer.verifier, kept) == 1
+    assert "not the key of a witness" in capsys.readouterr().err
+    other = Witness.open(path.with_name("other"), service.vault.signer.verifier)
+    assert await status(other.verifier, kept) == 1
 
 
 REWRITES = (

@@ -1,15 +1,17 @@
 """The year: exact days, and properties over 1970 to 2100 in every time zone."""
 
 import calendar
+import runpy
 import zoneinfo
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archive.retention import Period, Policy, decide, expires_at, explain
+from archive.retention import Period, Policy, decide, expires_at, explain, last_due
 
 HELSINKI = ZoneInfo("Europe/Helsinki")
 YEAR = Period(years=1)
@@ -143,3 +145,29 @@ def test_the_reason_names_start_period_zone_and_instant() -> None:
         "2029-02-28T08:15:00+02:00",
     ):
         assert part in text
+
+
+VERIFIER = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "verify_certificate.py"))
+PERIODS = ["P1Y", "P6M", "P1M", "P90D", "P1D", "P1Y1M", "P2Y11M31D"]
+
+
+@given(INSTANTS, st.sampled_from(ZONES), st.sampled_from(PERIODS))
+@settings(max_examples=600, deadline=None)
+def test_no_recording_is_due_later_than_its_rule_lets_a_verifier_believe(
+    told: datetime, name: str, period: str
+) -> None:
+    """A call may start five minutes after it is told of. Both verifiers count the same."""
+    zone, rule = ZoneInfo(name), f"{period} {name} v1"
+    last = last_due(told.date(), rule)
+    for ahead in (timedelta(), timedelta(minutes=5)):
+        due = expires_at(told + ahead, Period.parse(period), zone)
+        assert due.date() <= last <= due.date() + timedelta(days=6)
+    assert VERIFIER["last_due"](told.isoformat(), rule) == last
+
+
+@pytest.mark.parametrize("rule", ["", "1Y", "P", "P0D", "P1Yx", "for ever", "P99Y99999D"])
+def test_a_rule_without_a_period_gives_no_last_day(rule: str) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        last_due(date(9950, 1, 1), rule)
+    with pytest.raises((SystemExit, ValueError, OverflowError)):
+        VERIFIER["last_due"]("9950-01-01T00:00:00Z", rule)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from archive import merkle, story
-from archive.ledger import Entry, instant
+from archive.ledger import Entry, canonical, instant
 from archive.nights import root_over
 
 BEGIN = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -68,6 +68,28 @@ def test_a_whole_story() -> None:
 
 
 LOST = entry("recording.lost", 23.9, TWO, **facts())
+EARLY = entry("erased", 12, ONE, **gone())
+
+
+def failing(*failed: str, count: int) -> dict[str, object]:
+    """A night on which all that is due failed, and its root."""
+    known = [UUID(each) for each in failed]
+    root = {"root": root_over([], known).hex()}
+    return night(0, 5, due=count, failed=count, failed_ids=list(failed), **root)
+
+
+def due_by(rule: str, due: datetime, act: str = "stored") -> Callable[[], bytes]:
+    return entry(act, 0, ONE, day="2026-11-02", due=instant(due), rule=rule)
+
+
+def granted(hours: float = 11, **keys: object) -> Callable[[], bytes]:
+    return entry("erasure.granted", hours, ONE, **keys)
+
+
+def dated(at: object, act: str = "key.added") -> Callable[[], bytes]:
+    known = {"act": act, "actor": "k", "at": at, "facts": {}}
+    return lambda: canonical(known)
+
 
 WRONG = [
     ("before it is due", [*WHOLE[:5], entry("erased", 23.9, ONE, **gone()), WHOLE[6]]),
@@ -89,12 +111,66 @@ WRONG = [
     ("cannot be read", [*WHOLE[:5], entry("recording.lost", 3, ONE)]),
     ("cannot be read", [*WHOLE, lambda: b"no entry"]),
     ("cannot be read", [*WHOLE, entry("night.done", 37)]),
+    ("cannot be read", [*WHOLE, dated("0001-01-01T00:00:00+14:00")]),
+    ("cannot be read", [*WHOLE, dated(3)]),
+    ("which is no time", [*WHOLE, dated("2026-99-99T00:00:00.000000Z", "listened")]),
+    ("later than its rule", [due_by("P1Y Europe/Helsinki v1", BEGIN.replace(year=9999))]),
+    ("later than its rule", [due_by("P1Y", BEGIN + timedelta(days=368), "rebuilt")]),
+    ("later than its rule", [entry("stored", 0, ONE, **{**facts(), "due": "zzz"})]),
+    ("a rule that cannot", [due_by("for ever", DUE)]),
+    ("a rule that cannot", [due_by("P99Y99999D", DUE), due_by("P0D", DUE)]),
+    ("before it is due", [*WHOLE[:5], granted(), EARLY]),
+    ("before it is due", [*WHOLE[:5], granted(keys=[]), EARLY]),
+    ("before it is due", [*WHOLE[:5], granted(keys=["a"]), EARLY]),
+    ("before it is due", [*WHOLE[:5], granted(keys=["a", "a"]), EARLY]),
+    ("before it is due", [*WHOLE[:5], granted(keys="ab"), EARLY]),
+    ("before it is due", [*WHOLE[:5], EARLY, granted(12.1, keys=["a", "b"])]),
+    ("does not name what", [*WHOLE[:5], entry("night.done", 30, **failing(count=3))]),
+    ("does not name what", [*WHOLE[:5], entry("night.done", 30, **failing(count=-1))]),
+    ("does not name what", [*WHOLE[:5], entry("night.done", 30, **failing(str(ONE), count=0))]),
+    ("cannot be read", [*WHOLE[:7], entry("night.done", 30, **night(0, 7, failed_ids=[1]))]),
+    ("before it is over", [*WHOLE, entry("day.closed", 40, day="2026-11-04")]),
+    ("a second time", [*WHOLE, entry("day.closed", 40, day="2026-11-02")]),
+    ("cannot be read", [*WHOLE, entry("day.closed", 40)]),
 ]
 
 
 @pytest.mark.parametrize(("why", "entries"), WRONG)
 def test_what_is_wrong_is_told(why: str, entries: list[Callable[[], bytes]]) -> None:
     assert any(why in fault for fault in told(*entries).faults), told(*entries).faults
+
+
+def test_what_failed_on_a_night_is_named() -> None:
+    for count in (0, 1, 1000):
+        ids = [str(uuid4()) for _ in range(count)]
+        assert told(*WHOLE[:5], entry("night.done", 23, **failing(*ids, count=count))).faults == []
+    more = {**failing(*ids, count=1000), "due": 1001, "failed": 1001, "root": "00"}
+    assert told(*WHOLE[:5], entry("night.done", 23, **more)).faults == []
+
+
+def test_a_day_is_closed_where_it_is_over_first() -> None:
+    closing = entry("day.closed", 36, day="2026-11-02"), entry("day.closed", 47.9, day="2026-11-03")
+    assert told(*WHOLE[:7], *closing).faults == []
+
+
+def test_an_erasure_that_two_people_granted_is_told_as_early() -> None:
+    found = told(*WHOLE[:5], granted(keys=["a", "b"]), EARLY, WHOLE[6])
+    assert (found.faults, found.early, found.erased) == ([], 1, 2)
+    assert [str(ONE) in each and instant(DUE) in each for each in found.grants] == [True]
+
+
+def test_the_rules_that_recordings_came_in_by_are_counted() -> None:
+    year = facts(BEGIN + timedelta(days=365)) | {"rule": "P1Y Europe/Helsinki v1"}
+    found = told(*WHOLE[:5], *(entry("stored", 3, uuid4(), **year) for _ in range(5)))
+    assert (found.faults, found.rules) == ([], {"P1Y Europe/Helsinki v1": 5, "P1D": 2})
+
+
+def test_a_time_is_heard_whatever_the_act_and_wherever_it_stands() -> None:
+    """What is heard or searched counts for how far the story goes, also when it is not the last."""
+    for act in ("listened", "searched", "viewed"):
+        found = told(*WHOLE[:5], entry(act, 60), entry("key.added", 1))
+        assert found.told_until == instant(BEGIN + timedelta(hours=60)), act
+        assert len(found.faults) == 2, act
 
 
 def test_a_late_erasure_is_told_and_no_fault_of_the_proof() -> None:
@@ -136,7 +212,7 @@ def test_a_loss_that_is_told_when_it_was_due_excuses_no_erasing(hours: float) ->
 def test_a_loss_that_is_dated_back_excuses_no_erasing() -> None:
     """Who can write one more entry cannot make a loss of what should have been erased."""
     for hours, faults in ((23.9, 0), (24, 1), (60, 1)):
-        found = told(*WHOLE[:3], entry("day.closed", hours), LOST, WHOLE[5], entry("listened", 61))
+        found = told(*WHOLE[:3], entry("key.added", hours), LOST, WHOLE[5], entry("listened", 61))
         assert (len(found.faults), found.lost) == (faults, 1 - faults), hours
 
 
@@ -159,7 +235,7 @@ def test_the_story_ends_with_its_latest_entry_and_not_with_one_that_is_dated_bac
     """Who can write one more entry cannot hide with it that nothing is erased."""
     late = entry("erased", 24.1, TWO, **gone())
     for act in ("searched", "key.added"):
-        found = told(*WHOLE[:5], late, entry("day.closed", 60), entry(act, -9000))
+        found = told(*WHOLE[:5], late, entry("key.revoked", 60), entry(act, -9000))
         assert found.told_until == instant(BEGIN + timedelta(hours=60))
         assert [str(ONE) in fault for fault in found.faults] == [True]
 
@@ -179,7 +255,7 @@ def test_a_clock_that_leapt_ahead_leaves_nothing_out() -> None:
     entries = [*WHOLE[:5], entry("key.added", 9000), entry("searched", 9000)]
     lines = [make() for make in entries]
     found = story.read(lines, BEGIN + timedelta(hours=23))
-    assert (found.faults, found.told_until) == ([], instant(BEGIN + timedelta(hours=1)))
+    assert (found.faults, found.told_until) == ([], instant(BEGIN + timedelta(hours=3)))
     assert len(story.read(lines, BEGIN + timedelta(hours=9999)).faults) == 2
 
 

@@ -2,6 +2,7 @@
 verifier that shares nothing with either. And every lie about one.
 """
 
+import argparse
 import copy
 import json
 import runpy
@@ -11,12 +12,14 @@ from collections.abc import Callable
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
+from app import audit
 from archive import certificate, merkle
 from archive.certificate import Certificate
+from archive.ledger import instant
 from archive.nights import root_over
 from storage import ledger, signer, tree
 from tests import years
@@ -240,7 +243,49 @@ async def test_what_was_erased_early_or_by_another_rule_is_told(service: Service
         check(service, early)
 
 
-async def test_a_night_is_accounted_for(erased: tuple[Service, str, Raw]) -> None:
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [("P8D", ""), ("P4D", "longer than its rule"), ("for ever", "cannot be read")],
+)
+async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
+    service: Service, tmp_path: Path, rule: str, why: str
+) -> None:
+    """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may."""
+    identifier, due = uuid4(), datetime.now(UTC) + timedelta(days=8)
+    told = {"day": due.date().isoformat(), "due": instant(due), "rule": rule}
+    async with connection(service.vault.pool) as lent:
+        await ledger.record(lent, "k", "stored", recording=identifier, facts=told)
+    await service.turn_clock(timedelta(days=9))
+    async with connection(service.vault.pool) as lent:
+        await ledger.record(lent, "k", "erased", recording=identifier, facts=told)
+    answer = await service.get(f"/v1/certificates/{identifier}", "privacy")
+    raw, key = await answer.json(), str(service.vault.signer.verifier)
+    said = stand_alone(tmp_path, raw, key)
+    if not why:
+        assert check(service, raw).rule == rule
+        assert said.returncode == 0, said.stderr
+        return
+    with pytest.raises(certificate.CertificateError, match=why):
+        check(service, raw)
+    assert (said.returncode, why in said.stderr) == (1, True), said.stderr
+
+
+async def test_the_page_of_a_certificate_that_does_not_hold_says_so(service: Service) -> None:
+    identifier = await upload(service, "c1")
+    async with connection(service.vault.pool) as lent:
+        facts = await lent.fetchval("SELECT facts FROM told WHERE act = 'stored'")
+        await ledger.record(lent, "k", "erased", recording=UUID(identifier), facts=facts)
+    for language, words in (("fi", "ei osoita"), ("sv", "visar inte"), ("en", "does not show")):
+        page = await service.get(f"/v1/certificates/{identifier}/page?lang={language}")
+        text = await page.text()
+        assert page.status == 200
+        for said in (words, "erased before it was due", str(service.vault.signer.verifier)):
+            assert said in text
+
+
+async def test_a_night_is_accounted_for(
+    erased: tuple[Service, str, Raw], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     service, identifier, _ = erased
     today = service.vault.policy.day_of(years.now() + timedelta(days=2))
     answer = await service.operate(f"/v1/certificates/night/{today}")
@@ -251,11 +296,39 @@ async def test_a_night_is_accounted_for(erased: tuple[Service, str, Raw]) -> Non
     facts = found.entries[0].entry.facts
     assert (facts["due"], facts["erased"], facts["failed"]) == (1, 1, 0)
     assert facts["root"] == root_over([UUID(identifier)], []).hex()
+    await _verified_offline(tmp_path, raw, str(key), capsys)
     await service.night()
     again = await (await service.operate(f"/v1/certificates/night/{today}")).json()
     assert [each["entry"]["facts"]["due"] for each in again["entries"]] == [1, 0]
     for day in ("2020-01-01", "x"):
         await problem(await service.operate(f"/v1/certificates/night/{day}"), 404, "not-found")
+
+
+async def _verified_offline(
+    folder: Path, raw: Raw, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command and by the verifier that stands alone; and both find a lie about it."""
+    words = "1 recordings were due since the account before: 1 were erased, and 0 were not"
+    said = stand_alone(folder, raw, key)
+    assert (said.returncode, words in said.stdout) == (0, True), said.stderr
+    path = folder / "certificate.json"
+    asked = argparse.Namespace(file=path, key=key, json=False)
+    verify = audit._telling(audit._verify_certificate)
+    assert await verify(asked) == 0
+    assert capsys.readouterr().out == said.stdout
+    assert await verify(argparse.Namespace(file=path, key=key, json=True)) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [each["erased"] for each in facts["nights"]] == [1]
+    for name, value in (("failed", 1), ("failed", -1), ("due", 0)):
+        lie = copy.deepcopy(raw)
+        lie["entries"][0]["entry"]["facts"][name] = value
+        said = stand_alone(folder, lie, key)
+        assert (said.returncode, said.stdout) == (1, "")
+        assert await verify(asked) == 1
+    twice = {**raw, "entries": [*raw["entries"], *raw["entries"]]}
+    assert "twice" in stand_alone(folder, twice, key).stderr
+    assert await verify(asked) == 1
+    assert "twice" in capsys.readouterr().err
 
 
 async def test_no_certificate_from_a_ledger_that_was_rewritten(

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from storage import removal, tree
+from archive import story
+from storage import ledger, removal, tree
 from storage.release import release
 from tests import years
 from tests.jobs.test_expiry import a_year_ago
@@ -179,6 +180,13 @@ async def test_a_release_lets_go_what_stood_there_and_nothing_that_comes_later(
     assert f"({later})" in report.stopped
     assert ("fuse.let_go", first) in await service.acts()
     assert [str(row["id"]) for row in await service.rows() if row["state"] == "stored"] == [later]
+    # It was not erased as it was stored, which no proof forgets; the page says so.
+    page = await service.get(f"/v1/certificates/{first}/page?lang=en")
+    assert (page.status, "was another one" in await page.text()) == (200, True)
+    async with connection(service.vault.pool) as lent:
+        entries = await ledger.page(lent, 0, 1000)
+    faults = story.read(entry.text for entry in entries).faults
+    assert f"{first} is erased by another due time" in str(faults)
 
 
 async def _added(service: Service, one: str, other: str) -> None:

@@ -214,6 +214,36 @@ async def test_no_part_of_the_service_writes_down_what_people_decide(
     await owner.execute(entry, act)
 
 
+@pytest.mark.parametrize("act", ["erased", "day.closed", "night.done", "days.frozen"])
+async def test_what_the_jobs_do_is_told_by_no_other_part(
+    owner: Link, link: Link, role: str, act: str
+) -> None:
+    """On the word of such an entry a rebuild destroys, and a night's account is believed."""
+    entry = f"INSERT INTO ledger_waiting (actor, act) VALUES ('system', '{act}')"
+    assert await may(link, entry) is (role == ERASES)
+    await owner.execute(entry)
+
+
+@pytest.mark.parametrize(
+    ("actor", "act", "facts"),
+    [
+        ("k", "x", f'{{"entries": "{"x" * 70_000}"}}'),
+        ("k", "x", f'{{"entries": {[*range(1000, 20_000)]}}}'),
+        ("k", "x", '["a"]'),
+        ("k", "x", "3"),
+        ("k", "x" * 1024, "{}"),
+        ("k" * 70_000, "x", "{}"),
+    ],
+)
+async def test_nobody_writes_more_than_an_entry_can_be(
+    link: Link, role: str, actor: str, act: str, facts: str
+) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await link.execute(
+            "INSERT INTO ledger_waiting (actor, act, facts) VALUES ($1, $2, $3)", actor, act, facts
+        )
+
+
 @pytest.mark.parametrize(
     ("day", "details", "whole"),
     [("'2027-11-26'", "NULL", False), ("NULL", "'x'", False), ("'2027-11-26'", "'x'", True)],

@@ -1,6 +1,8 @@
 """The ledger's tree over a real database: places, proofs, and what an outside memory notices."""
 
 import asyncio
+import hashlib
+import json
 import random
 from uuid import uuid4
 
@@ -74,6 +76,36 @@ async def test_what_fails_half_way_leaves_everything_waiting(
     assert [entry.act for entry in await everything(vault)] == ["one"]
     assert await tree.sequence(vault) == 1
     assert [entry.act for entry in await everything(vault)] == ["one", "two"]
+
+
+LONG = {"entries": [*range(10**8, 10**8 + 9400)]}
+UNTELLABLE = (
+    json.dumps(LONG),
+    '{"x": 0.5}',
+    f'{{"x": {"9" * 5000}}}',
+    f'{{"x": {"[" * 5000 + "]" * 5000}}}',
+    '["x"]',
+)
+"""What a part of the service could write past `ledger.record`, or the owner."""
+
+
+async def test_an_entry_that_cannot_be_told_stops_nothing(vault: Vault) -> None:
+    """Its facts are told by their hash; those beside it as they are, and all of it is signed."""
+    with pytest.raises(ValueError, match="longer than"):
+        async with connection(vault.pool) as lent:
+            await ledger.record(lent, "k", "words.read", facts=LONG)
+    insert = "INSERT INTO ledger_waiting (actor, act, facts) VALUES ('k', 'odd', $1::text::jsonb)"
+    for facts in UNTELLABLE:
+        await write(vault, "before")
+        async with connection(vault.pool) as lent:
+            await lent.execute(insert, facts)
+            said = await lent.fetchval("SELECT facts::text FROM ledger_waiting WHERE act = 'odd'")
+        await write(vault, "after")
+        signed = Checkpoint.parse((await tree.checkpoint(vault)).text)
+        *_, before, odd, after = await everything(vault)
+        assert (signed.size, before.act, after.act) == (after.position + 1, "before", "after")
+        assert odd.facts == {"untold": hashlib.sha256(said.encode()).hexdigest()}
+        assert (before.facts, after.facts) == ({"day": "before"}, {"day": "after"})
 
 
 async def test_everything_is_proven_out_of_the_database(vault: Vault) -> None:

@@ -67,6 +67,14 @@ async def test_nobody_else_reads_them_and_nothing_is_read_in_part(service: Servi
     assert "words.read" not in [act for act, _ in await service.acts()]
 
 
+async def test_more_than_one_entry_can_name_are_not_opened_at_once(service: Service) -> None:
+    with pytest.raises(RefusedError, match="at most 1000"):
+        await read(service, "privacy", *range(10_000))
+    position = await searched(service)
+    assert len(await read(service, "privacy", *[position] * 2000)) == 1
+    assert await tree.checkpoint(service.vault)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

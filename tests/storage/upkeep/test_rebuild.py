@@ -49,6 +49,7 @@ from tests.rewriting import export
 from tests.roles import connection, owned
 from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
+from tests.storage.test_certificates import check
 from tests.storage.upkeep.test_reconcile import put, stored
 from tests.web.browsing import signed_in
 from tests.web.test_exports import made
@@ -222,6 +223,10 @@ async def test_a_database_that_was_lost_is_made_anew(service: Service, backups: 
     assert await heard(again, kept) == audio
     assert await found(again, customer="c-9") == ["kept"]
     await problem(await again.get(f"/v1/recordings/{gone}"), 404, "not-found")
+    await certified(again, gone)
+    limited = await again.key("supervisor", "limited", ["fault_report"])
+    await problem(await again.get(f"/v1/certificates/{gone}", limited), 404, "not-found")
+    await problem(await again.get(f"/v1/certificates/{kept}"), 404, "not-found")
     assert (await reconcile.run(vault, repair=True)).removed == 1
     await agrees(again)
     # Done again, nothing is left to do.
@@ -468,6 +473,49 @@ async def test_an_erasing_that_was_never_told_is_told(service: Service, backups:
     again = await backups.serve(vault, service)
     assert ("erased", gone) in await again.acts()
     await agrees(again)
+    await certified(again, gone)
+
+
+@pytest.mark.parametrize("knows", [False, True])
+async def test_what_is_told_as_erased_before_its_time_is_not_destroyed(
+    service: Service, backups: Backups, *, knows: bool
+) -> None:
+    """Whoever can write an entry could say so, and only people may have it erased early."""
+    dumped = None
+    kept = await upload(service, "kept")
+    also = await upload(service, "also", started_at=a_year_ago(minutes=5))
+    if knows:
+        dumped = backups.dump()
+    async with connection(service.vault.pool) as lent:
+        for one in (kept, also):
+            facts = await lent.fetchval(
+                "SELECT facts FROM told WHERE act = 'stored' AND recording = $1", UUID(one)
+            )
+            past = {**facts, "due": "2020-01-01T00:00:00.000000Z"}
+            for said in (facts, past):
+                await ledger.record(lent, "system", "erased", recording=UUID(one), facts=said)
+    await tree.checkpoint(service.vault)
+    vault = await backups.put_back(dumped, service.vault)
+    report = await rebuild.run(owned(vault))
+    assert (report.replayed.erased, report.over, report.lost.count) == (0, 0, 0)
+    again = await backups.serve(vault, service)
+    for one in (kept, also):
+        await heard(again, one)
+    assert (await reconcile.run(vault, repair=True)).removed == 0
+    # What was granted is another matter, also when its erasing is told.
+    async with connection(vault.pool) as lent:
+        two = {"keys": ["a", "b"]}
+        await ledger.record(lent, "b", "erasure.granted", recording=UUID(kept), facts=two)
+        await ledger.record(lent, "system", "erased", recording=UUID(kept), facts=facts)
+    await tree.checkpoint(vault)
+    assert (await rebuild.run(owned(vault))).replayed.erased == 1
+
+
+async def certified(service: Service, identifier: str) -> None:
+    """There is a certificate of the erasing, and it holds."""
+    answer = await service.get(f"/v1/certificates/{identifier}", "privacy")
+    assert answer.status == 200
+    check(service, await answer.json())
 
 
 async def losses(service: Service) -> list[str | None]:
@@ -512,7 +560,9 @@ async def test_an_acknowledged_recording_of_which_nothing_is_left_is_named_and_t
     path, key = await export(vault, tmp_path / "ledger"), vault.signer.verifier
     found = audit.verify_export(path, key, [], years.now() + span)
     assert (found["faults"], found["lost"], found["overdue"]) == ([], 1, 0)
-    asked = argparse.Namespace(file=path, key=str(key), checkpoint=[], json=False)
+    asked = argparse.Namespace(
+        file=path, key=str(key), checkpoint=[], witness=None, json=False
+    )  # fmt: skip
     assert await audit._verify_ledger(asked) == 0
     said = capsys.readouterr().out
     assert f"LOST   {lost} is due at {facts['due']}" in said
