@@ -251,7 +251,7 @@ async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
     service: Service, tmp_path: Path, rule: str, why: str
 ) -> None:
     """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may."""
-    identifier, due = uuid4(), datetime.now(UTC) + timedelta(days=8)
+    identifier, due = uuid4(), years.now() + timedelta(days=8)
     told = {"day": due.date().isoformat(), "due": instant(due), "rule": rule}
     async with connection(service.vault.pool) as lent:
         await ledger.record(lent, "k", "stored", recording=identifier, facts=told)
