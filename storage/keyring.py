@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from archive.errors import UnavailableError
 from storage import durable
 from storage.root import RootFile, new_root
 
@@ -306,6 +307,20 @@ class Ring:
         self._root_file.add(root)
         self._save(content, root)
         self._root_file.keep(root)
+
+
+def key_to_seal(ring: Ring, day: date) -> bytes:
+    """The key of a day for what is sealed now. Raises NoDayKeyError when it was destroyed, and
+    UnavailableError while there is none yet: what is sent then must not be given up as over.
+    """
+    try:
+        return ring.day_key(day)
+    except NoDayKeyError:
+        if day in ring.destroyed():
+            raise
+    raise UnavailableError(
+        "There is no key yet for the day on which this ends: does the part with the jobs run?", 60
+    )
 
 
 def _day_key(state: _State, day: date) -> bytes:

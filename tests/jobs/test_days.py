@@ -1,22 +1,29 @@
 """The end of an expiry day, when two close it at once, and when an upload comes after it."""
 
 import asyncio
+import json
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from threading import Barrier
 from typing import Any
 
 import pytest
 
-from storage import database, days, ledger, tree
+from archive.errors import UnavailableError
+from archive.recording import CallType
+from archive.retention import Period
+from jobs import nightly
+from storage import database, days, ledger, notices, tree
 from storage.keyring import NoDayKeyError
 from storage.objects import StoreError
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.services import Faulty, Service, open_service
 from tests.sounds import tone
+from tests.web.test_cdrs import JSON, record
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem, query
+from tests.web.test_uploads import AUDIO, Client
 
 
 async def test_two_services_that_close_a_day_at_once_tell_of_it_once(
@@ -69,10 +76,42 @@ async def test_an_upload_whose_day_was_closed_while_it_came_in_is_gone(vault: Va
     def closed(day: date) -> bytes:
         raise NoDayKeyError(day)
 
-    ring: Any = Faulty(vault.ring, day_key=closed)
+    def destroyed() -> dict[date, datetime]:
+        now = datetime.now(UTC)
+        return {vault.policy.day_of(now) + timedelta(days=count): now for count in range(370)}
+
+    ring: Any = Faulty(vault.ring, day_key=closed, destroyed=destroyed)
     async with open_service(replace(vault, ring=ring)) as service:
         await problem(await service.put("late", tone(), query()), 410, "gone")
         assert await service.rows() == []
+
+
+async def test_what_ends_on_a_day_without_a_key_yet_is_to_come_again(vault: Vault) -> None:
+    """The period became longer, and the part that makes the keys was not started anew: to answer
+    that the call is over would make its sender give it up.
+    """
+    periods = dict.fromkeys(CallType, Period(years=2))
+    longer = replace(vault, policy=replace(vault.policy, periods=periods))
+    async with open_service(longer) as service:
+        refused = await service.put("early", tone(), query())
+        told = await problem(refused, 503, "unavailable")
+        assert "no key yet" in told["detail"]
+        assert refused.headers["Retry-After"] == "60"
+        client = Client(service)
+        await client.create()
+        await problem(await client.patch(0, AUDIO), 503, "unavailable")
+        assert client.file().exists(), "the bytes are kept for the next try"
+        call = json.dumps(record("early")).encode()
+        await problem(await service.post("/v1/cdr", call, JSON), 503, "unavailable")
+        now = datetime.now(UTC)
+        expiry = longer.policy.expiry("other", now)
+        with pytest.raises(UnavailableError, match="no key yet"):
+            await notices.ask(longer, "hook", "early", expiry, {"delete_url": ""})
+        assert await service.rows() == []
+        # The jobs are started anew.
+        nightly.make_keys(longer, now)
+        assert (await client.patch(len(AUDIO), b"")).status == 204
+        assert (await service.put("early", tone(), query())).status == 201
 
 
 async def test_a_night_comes_to_its_end_though_rows_and_objects_cannot_be_compared(
