@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -216,6 +217,10 @@ class _Check:
         config = self._config
         self._ring = await open_ring(config, self._pool, self._policy)
         text = f"{len(self._ring.days())} day keys"
+        if not os.access(config.keys.root_file, os.W_OK):
+            raise ValueError(
+                "[keys] root_file cannot be written: the key of no day could be destroyed"
+            )
         ring_device = config.keys.store.stat().st_dev
         if ring_device == config.keys.root_file.stat().st_dev:
             text += "; [keys] root_file lies on the same device as the ring: better on another"

@@ -97,7 +97,7 @@ async def catch_up(vault: Vault) -> bool:
     if last is None:
         return True
     today = vault.policy.day_of(last)
-    if all(day >= today for day in vault.ring.days()):
+    if all(day >= today for day in vault.ring.days()) and not await days.untold(vault):
         return True
     return all(closing.closed for closing in await _close(vault, today))
 

@@ -1,6 +1,7 @@
 """`archive check` of the ledger: it says what the start would say, and leaves all as it was."""
 
 import json
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -145,6 +146,22 @@ async def test_check_says_of_the_ledger_what_keeps_the_service_from_starting(
         async with vault.opened(site.config()):
             pass
     assert str(refused.value) == found["ledger"]["detail"]
+
+
+async def test_check_says_that_a_root_cannot_be_written(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, root = os.access, site.house.folder / "root.key"
+    refused: list[tuple[Path, int]] = []
+
+    def access(path: Path, mode: int) -> bool:
+        refused.extend([(path, mode)] if path == root else [])
+        return path != root and real(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
+    status, found = await rows(site, capsys)
+    assert (status, found["keys"]["ok"], refused) == (1, False, [(root, os.W_OK)])
+    assert "cannot be written" in found["keys"]["detail"]
 
 
 async def test_check_finds_a_ledger_in_order_and_leaves_it_as_it_is(

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 from archive.errors import UnavailableError
 from archive.recording import CallType
 from archive.retention import Period
-from jobs import nightly
-from storage import database, days, ledger, notices, tree
+from jobs import nightly, schedule
+from storage import database, days, durable, ledger, nights, notices, tree
 from storage.keyring import NoDayKeyError
 from storage.objects import StoreError
 from storage.vault import Vault
@@ -129,3 +131,65 @@ async def test_a_night_comes_to_its_end_though_rows_and_objects_cannot_be_compar
     assert [closing.closed for closing in night.closings] == [True]
     assert "not in the order" in night.reconciled.stopped
     assert "night.done" in [act for act, _ in await service.acts()]
+
+
+def failing(fails: Callable[[bytes], bool]) -> Callable[[Path, int, bytes], None]:
+    """Overwriting that fails for some of what is to be written."""
+    real = durable.overwrite
+
+    def overwrite(path: Path, position: int, content: bytes) -> None:
+        if fails(content):
+            raise OSError(30, "Read-only file system")
+        real(path, position, content)
+
+    return overwrite
+
+
+async def a_day_that_is_over(service: Service, monkeypatch: pytest.MonkeyPatch) -> date:
+    await upload(service, "gone", started_at=a_year_ago(seconds=20))
+    day: date = (await service.rows())[0]["expires_on"]
+    await service.turn_all_clocks(when_over(day), monkeypatch)
+    return day
+
+
+async def test_a_root_that_cannot_be_written_holds_up_its_day_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the night is never done, and all of it runs again each minute."""
+    day = await a_day_that_is_over(service, monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "overwrite", failing(lambda content: True))
+        (closing,) = (await service.night()).closings
+        assert (closing.day, closing.closed) == (day, False)
+        assert "Read-only" in closing.why
+        async with database.connection(service.vault.pool) as lent:
+            assert await nights.last(lent), "the night is done, and comes again tomorrow"
+        assert not await nightly.catch_up(service.vault)
+        await schedule.tidy(service.vault)
+        signed = service.vault.signer.last()
+    acts = [act for act, _ in await service.acts()]
+    assert (acts.count("days.frozen"), acts.count("night.done"), "day.closed" in acts) == (
+        *(1, 1),
+        False,
+    )
+    assert signed is not None
+    assert signed.size == len(acts), "the ledger is signed all the same"
+    assert await nightly.catch_up(service.vault)
+    assert day in service.vault.ring.destroyed()
+
+
+async def test_a_day_is_told_as_closed_when_the_root_of_its_key_is_wiped(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    day = await a_day_that_is_over(service, monkeypatch)
+    root = (tmp_path / "root.key").read_bytes().splitlines()[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "overwrite", failing(lambda content: content.startswith(b"-")))
+        assert not (await service.night()).closings[0].closed
+        assert day in service.vault.ring.destroyed()
+        assert not await nightly.catch_up(service.vault)
+        assert root in (tmp_path / "root.key").read_bytes()
+        assert "day.closed" not in [act for act, _ in await service.acts()]
+    assert await nightly.catch_up(service.vault)
+    assert root not in (tmp_path / "root.key").read_bytes()
+    assert [act for act, _ in await service.acts()].count("day.closed") == 1
