@@ -36,7 +36,7 @@ class Night:
     reread: reread.Report
 
     def as_json(self) -> dict[str, object]:
-        """The report as it is kept and shown."""
+        """The report as it is kept."""
         return {
             "ran_at": self.ran_at.isoformat(),
             "erased": self.expiry.erased,
@@ -54,7 +54,7 @@ class Night:
                 }
                 for closing in self.closings
             ],
-            "reconciled": self.reconciled.as_json(),
+            "reconciled": self.reconciled.as_kept(),
             "reread": self.reread.facts,
         }
 

@@ -99,6 +99,19 @@ async def test_what_no_row_names_is_put_on_the_list_and_left_alone(service: Serv
         assert len(await service.holdings()) == 5
 
 
+async def test_a_night_keeps_no_name_that_the_archive_did_not_give(service: Service) -> None:
+    day, _ = await stored(service, await upload(service, "c1"))
+    ours = await put(service, recordings.object_key(day, uuid4(), uuid4()))
+    foreign = [await put(service, "rec/+358401234567.wav"), await put(service, f"{day}/+35840")]
+    shown = (await service.night()).reconciled.unknown
+    assert sorted(shown.named) == sorted([ours, *foreign])
+    async with connection(service.vault.pool) as lent:
+        report = await lent.fetchval("SELECT report FROM night")
+    assert report["reconciled"]["unknown_objects"] == [ours]
+    assert report["reconciled"]["unknown"] == 3
+    assert "35840" not in json.dumps(report)
+
+
 async def test_an_object_that_comes_after_its_recording_was_erased_goes(service: Service) -> None:
     identifier = await upload(service, "gone", started_at=a_year_ago(seconds=20))
     _, key = await stored(service, identifier)
