@@ -84,7 +84,8 @@ async def opened_parts(config: Config, parts: Sequence[str]) -> AsyncIterator[Ma
 
 
 async def prepare(config: Config, servers: Embedded) -> list[str]:
-    """Do what only the owner may: schema, rights, and the policy and the ring of a new archive.
+    """Do what only the owner may: schema and rights; and for a new archive its policy, its ring and
+    its ledger's key.
 
     Returns the statements that make the roles which are not there.
     """
@@ -93,7 +94,8 @@ async def prepare(config: Config, servers: Embedded) -> list[str]:
         async with connection(pool) as lent:
             missing = await schema.migrate(lent)
             await standing(lent, config.retention.policy)
-        await open_ring(config, pool, config.retention.policy)
+        ring = await open_ring(config, pool, config.retention.policy)
+        await open_signer(config, pool, ring)
     finally:
         await pool.close()
     return missing

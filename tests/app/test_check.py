@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app import check, config, vault
+from app import check, config, migrate, vault
 from storage import published, schema, tree
 from storage.keyring import KeyRingError
 from storage.objects import ObjectStore
@@ -205,3 +205,16 @@ async def test_check_of_a_new_archive_makes_no_signing_key_and_no_mark(
         pass
     assert (site.keys / "ledger.key").exists()
     assert len(await site.vault.objects.holdings(published.PREFIX)) == 1
+
+
+async def test_migrating_makes_the_keys_of_a_new_archive_before_its_parts_start(
+    site: Site,
+) -> None:
+    await put_back(site)
+    shutil.rmtree(site.keys)
+    (site.house.folder / "root.key").unlink()
+    await migrate.run(site.config())
+    assert {path.name for path in site.keys.iterdir()} >= {"ring", "ledger.key"}
+    made = (site.keys / "ledger.key").read_bytes()
+    await migrate.run(site.config())
+    assert (site.keys / "ledger.key").read_bytes() == made
