@@ -169,8 +169,14 @@ class _Check:
             self._missing = await schema.migrate(lent)
             version = lent.get_server_version()
             fsync = await lent.fetchval("SELECT current_setting('fsync')")
+            commit = await lent.fetchval("SELECT current_setting('synchronous_commit')")
         if fsync != "on":
             raise ValueError("fsync is off: a power cut would lose acknowledged recordings")
+        if commit not in ("on", "remote_apply"):
+            raise ValueError(
+                f"synchronous_commit is {commit}, though each connection asks for `on`: does a"
+                " pooler drop that? A crash of the server would lose acknowledged recordings"
+            )
         return f"PostgreSQL {version.major}.{version.minor}, schema up to date"
 
     async def _roles(self) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from app import check, config, migrate, vault
-from storage import published, schema, tree
+from storage import database, published, schema, tree
 from storage.keyring import KeyRingError
 from storage.objects import ObjectStore
 from storage.signer import RewrittenError, SignerError
@@ -146,6 +147,30 @@ async def test_check_says_of_the_ledger_what_keeps_the_service_from_starting(
         async with vault.opened(site.config()):
             pass
     assert str(refused.value) == found["ledger"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "well"),
+    [("off", False), ("local", False), ("remote_write", False), ("remote_apply", True)],
+)
+async def test_check_says_that_commits_do_not_wait_for_the_disk(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    well: bool,
+) -> None:
+    """As behind a pooler, which drops what a connection asks for."""
+    name = urlsplit(site.house.database_url).path.removeprefix("/")
+    lent = await asyncpg.connect(site.house.database_url)
+    await lent.execute(f"ALTER DATABASE {name} SET synchronous_commit = {setting}")
+    await lent.close()
+    _, found = await rows(site, capsys)
+    assert found["database"]["ok"], "each connection asks for what it needs"
+    monkeypatch.delitem(database.SETTINGS, "synchronous_commit")
+    _, found = await rows(site, capsys)
+    assert found["database"]["ok"] is well
+    assert well or f"synchronous_commit is {setting}" in found["database"]["detail"]
 
 
 async def test_check_says_that_a_root_cannot_be_written(
