@@ -41,6 +41,8 @@ def _print(report: Report) -> None:
     if report.told:
         print(f"ledger: {report.told} recordings were due and gone, and are now told as erased")
     for identifier in report.lost.named:
-        print(f"LOST     recording {identifier}: it was acknowledged, and nothing is left of it")
+        print(
+            f"LOST     recording {identifier}: it was acknowledged, and nothing that opens is left"
+        )
     for name in report.strange.named:
         print(f"strange  {name}: it does not open, is not whole, or its call has another object")
