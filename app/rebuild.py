@@ -32,6 +32,11 @@ def _print(report: Report) -> None:
         f"to be said again: who is in {done.teams} teams,"
         f" whose {done.persons} keys and accounts are"
     )
+    if done.untombed:
+        print(
+            f"erased before their time: {done.untombed} recordings, of whose calls nothing is known"
+            " any more. They can be delivered again; `archive notices --drop` those that wait"
+        )
     if done.periods:
         print("periods: those that two people granted since are in force again")
     print(
