@@ -36,6 +36,7 @@ from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
 from storage.schema import SchemaError
 from storage.signer import Signer, SignerError
+from storage.upkeep import mark
 from web.tls import SOON, Shown, TlsError
 
 FAULTS = (
@@ -238,6 +239,8 @@ class _Check:
         ledger = _Ledger(self._pool, self._objects, self._ring, signer)
         marked = await published.owned(ledger)
         whole = await tree.look_wholly(ledger)
+        async with connection(self._pool) as lent:
+            await mark.recognize(ledger, lent)
         last = await asyncio.to_thread(signer.last)
         if last is None:
             text = "nothing was signed yet"

@@ -13,6 +13,7 @@ from jobs import expiry
 from storage import cdrs, days, export_erasing, frozen, fuse, ledger, nights, sweep, tree
 from storage.database import connection, now
 from storage.days import Closing
+from storage.signer import SignerError
 from storage.upkeep import reconcile, reread, verify
 from storage.vault import Vault
 
@@ -128,7 +129,7 @@ async def _reconcile(vault: Vault) -> reconcile.Report:
         return await reconcile.run(vault, repair=True)
     except UnavailableError as error:
         why = error.detail
-    except OSError as error:
+    except (OSError, SignerError) as error:
         why = f"what was seen of the database cannot be kept: {error}"
     log.error("rows and objects could not be compared: %s", why)
     return reconcile.Report(stopped=f"rows and objects could not be compared: {why}")

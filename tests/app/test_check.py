@@ -17,6 +17,7 @@ from storage import database, published, schema, tree
 from storage.keyring import KeyRingError
 from storage.objects import ObjectStore
 from storage.signer import RewrittenError, SignerError
+from storage.upkeep import mark
 from storage.vault import Vault
 from tests.app.child_service import House
 from tests.postgres import Postgres
@@ -107,6 +108,13 @@ async def put_back_without_what_was_signed(site: Site) -> None:
         (site.keys / name).unlink()
 
 
+async def taken_over(site: Site) -> None:
+    """A standby went on where the primary ended, or not quite there."""
+    await mark.keep(site.vault)
+    path = site.keys / mark.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "timeline": "00000007"}))
+
+
 async def a_rebuild_that_was_broken_off(site: Site) -> None:
     lent = await asyncpg.connect(site.house.database_url)
     await lent.execute("UPDATE archive SET rebuilding = true")
@@ -123,6 +131,7 @@ FAULTS: list[tuple[Callable[[Site], Awaitable[None]], type[Exception], str]] = [
     (a_damaged_checkpoint, SignerError, "is not the checkpoint that was signed last"),
     (put_back, RewrittenError, "put back"),
     (put_back_without_what_was_signed, RewrittenError, "published last"),
+    (taken_over, RewrittenError, "a standby has taken over"),
     (a_rebuild_that_was_broken_off, RewrittenError, "run `archive rebuild` to its end"),
     (anothers_bucket, KeyRingError, "owner-0123"),
 ]

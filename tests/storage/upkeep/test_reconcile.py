@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from storage import recordings, tree
+from storage import recordings, sweep, tree
 from storage.holdings import Holding
+from storage.signer import SignerError
 from storage.upkeep import comparison, listed, mark, reconcile
 from storage.upkeep.strays import Why
 from tests.jobs.test_expiry import a_year_ago, when_over
@@ -268,6 +269,7 @@ async def late_arrival(service: Service) -> None:
         ("system", "4711", "another PostgreSQL"),
         ("written", 1 << 60, "has written less"),
         ("ledger", 1 << 40, "ledger is shorter"),
+        ("timeline", "0000000A", "timeline 1 after 10"),
     ],
 )
 async def test_a_database_that_was_put_back_stops_it_wholly(
@@ -298,8 +300,9 @@ async def test_a_mark_that_cannot_be_read_stops_it(service: Service) -> None:
     await late_arrival(service)
     path = service.vault.signer.directory / mark.FILE
     path.write_text("not what was written")
-    with pytest.raises(OSError, match="cannot be read"):
-        await run(service)
+    for act in (reconcile.run(service.vault, repair=True), sweep.run(service.vault)):
+        with pytest.raises(SignerError, match="cannot be read"):
+            await act
     assert len(await service.holdings()) == 2
 
 
