@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -35,6 +36,7 @@ from storage.keyring import KeyRingError, Ring
 from storage.objects import ObjectStore
 from storage.schema import SchemaError
 from storage.signer import Signer, SignerError
+from storage.upkeep import mark
 from web.tls import SOON, Shown, TlsError
 
 FAULTS = (
@@ -168,8 +170,14 @@ class _Check:
             self._missing = await schema.migrate(lent)
             version = lent.get_server_version()
             fsync = await lent.fetchval("SELECT current_setting('fsync')")
+            commit = await lent.fetchval("SELECT current_setting('synchronous_commit')")
         if fsync != "on":
             raise ValueError("fsync is off: a power cut would lose acknowledged recordings")
+        if commit not in ("on", "remote_apply"):
+            raise ValueError(
+                f"synchronous_commit is {commit}, though each connection asks for `on`: does a"
+                " pooler drop that? A crash of the server would lose acknowledged recordings"
+            )
         return f"PostgreSQL {version.major}.{version.minor}, schema up to date"
 
     async def _roles(self) -> str:
@@ -216,6 +224,10 @@ class _Check:
         config = self._config
         self._ring = await open_ring(config, self._pool, self._policy)
         text = f"{len(self._ring.days())} day keys"
+        if not os.access(config.keys.root_file, os.W_OK):
+            raise ValueError(
+                "[keys] root_file cannot be written: the key of no day could be destroyed"
+            )
         ring_device = config.keys.store.stat().st_dev
         if ring_device == config.keys.root_file.stat().st_dev:
             text += "; [keys] root_file lies on the same device as the ring: better on another"
@@ -227,6 +239,8 @@ class _Check:
         ledger = _Ledger(self._pool, self._objects, self._ring, signer)
         marked = await published.owned(ledger)
         whole = await tree.look_wholly(ledger)
+        async with connection(self._pool) as lent:
+            await mark.recognize(ledger, lent)
         last = await asyncio.to_thread(signer.last)
         if last is None:
             text = "nothing was signed yet"

@@ -1,5 +1,6 @@
 """`archive migrate`: what only the owner of the database's tables may do, for a service whose parts
-are not the owner: the schema, the roles' rights, and for a new archive its key ring.
+are not the owner: the schema, the roles' rights, and for a new archive its key ring and the key of
+its ledger.
 """
 
 import argparse

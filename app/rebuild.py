@@ -32,6 +32,11 @@ def _print(report: Report) -> None:
         f"to be said again: who is in {done.teams} teams,"
         f" whose {done.persons} keys and accounts are"
     )
+    if done.untombed:
+        print(
+            f"erased before their time: {done.untombed} recordings, of whose calls nothing is known"
+            " any more. They can be delivered again; `archive notices --drop` those that wait"
+        )
     if done.periods:
         print("periods: those that two people granted since are in force again")
     print(
@@ -41,6 +46,8 @@ def _print(report: Report) -> None:
     if report.told:
         print(f"ledger: {report.told} recordings were due and gone, and are now told as erased")
     for identifier in report.lost.named:
-        print(f"LOST     recording {identifier}: it was acknowledged, and nothing is left of it")
+        print(
+            f"LOST     recording {identifier}: it was acknowledged, and nothing that opens is left"
+        )
     for name in report.strange.named:
         print(f"strange  {name}: it does not open, is not whole, or its call has another object")

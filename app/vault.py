@@ -25,6 +25,7 @@ from storage.objects import ObjectStore
 from storage.policy import standing
 from storage.shelf import Shelf
 from storage.signer import Signer
+from storage.upkeep import mark
 from storage.vault import Limits, Vault
 
 log = logging.getLogger("archive")
@@ -41,7 +42,8 @@ async def opened(
     the configuration asks for them.
 
     `join`: a command may use the servers of a service that runs on the same `data_dir`. `whole`:
-    raise RewrittenError when the database is an old one that was put back, or was rewritten.
+    raise RewrittenError when the database is an old one that was put back, or was rewritten, or a
+    standby took it over.
     `patience`: seconds that a statement may take.
     """
     async with AsyncExitStack() as stack:
@@ -54,6 +56,8 @@ async def opened(
         if whole:
             await published.own(vault)
             await tree.agree_wholly(vault)
+            async with connection(pool) as lent:
+                await mark.recognize(vault, lent)
         yield vault
 
 
@@ -80,11 +84,14 @@ async def opened_parts(config: Config, parts: Sequence[str]) -> AsyncIterator[Ma
         vault = await _vault(config, servers, stack, first, sequencer, sign_in)
         await published.own(vault)
         await (tree.agree(vault) if sequencer is first else tree.agree_wholly(vault))
+        async with connection(first) as lent:
+            await mark.recognize(vault, lent)
         yield {part: replace(vault, pool=pool) for part, pool in own.items()}
 
 
 async def prepare(config: Config, servers: Embedded) -> list[str]:
-    """Do what only the owner may: schema, rights, and the policy and the ring of a new archive.
+    """Do what only the owner may: schema and rights; and for a new archive its policy, its ring and
+    its ledger's key.
 
     Returns the statements that make the roles which are not there.
     """
@@ -93,7 +100,8 @@ async def prepare(config: Config, servers: Embedded) -> list[str]:
         async with connection(pool) as lent:
             missing = await schema.migrate(lent)
             await standing(lent, config.retention.policy)
-        await open_ring(config, pool, config.retention.policy)
+        ring = await open_ring(config, pool, config.retention.policy)
+        await open_signer(config, pool, ring)
     finally:
         await pool.close()
     return missing

@@ -13,6 +13,7 @@ from jobs import expiry
 from storage import cdrs, clocks, days, export_erasing, frozen, fuse, ledger, nights, sweep, tree
 from storage.database import connection, now
 from storage.days import Closing
+from storage.signer import SignerError
 from storage.upkeep import reconcile, reread, verify
 from storage.vault import Vault
 
@@ -36,7 +37,7 @@ class Night:
     reread: reread.Report
 
     def as_json(self) -> dict[str, object]:
-        """The report as it is kept and shown."""
+        """The report as it is kept."""
         return {
             "ran_at": self.ran_at.isoformat(),
             "erased": self.expiry.erased,
@@ -54,7 +55,7 @@ class Night:
                 }
                 for closing in self.closings
             ],
-            "reconciled": self.reconciled.as_json(),
+            "reconciled": self.reconciled.as_kept(),
             "reread": self.reread.facts,
         }
 
@@ -97,7 +98,7 @@ async def catch_up(vault: Vault) -> bool:
     if last is None:
         return True
     today = vault.policy.day_of(last)
-    if all(day >= today for day in vault.ring.days()):
+    if all(day >= today for day in vault.ring.days()) and not await days.untold(vault):
         return True
     return all(closing.closed for closing in await _close(vault, today))
 
@@ -128,7 +129,7 @@ async def _reconcile(vault: Vault) -> reconcile.Report:
         return await reconcile.run(vault, repair=True)
     except UnavailableError as error:
         why = error.detail
-    except OSError as error:
+    except (OSError, SignerError) as error:
         why = f"what was seen of the database cannot be kept: {error}"
     log.error("rows and objects could not be compared: %s", why)
     return reconcile.Report(stopped=f"rows and objects could not be compared: {why}")

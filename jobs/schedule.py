@@ -34,7 +34,7 @@ from storage import (
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import RewrittenError, SignerError
-from storage.upkeep import verify
+from storage.upkeep import mark, verify
 from storage.vault import Vault
 
 log = logging.getLogger("archive.jobs")
@@ -210,9 +210,10 @@ def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -
 async def tidy(vault: Vault) -> bool:
     """Every minute: records of calls and notices forgotten that are over, unfinished uploads
     collected, exports erased that are over, what failed retried, the clock marked, records of calls
-    matched with recordings, keys made ahead, days closed that a night left open, the ledger signed.
-    A store that is away does not stop the first, and a key store that is full only the last three.
-    Nothing goes by a clock that is in doubt: all of it is barred by its instant anyway.
+    matched with recordings, keys made ahead, days closed that a night left open, the ledger signed,
+    the database marked. A store that is away does not stop the first, and a key store that is full
+    only the last four. Nothing goes by a clock that is in doubt: all of it is barred by its instant
+    anyway.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
     by_time = await clocks.believed(vault)
@@ -234,6 +235,7 @@ async def tidy(vault: Vault) -> bool:
     nightly.make_keys(vault, await database.now(vault.pool))
     await nightly.catch_up(vault)
     await tree.checkpoint(vault)
+    await mark.keep(vault)
     return True
 
 
@@ -258,6 +260,8 @@ async def watch(vault: Vault, rewritten: asyncio.Event) -> None:
         await asyncio.sleep(WATCH)
         try:
             await tree.agree(vault)
+            async with connection(vault.pool) as lent:
+                await mark.recognize(vault, lent)
         except RewrittenError:
             rewritten.set()
         except Exception as error:  # whatever it was, the next look may be one

@@ -17,7 +17,7 @@ from archive.errors import GoneError, UnavailableError
 from archive.recording import Recording
 from storage import database, ledger, recordings, steps
 from storage.database import Connection, connection
-from storage.keyring import NoDayKeyError, Ring
+from storage.keyring import NoDayKeyError, Ring, key_to_seal
 from storage.sealing import sealed_length
 from storage.spool import Spool
 from storage.vault import Vault
@@ -56,11 +56,12 @@ class Attempt:
 def prepare(vault: Vault, recording: Recording, spool: Spool) -> Attempt:
     """Seal what is known of the recording, and hash what it is to be found by.
 
-    Raises GoneError when its day was closed while its body came in.
+    Raises GoneError when its day was closed while its body came in, UnavailableError when its day
+    has no key yet.
     """
     details = spool.seal.seal_details(recordings.to_details(recording))
     try:
-        header = spool.seal.header(vault.ring.day_key(recording.call.expiry.on), len(details))
+        header = spool.seal.header(key_to_seal(vault.ring, recording.call.expiry.on), len(details))
         return describe(vault.ring, recording, spool.seal.identity.attempt, header, details)
     except NoDayKeyError:
         raise GoneError(OVER) from None

@@ -32,7 +32,7 @@ from archive.recording import AHEAD
 from archive.retention import Expiry, Policy
 from storage import ledger, numbers, recordings
 from storage.database import Connection, connection
-from storage.keyring import NoDayKeyError, Ring
+from storage.keyring import NoDayKeyError, Ring, key_to_seal
 from storage.sealing import NONCE, DamagedError
 from storage.vault import Vault
 
@@ -104,7 +104,9 @@ def _rows(
 
 
 def _row(vault: Vault, source: str, detail: Detail, now: datetime) -> _Row | None:
-    """The record as it is kept; None when its call's period is over."""
+    """The record as it is kept; None when its call's period is over. Raises UnavailableError when
+    the day on which that ends has no key yet.
+    """
     try:
         expiry = _earliest(vault.policy, detail.started_at)
         if now >= expiry.at:
@@ -269,8 +271,8 @@ async def missing(lent: Connection, within: timedelta) -> dict[str, int]:
     return {row["source"]: row["missing"] for row in rows}
 
 
-def _key(ring: Ring, day: date) -> bytes:
-    return hmac.digest(ring.day_key(day), b"call detail records", hashlib.sha256)
+def _cipher(day_key: bytes) -> AESGCM:
+    return AESGCM(hmac.digest(day_key, b"call detail records", hashlib.sha256))
 
 
 def _data(source: str, call_hash: bytes) -> bytes:
@@ -285,12 +287,13 @@ def _seal(ring: Ring, day: date, source: str, call_hash: bytes, fields: Mapping[
     }
     nonce = secrets.token_bytes(NONCE)
     plain = json.dumps(stored).encode()
-    return nonce + AESGCM(_key(ring, day)).encrypt(nonce, plain, _data(source, call_hash))
+    cipher = _cipher(key_to_seal(ring, day))
+    return nonce + cipher.encrypt(nonce, plain, _data(source, call_hash))
 
 
 def _open(ring: Ring, day: date, source: str, call_hash: bytes, sealed: bytes) -> dict[str, str]:
     try:
-        plain = AESGCM(_key(ring, day)).decrypt(
+        plain = _cipher(ring.day_key(day)).decrypt(
             sealed[:NONCE], sealed[NONCE:], _data(source, call_hash)
         )
     except InvalidTag:

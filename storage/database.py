@@ -83,6 +83,15 @@ KNOWN = {
 }
 """The arrays that statements use, as PostgreSQL's catalogue tells of them (its pg_type.dat)."""
 
+SETTINGS = {
+    "timezone": "UTC",
+    "application_name": "call-archive",
+    "synchronous_commit": "on",
+}
+"""What each connection asks for, before anything that is set for the server, the database or the
+role: what is acknowledged is on the disk, and on that of a synchronous standby. (`remote_apply`
+keeps nothing safer: it waits for readers of the standby, of which the archive is none.)
+"""
 
 FILES = ("sslrootcert", "sslcrl", "sslcert", "sslkey")
 """What a URL may name a file in."""
@@ -120,10 +129,7 @@ async def open_pool(url: str, size: int = 20, patience: float = PATIENCE) -> Poo
             connection_class=_Link,
             init=_prepare,
             reset=_leave,
-            server_settings={
-                "timezone": "UTC",
-                "application_name": "call-archive",
-            },
+            server_settings=SETTINGS,
         )
 
 

@@ -8,8 +8,9 @@ since its day in the name says that it is due.
 """
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -24,6 +25,8 @@ from storage.database import Connection, connection
 from storage.keyring import KeyRingError, NoDayKeyError, Ring
 from storage.vault import Vault
 
+log = logging.getLogger("archive.days")
+
 
 @dataclass(frozen=True, slots=True)
 class Closing:
@@ -36,22 +39,40 @@ class Closing:
 
 
 async def close_through(vault: Vault, last: date, today: date) -> list[Closing]:
-    """Close every day up to `last` whose key is alive and that is over, oldest first."""
+    """Close every day up to `last` whose key is alive and that is over, oldest first.
+
+    A key holder that cannot destroy a key leaves that day open, and holds up nothing else.
+    """
     due = sorted(day for day in vault.ring.days() if day <= last and day < today)
-    return [*await _note_destroyed(vault), *[await _close(vault, day) for day in due]]
+    noted = [await _kept_open(day, _finish(vault, day)) for day in await untold(vault)]
+    return [*noted, *[await _kept_open(day, _close(vault, day)) for day in due]]
 
 
-async def _note_destroyed(vault: Vault) -> list[Closing]:
-    """Tell of days whose key went just before a crash: destroyed by the ring, not in the ledger."""
-    destroyed = vault.ring.destroyed()
+async def _kept_open(day: date, closing: Awaitable[Closing]) -> Closing:
+    try:
+        return await closing
+    except KeyRingError as error:
+        log.error("day %s is not closed: %s", day, error)  # noqa: TRY400 (it says all)
+        return Closing(day, False, 0, str(error))
+
+
+async def untold(vault: Vault) -> list[date]:
+    """Days whose key is destroyed by the ring, and that are not closed: a crash came between the
+    two, or the destruction could not be finished.
+    """
     async with connection(vault.pool) as lent:
         rows = await lent.fetch("SELECT expires_on FROM day WHERE closed_at IS NOT NULL")
-        noted = {row["expires_on"] for row in rows}
-        untold = sorted(destroyed.keys() - noted)
-        for day in untold:
-            async with lent.transaction():
-                await _note(lent, vault.ring.id, day, destroyed[day], 0)
-    return [Closing(day, True, 0, "its key was destroyed before a crash") for day in untold]
+    return sorted(vault.ring.destroyed().keys() - {row["expires_on"] for row in rows})
+
+
+async def _finish(vault: Vault, day: date) -> Closing:
+    """Tell of a day whose key is destroyed, once nothing is left of the root that sealed it: a disk
+    that failed may have kept it.
+    """
+    destroyed_at = await asyncio.to_thread(vault.ring.destroy, day)
+    async with connection(vault.pool) as lent, lent.transaction():
+        await _note(lent, vault.ring.id, day, destroyed_at, 0)
+    return Closing(day, True, 0, "its key was destroyed before a crash")
 
 
 async def _close(vault: Vault, day: date) -> Closing:

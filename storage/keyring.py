@@ -32,12 +32,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from archive.errors import UnavailableError
 from storage import durable
 from storage.root import RootFile, new_root
 
 _KEY = 32
 _NONCE = 12
 _RING_DATA = b"call-archive ring 1"
+_OLD_ROOT = "the root of an old copy of the ring is still there"
 _SKEW = timedelta(days=1)
 """How far a caller's date may be behind the holder's, around midnight."""
 
@@ -187,8 +189,8 @@ class Ring:
 
         The root that sealed it goes with it: a copy of the ring as it was a moment before, which a
         backup may hold, is then tried, and must not open. Raises KeyRingError if it does, and while
-        the day is not over by the holder's clock. Doing it again changes nothing; a day that never
-        had a key is written down as destroyed.
+        the day is not over by the holder's clock. Doing it again finishes what was not done; a day
+        that never had a key is written down as destroyed.
         """
         today = self.today()
         if day >= today:
@@ -196,6 +198,8 @@ class Ring:
         with self._locked():
             state = self._load()
             if day in state.content.destroyed:
+                if self._root_file.roots() != [state.root]:
+                    raise KeyRingError(_OLD_ROOT)
                 return state.content.destroyed[day]
             before, now = self._file.read_bytes(), datetime.now(UTC)
             days = {each: key for each, key in state.content.days.items() if each != day}
@@ -206,7 +210,7 @@ class Ring:
             }
             self._rotate(replace(state.content, days=days, destroyed=destroyed))
             if self._opened(before):
-                raise KeyRingError("the root of an old copy of the ring is still there")
+                raise KeyRingError(_OLD_ROOT)
         return now
 
     def _current(self) -> _State:
@@ -306,6 +310,20 @@ class Ring:
         self._root_file.add(root)
         self._save(content, root)
         self._root_file.keep(root)
+
+
+def key_to_seal(ring: Ring, day: date) -> bytes:
+    """The key of a day for what is sealed now. Raises NoDayKeyError when it was destroyed, and
+    UnavailableError while there is none yet: what is sent then must not be given up as over.
+    """
+    try:
+        return ring.day_key(day)
+    except NoDayKeyError:
+        if day in ring.destroyed():
+            raise
+    raise UnavailableError(
+        "There is no key yet for the day on which this ends: does the part with the jobs run?", 60
+    )
 
 
 def _day_key(state: _State, day: date) -> bytes:

@@ -29,7 +29,7 @@ from archive.errors import UnavailableError
 from archive.retention import Expiry
 from storage import ledger, steps
 from storage.database import Connection, connection
-from storage.keyring import NoDayKeyError, Ring
+from storage.keyring import NoDayKeyError, Ring, key_to_seal
 from storage.sealing import NONCE, DamagedError
 from storage.vault import Vault
 
@@ -79,7 +79,10 @@ class Left:
 async def ask(
     vault: Vault, hook: str, name: str, expiry: Expiry, details: Mapping[str, object]
 ) -> bool:
-    """Keep a notice; False for one that is known already, whatever has become of it."""
+    """Keep a notice; False for one that is known already, whatever has become of it.
+
+    Raises UnavailableError when the day on which it ends has no key yet.
+    """
     mark = _mark(vault.ring, hook, name)
     sealed = _seal(vault.ring, expiry.on, mark, details)
     async with connection(vault.pool) as lent:
@@ -248,19 +251,20 @@ def _mark(ring: Ring, hook: str, name: str) -> bytes:
     return hmac.digest(ring.lookup_key("notice"), f"{hook}\0{name}".encode(), "sha256")
 
 
-def _key(ring: Ring, day: date) -> bytes:
-    return hmac.digest(ring.day_key(day), b"notices", hashlib.sha256)
+def _cipher(day_key: bytes) -> AESGCM:
+    return AESGCM(hmac.digest(day_key, b"notices", hashlib.sha256))
 
 
 def _seal(ring: Ring, day: date, mark: bytes, details: Mapping[str, object]) -> bytes:
     """nonce | ciphertext | tag."""
     nonce = secrets.token_bytes(NONCE)
-    return nonce + AESGCM(_key(ring, day)).encrypt(nonce, json.dumps(details).encode(), mark)
+    cipher = _cipher(key_to_seal(ring, day))
+    return nonce + cipher.encrypt(nonce, json.dumps(details).encode(), mark)
 
 
 def _open(ring: Ring, day: date, mark: bytes, sealed: bytes) -> dict[str, object]:
     try:
-        plain = AESGCM(_key(ring, day)).decrypt(sealed[:NONCE], sealed[NONCE:], mark)
+        plain = _cipher(ring.day_key(day)).decrypt(sealed[:NONCE], sealed[NONCE:], mark)
     except InvalidTag:
         raise DamagedError("a notice was changed, or belongs to another") from None
     return dict(json.loads(plain))

@@ -41,26 +41,27 @@ class Signer:
     def __init__(self, directory: Path, origin: str, key: Ed25519PrivateKey) -> None:
         self.directory = directory
         self._signed = directory / "ledger.checkpoint"
-        self._lock = directory / "ledger.lock"
         self._key = key
         self.verifier = Verifier(origin, note.ED25519, key.public_key().public_bytes_raw())
 
     @classmethod
     def open(cls, directory: Path, origin: str, *, create: bool, keep: bool = True) -> "Signer":
         """Read the key, or make one if `create` and there is none and nothing was signed yet; it is
-        written down only if `keep`.
+        written down only if `keep`. Of several processes that start at once one makes it.
 
         Raises SignerError when it is missing or is no key.
         """
         path = directory / "ledger.key"
         try:
-            if create and not path.exists() and not (directory / "ledger.checkpoint").exists():
+            if create and _is_new(directory):
                 made = Ed25519PrivateKey.generate()
                 if not keep:
                     return cls(directory, origin, made)
-                new = directory / "ledger.key.new"
-                durable.write(new, _pem(made))
-                durable.rename(new, path)
+                with _locked(directory):
+                    if _is_new(directory):
+                        new = directory / "ledger.key.new"
+                        durable.write(new, _pem(made))
+                        durable.rename(new, path)
             key = load_pem_private_key(path.read_bytes(), None)
         except FileNotFoundError:
             raise SignerError(
@@ -101,7 +102,7 @@ class Signer:
         None when another signed meanwhile: then the proof begins at the wrong place. Raises
         RewrittenError when the tree does not go on from the last one.
         """
-        with self._locked():
+        with _locked(self.directory):
             last = self.last() or Checkpoint(self.origin, 0, merkle.EMPTY)
             if last.size != since:
                 return None
@@ -124,17 +125,25 @@ class Signer:
         durable.rename(new, self._signed)
         return signed
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SignerError(f"{self._lock} cannot be used: {error}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+
+def _is_new(directory: Path) -> bool:
+    """Whether there is no key, and nothing was signed by one that would be lost."""
+    return not any((directory / name).exists() for name in ("ledger.key", "ledger.checkpoint"))
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Let one process at a time make the key, or sign."""
+    lock = directory / "ledger.lock"
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SignerError(f"{lock} cannot be used: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check(signed: Note, verifier: Verifier) -> Checkpoint:

@@ -10,6 +10,7 @@ from storage import redactions
 from storage.database import connection
 from storage.recordings import prefix
 from storage.removal import BATCH, LEASE, emptied
+from storage.upkeep import mark
 from storage.vault import Vault
 
 AGAIN = timedelta(hours=24)
@@ -21,8 +22,13 @@ async def run(vault: Vault, limit: int = BATCH) -> int:
 
     An upload whose lease is over is fenced first. Its object is removed once the time of its put is
     over, and looked for a second time a day later, since a write that timed out can land late.
+
+    Raises RewrittenError for a database that was put back, or that a standby took over: what it
+    takes for unfinished may have been acknowledged. It is asked on the same connection, which a
+    takeover ends.
     """
     async with connection(vault.pool) as lent:
+        await mark.recognize(vault, lent)
         await lent.execute(
             "UPDATE recording SET state = 'abandoned'"
             " WHERE state = 'receiving' AND lease_until < (SELECT archive_now())"

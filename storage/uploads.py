@@ -27,7 +27,7 @@ from archive.retention import Expiry
 from storage import growing, quota, recordings, steps
 from storage.database import Connection, connection
 from storage.growing import GrowingFile, Mark
-from storage.keyring import NoDayKeyError, Ring
+from storage.keyring import NoDayKeyError, Ring, key_to_seal
 from storage.sealing import DamagedError, Identity, Seal, parse_identity
 from storage.vault import Vault
 
@@ -64,12 +64,14 @@ async def begin(
     vault: Vault, caller: Caller, call: Call, said: Mapping[str, str], length: int | None,
     now: datetime,
 ) -> Upload:  # fmt: skip
-    """Begin an upload. Raises TooManyError over the key's quota, or its number of uploads."""
+    """Begin an upload. Raises TooManyError over the key's quota, or its number of uploads;
+    UnavailableError when its day has no key yet.
+    """
     expires_at = min(now + LIFE, call.expiry.at)
     identity = Identity(vault.policy.day_of(expires_at), uuid4(), uuid4())
     seal = Seal.new(identity)
     details = seal.seal_details(json.dumps(dict(said), ensure_ascii=False).encode())
-    header = seal.header(vault.ring.day_key(identity.expires_on), len(details))
+    header = seal.header(key_to_seal(vault.ring, identity.expires_on), len(details))
     async with connection(vault.pool) as lent:
         await _check_quota(lent, vault, caller, length or 0, now)
         await lent.execute(

@@ -38,18 +38,43 @@ SETTINGS = {
 
 
 class Postgres:
-    """A running server, with these settings besides; `stop` ends it and removes its folder."""
+    """A running server, with these settings besides; `stop` ends it and removes its folder.
 
-    def __init__(self, **more: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
-        words = ["-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
-        user = asyncio.run(embedded_postgres.initdb(self.folder, BIN / "initdb", *words))
-        settings = [f"--{name}={value}" for name, value in {**SETTINGS, **more}.items()]
-        with (self.folder / "log").open("wb") as log:
-            line = [str(BIN / "postgres"), "-D", launch.FOLDER, *settings]
-            command = launch.command(user, signal.SIGQUIT, self.folder, line)
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+    Its folder is a new one, or that of a `backup` that was made: it is recovered, without what was
+    written later.
+    """
+
+    def __init__(self, backup: Path | None = None, **more: str) -> None:
+        self.folder = backup or Path(tempfile.mkdtemp(prefix="pg-"))
+        if backup:
+            (backup / "recovery.signal").touch()
+            more["restore_command"] = "false"
+            self._user = asyncio.run(embedded_postgres.choose_user(backup))
+        else:
+            words = ["-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
+            self._user = asyncio.run(embedded_postgres.initdb(self.folder, BIN / "initdb", *words))
+        self._settings = [f"--{name}={value}" for name, value in {**SETTINGS, **more}.items()]
         self._template_made = False
+        self._start()
+
+    def _start(self) -> None:
+        with (self.folder / "log").open("wb") as log:
+            line = [str(BIN / "postgres"), "-D", launch.FOLDER, *self._settings]
+            command = launch.command(self._user, signal.SIGQUIT, self.folder, line)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def restart(self, how: signal.Signals) -> None:
+        """End it (SIGINT), or break it off so that it has to recover (SIGQUIT), and start it."""
+        self.process.send_signal(how)
+        self.process.wait(20)
+        self._start()
+
+    def backup(self, folder: Path) -> None:
+        """Copy all of it as it is now, while it runs."""
+        line = [BIN / "pg_basebackup", "--checkpoint=fast", "--wal-method=fetch", "--no-sync"]
+        line += ["--dbname", self.url("postgres"), "--pgdata", folder]
+        subprocess.run(line, check=True, capture_output=True)
+        (folder / ".s.PGSQL.5432.lock").unlink()  # its socket lies in the folder
 
     def url(self, database: str) -> str:
         return embedded_postgres.url(str(self.folder), database)

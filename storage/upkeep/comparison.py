@@ -84,13 +84,20 @@ class Report:
         }
 
     def as_json(self) -> dict[str, object]:
-        """The report as it is shown and kept."""
+        """The report as it is shown."""
         return {
             **self.counts,
             "lost_ids": self.lost.named,
             "unknown_objects": self.unknown.named,
             "stopped": self.stopped or None,
         }
+
+    def as_kept(self) -> dict[str, object]:
+        """The report as a night keeps it, for ever: a name that the archive never gave may say
+        anything, a number too.
+        """
+        ours = [name for name in self.unknown.named if strays.parse(name)]
+        return {**self.as_json(), "unknown_objects": ours}
 
 
 class Comparison:

@@ -127,14 +127,17 @@ async def _stand(lent: Connection, copy: _Copy) -> None:
 
 
 async def _end(lent: Connection, told: dict[UUID, _Told]) -> None:
-    """Take out of the rows what is told as withdrawn."""
-    ended = [each for each, word in told.items() if word.standing is None]
+    """Take out of the rows what was made before the last withdrawal that is told: that copy, or one
+    that another had taken the place of.
+    """
+    ended = {each: word.at for each, word in told.items() if word.standing is None}
     await lent.execute(
         "UPDATE recording r SET redacted = NULL, redacted_at = NULL, redacted_bytes = NULL,"
-        " redacted_header = NULL, redacted_details = NULL FROM ledger l"
-        " WHERE r.id = ANY($1) AND l.recording = r.id AND l.act = 'redaction.withdrawn'"
-        " AND l.facts->>'copy' = r.redacted::text",
-        ended,
+        " redacted_header = NULL, redacted_details = NULL"
+        " FROM unnest($1::uuid[], $2::timestamptz[]) AS t(id, at)"
+        " WHERE r.id = t.id AND r.redacted_at < t.at",
+        list(ended),
+        list(ended.values()),
     )
 
 

@@ -11,9 +11,11 @@ since, and has rows of some that were erased since. In this order:
    that is due by now and will be erased and told of like any other. Of two objects of one call the
    one that the ledger knows stands for it; if it knows neither, either may have been acknowledged,
    and both become rows.
-3. What is told as stored and has neither row nor object is told as erased if it was due, for then
-   only the telling was lost; and else it is told as lost. *The ledger leaves nothing out that came
-   due, and what can never be erased is no hidden one.*
+3. What is told as stored and has no row is told as erased if it was due and nothing is left of it,
+   for then only the telling was lost; and if it is not due it is told as lost, also where the store
+   still holds something that does not open, or has it under a delete marker: with its day that
+   goes, and no erasure is ever told. *The ledger leaves nothing out that came due, and what can
+   never be erased is no hidden one.*
 4. The redacted copies of recordings stand again where the ledger says so (`storage.upkeep.copies`).
    *What nobody was to hear is heard by nobody.*
 5. The archive is free again, and erasing is held until people who have looked release it.
@@ -71,7 +73,7 @@ class Report:
     `over` are of recordings that were erased, and of exports; `strange` do not open, are not whole,
     or are of a call that another object stands for. `aside` are those that may be redacted copies.
     `told` recordings are told as erased whose erasing was not told. `lost` ones were acknowledged,
-    are not due, and nothing is left of them, or of the redacted copy that stood for them.
+    are not due, and nothing that opens is left of them, or of the copy that stood for them.
     """
 
     replayed: Replayed
@@ -208,7 +210,7 @@ async def _end_exports(vault: Vault) -> None:
 
 
 async def _tell(vault: Vault, report: Report) -> None:
-    """Look for what is told as stored and has neither row nor object, and tell of it.
+    """Look for what is told as stored and has no row, and tell of it.
 
     `over` is what was told so already, by a rebuild before, also one that was broken off.
     """
@@ -224,24 +226,27 @@ async def _tell(vault: Vault, report: Report) -> None:
         )
     for row in rows:
         day = date.fromisoformat(row["facts"]["day"])
-        if await vault.objects.holdings(recordings.prefix(day, row["recording"])):
-            continue  # it is named as strange, and goes when its day is closed
+        held = await vault.objects.holdings(recordings.prefix(day, row["recording"]))
         async with connection(vault.pool) as lent:
-            await _tell_gone(vault, lent, row, report)
+            await _tell_gone(vault, lent, row, report, held=bool(held))
 
 
-async def _tell_gone(vault: Vault, lent: Connection, row: asyncpg.Record, report: Report) -> None:
-    """Tell of a recording of which nothing is left: as erased if it is due, or else as lost."""
+async def _tell_gone(
+    vault: Vault, lent: Connection, row: asyncpg.Record, report: Report, *, held: bool
+) -> None:
+    """Tell of a recording of which nothing opens: as lost; or as erased if it is due and nothing is
+    held either. What is due and held goes when its day is closed.
+    """
     identifier, facts = row["recording"], row["facts"]
     # By the clock as it is now: a loss that is told when it is due excuses nothing.
     if not await lent.fetchval("SELECT $1::text::timestamptz <= archive_now()", facts["due"]):
         report.lost.add(str(identifier))
-        log.error("recording %s is lost: it has neither row nor object", identifier)
+        log.error("recording %s is lost: it has no row, nor an object that opens", identifier)
         if not row["over"]:
             await ledger.record(
                 lent, ledger.SYSTEM, "recording.lost", recording=identifier, facts=facts
             )
-    elif not row["over"]:
+    elif not held and not row["over"]:
         report.told += 1
         facts = {**facts, "absent": holdings.absent(versions=vault.objects.versions)}
         await ledger.record(lent, ledger.SYSTEM, "erased", recording=identifier, facts=facts)
@@ -271,10 +276,11 @@ async def _store(vault: Vault, wanted: Sequence[Holding], report: Report) -> Non
 
 
 async def _named(vault: Vault, lent: Connection, attempt: Attempt) -> bool:
-    """Make a row for an object; False when one that the ledger knows stands for the call.
+    """Make a row for an object of which the ledger does not know; False when one that it knows
+    stands for the call.
 
-    Beside one that it does not know either this one stands under a name of its own: the call's
-    cannot be given twice, and which of the two was acknowledged nobody can tell any more.
+    Beside one of which it knows no more than of this, this one stands under a name of its own: the
+    call's cannot be given twice, and which of the two was acknowledged nobody can tell any more.
     """
     if await attempts.intend(lent, attempt):
         return True
@@ -284,7 +290,8 @@ async def _named(vault: Vault, lent: Connection, attempt: Attempt) -> bool:
         found.source,
         attempt.call_hash,
     )
-    if await ledger.fates(lent, [other]):
+    fates = await ledger.fates(lent, [other, found.id])
+    if other in fates and found.id not in fates:
         return False
     name = recordings.call_hash(
         vault.ring, found.source, f"{found.call.call_id}\0{attempt.attempt}"

@@ -1,20 +1,23 @@
 """`archive check` of the ledger: it says what the start would say, and leaves all as it was."""
 
 import json
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from app import check, config, vault
-from storage import published, schema, tree
+from app import check, config, migrate, vault
+from storage import database, published, schema, tree
 from storage.keyring import KeyRingError
 from storage.objects import ObjectStore
 from storage.signer import RewrittenError, SignerError
+from storage.upkeep import mark
 from storage.vault import Vault
 from tests.app.child_service import House
 from tests.postgres import Postgres
@@ -105,6 +108,13 @@ async def put_back_without_what_was_signed(site: Site) -> None:
         (site.keys / name).unlink()
 
 
+async def taken_over(site: Site) -> None:
+    """A standby went on where the primary ended, or not quite there."""
+    await mark.keep(site.vault)
+    path = site.keys / mark.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "timeline": "00000007"}))
+
+
 async def a_rebuild_that_was_broken_off(site: Site) -> None:
     lent = await asyncpg.connect(site.house.database_url)
     await lent.execute("UPDATE archive SET rebuilding = true")
@@ -121,6 +131,7 @@ FAULTS: list[tuple[Callable[[Site], Awaitable[None]], type[Exception], str]] = [
     (a_damaged_checkpoint, SignerError, "is not the checkpoint that was signed last"),
     (put_back, RewrittenError, "put back"),
     (put_back_without_what_was_signed, RewrittenError, "published last"),
+    (taken_over, RewrittenError, "a standby has taken over"),
     (a_rebuild_that_was_broken_off, RewrittenError, "run `archive rebuild` to its end"),
     (anothers_bucket, KeyRingError, "owner-0123"),
 ]
@@ -145,6 +156,46 @@ async def test_check_says_of_the_ledger_what_keeps_the_service_from_starting(
         async with vault.opened(site.config()):
             pass
     assert str(refused.value) == found["ledger"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "well"),
+    [("off", False), ("local", False), ("remote_write", False), ("remote_apply", True)],
+)
+async def test_check_says_that_commits_do_not_wait_for_the_disk(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    well: bool,
+) -> None:
+    """As behind a pooler, which drops what a connection asks for."""
+    name = urlsplit(site.house.database_url).path.removeprefix("/")
+    lent = await asyncpg.connect(site.house.database_url)
+    await lent.execute(f"ALTER DATABASE {name} SET synchronous_commit = {setting}")
+    await lent.close()
+    _, found = await rows(site, capsys)
+    assert found["database"]["ok"], "each connection asks for what it needs"
+    monkeypatch.delitem(database.SETTINGS, "synchronous_commit")
+    _, found = await rows(site, capsys)
+    assert found["database"]["ok"] is well
+    assert well or f"synchronous_commit is {setting}" in found["database"]["detail"]
+
+
+async def test_check_says_that_a_root_cannot_be_written(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, root = os.access, site.house.folder / "root.key"
+    refused: list[tuple[Path, int]] = []
+
+    def access(path: Path, mode: int) -> bool:
+        refused.extend([(path, mode)] if path == root else [])
+        return path != root and real(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
+    status, found = await rows(site, capsys)
+    assert (status, found["keys"]["ok"], refused) == (1, False, [(root, os.W_OK)])
+    assert "cannot be written" in found["keys"]["detail"]
 
 
 async def test_check_finds_a_ledger_in_order_and_leaves_it_as_it_is(
@@ -188,3 +239,16 @@ async def test_check_of_a_new_archive_makes_no_signing_key_and_no_mark(
         pass
     assert (site.keys / "ledger.key").exists()
     assert len(await site.vault.objects.holdings(published.PREFIX)) == 1
+
+
+async def test_migrating_makes_the_keys_of_a_new_archive_before_its_parts_start(
+    site: Site,
+) -> None:
+    await put_back(site)
+    shutil.rmtree(site.keys)
+    (site.house.folder / "root.key").unlink()
+    await migrate.run(site.config())
+    assert {path.name for path in site.keys.iterdir()} >= {"ring", "ledger.key"}
+    made = (site.keys / "ledger.key").read_bytes()
+    await migrate.run(site.config())
+    assert (site.keys / "ledger.key").read_bytes() == made

@@ -1,6 +1,7 @@
 """When things happen: no night is lost, nothing due waits, nothing spins, and an end is an end."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from storage import clocks, database, nights, tree
 from storage.keyring import KeyRingError
 from storage.release import release
 from storage.signer import RewrittenError
+from storage.upkeep import mark
 from storage.vault import Vault
 from tests import timed, years
 from tests.jobs.test_expiry import a_year_ago
@@ -346,6 +348,21 @@ async def test_the_watch_goes_on_whatever_it_meets(
     rewritten = asyncio.Event()
     watching = asyncio.create_task(schedule.watch(vault, rewritten))
     await asyncio.wait_for(rewritten.wait(), 5)
+    watching.cancel()
+
+
+async def test_the_watch_sees_that_a_standby_took_over(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await schedule.tidy(vault)
+    monkeypatch.setattr(schedule, "WATCH", 0.02)
+    rewritten = asyncio.Event()
+    watching = asyncio.create_task(schedule.watch(vault, rewritten))
+    await asyncio.sleep(0.5)
+    assert not rewritten.is_set()
+    path = vault.signer.directory / mark.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "timeline": "00000007"}))
+    await asyncio.wait_for(rewritten.wait(), 10)
     watching.cancel()
 
 

@@ -186,7 +186,8 @@ def rebuilt(state: State, at: int, known: tuple[str, ...]) -> State:
 
     A row that came back unfinished says nothing: its upload may have been acknowledged since.
     Of two uploads of the call both are kept, unless the ledger tells which was stored. What the
-    ledger tells to be stored and has no object any more was being erased: that is taken up again.
+    ledger tells to be stored and has no object any more was erased, and only the telling was lost:
+    here the store loses nothing.
     """
     if stands(state, at) not in ("", "receiving", "abandoned"):
         return state
@@ -196,7 +197,7 @@ def rebuilt(state: State, at: int, known: tuple[str, ...]) -> State:
         more = () if f"stored {at}" in known else (f"stored {at}",)
         return with_row(state, at, Row("stored", False), *more)
     if f"stored {at}" in known:
-        return with_row(state, at, Row("erasing", False))
+        return with_row(state, at, Row("erased", False), f"erased {at}")
     return with_row(state, at, None)
 
 

@@ -237,17 +237,21 @@ def leave_due_out(s: State) -> State:
     after = mending.rebuild(s)
     if s.time == BEFORE:
         return after
-    rows = tuple(
-        None if stands(s, at) in ("", "receiving") else new for at, new in enumerate(after.rows)
-    )
-    return after._replace(rows=rows)
+    return _without(s, after, "stored")
 
 
-def no_erasing(s: State) -> State:
-    """What has no object any more is left out."""
-    after = mending.rebuild(s)
-    rows = tuple(
-        None if new and new.state == "erasing" and stands(s, at) in ("", "receiving") else new
+def not_told(s: State) -> State:
+    """What has no object any more is left out, and nobody tells of it."""
+    return _without(s, mending.rebuild(s), "erased")
+
+
+def _without(s: State, after: State, made: str) -> State:
+    """A rebuild without the rows of a kind that it made, and without what it told of them."""
+    left_out = [
+        at
         for at, new in enumerate(after.rows)
-    )
-    return after._replace(rows=rows)
+        if new and new.state == made and stands(s, at) in ("", "receiving")
+    ]
+    rows = tuple(None if at in left_out else new for at, new in enumerate(after.rows))
+    entries = tuple(f"{made} {at}" for at in left_out if f"{made} {at}" not in told(s))
+    return after._replace(rows=rows, waiting=mending.without(after.waiting, entries))

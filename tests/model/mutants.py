@@ -240,9 +240,9 @@ MUTANTS = (
         does("rebuild: reads the objects", mistakes.only_missing),
     ),
     _mutant(
-        "the rebuild forgets what was being erased",
+        "the rebuild forgets what was erased and not told",
         RESTORE,
-        does("rebuild: reads the objects", mistakes.no_erasing),
+        does("rebuild: reads the objects", mistakes.not_told),
     ),
     _mutant(
         "the rebuild leaves out what came due meanwhile",

@@ -352,3 +352,14 @@ async def test_no_connection_asks_what_an_array_is(
     assert {f"_{name}" for name in (*sent, "record")} == {
         each["name"] for each in database.KNOWN.values()
     }
+
+
+async def test_a_commit_is_on_the_disk_whatever_the_database_is_set_to(
+    database_url: str, link: Link
+) -> None:
+    name = await link.fetchval("SELECT current_database()")
+    await link.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    pool = await database.open_pool(database_url, 1)
+    async with database.connection(pool) as lent:
+        assert await lent.fetchval("SHOW synchronous_commit") == "on"
+    await pool.close()

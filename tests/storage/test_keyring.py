@@ -569,9 +569,16 @@ def test_a_rotation_broken_off_elsewhere_is_finished_by_who_is_running(
 def test_a_destruction_after_which_an_old_copy_opens_is_none(
     ring: Ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RootFile, "keep", lambda self, root: None)
-    with pytest.raises(KeyRingError, match="old copy"):
-        open_ring(tmp_path, today=TODAY + DAY).destroy(TODAY)
+    """Also when it is asked for again, until the old root is wiped."""
+    with monkeypatch.context() as patched:
+        patched.setattr(RootFile, "keep", lambda self, root: None)
+        for _ in range(2):
+            with pytest.raises(KeyRingError, match="old copy"):
+                open_ring(tmp_path, today=TODAY + DAY).destroy(TODAY)
+    old_root = root_of(tmp_path).read_bytes()
+    assert open_ring(tmp_path, today=TODAY + DAY).destroy(TODAY) == ring.destroyed()[TODAY]
+    assert old_root.count(b"-" * 44) == 0
+    assert root_of(tmp_path).read_bytes().count(b"-" * 44) == 1
 
 
 # Several at once

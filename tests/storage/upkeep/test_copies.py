@@ -78,14 +78,18 @@ async def test_an_object_that_is_no_copy_any_more_is_told_of(service: Service) -
 async def test_what_was_silent_is_silent_in_a_database_that_is_made_anew(
     service: Service, backups: Backups
 ) -> None:
-    """One that stands, one that was replaced, one that was withdrawn, and one that is lost."""
-    names = ("stands", "replaced", "withdrawn", "lost", "plain")
+    """One that stands, one that was replaced, one that was withdrawn, one that was both, and one
+    that is lost.
+    """
+    names = ("stands", "replaced", "withdrawn", "both", "lost", "plain")
     ids = {name: await upload(service, name, tone(4)) for name in names}
-    for name in names[:4]:
+    for name in names[:5]:
         await redacted(service, ids[name], [{"start": 0, "stop": 10}])
     dumped = backups.dump()
     await redacted(service, ids["replaced"], [{"start": 0, "stop": 10}, *CARD])
-    await withdraw(service, ids["withdrawn"])
+    await redacted(service, ids["both"], [{"start": 0, "stop": 10}, *CARD])
+    for name in ("withdrawn", "both"):
+        await withdraw(service, ids[name])
     await lose(service, await copy_of(service, ids["lost"]))
     await redacted(service, ids["stands"], [{"start": 0, "stop": 10}, *CARD])
     await tree.checkpoint(service.vault)
@@ -98,7 +102,7 @@ async def test_what_was_silent_is_silent_in_a_database_that_is_made_anew(
         for name in ("stands", "replaced"):
             content = await body(again, one(ids[name], "/audio"))
             assert not any(content[SILENT]), name
-        for name in ("withdrawn", "plain"):
+        for name in ("withdrawn", "both", "plain"):
             assert await body(again, one(ids[name], "/audio")) == tone(4), name
         assert (await again.get(one(ids["lost"], "/audio"))).status == 500
         assert (await again.get("/v1/recordings")).status == 200

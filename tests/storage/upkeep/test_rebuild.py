@@ -279,10 +279,12 @@ async def test_a_day_that_was_closed_since_stays_closed(
     await agrees(again)
 
 
-async def test_what_does_not_open_is_named_and_left_alone(
-    service: Service, backups: Backups
+async def test_what_does_not_open_is_named_left_alone_and_told_as_lost(
+    service: Service, backups: Backups, tmp_path: Path
 ) -> None:
-    ids = [await upload(service, f"c{number}") for number in range(5)]
+    """It goes with its day, and is no recording then that was hidden from erasing."""
+    at = [a_year_ago(minutes=5)] * 4 + [a_year_ago(days=300)]
+    ids = [await upload(service, f"c{number}", started_at=at[number]) for number in range(5)]
     objects = service.vault.objects
     bodies, names = {}, []
     for identifier in ids:
@@ -304,9 +306,25 @@ async def test_what_does_not_open_is_named_and_left_alone(
     report = await rebuild.run(owned(vault))
     assert (report.objects, report.rebuilt) == (6, 1)
     assert sorted(report.strange.named) == sorted([*names[:4], odd])
+    assert sorted(report.lost.named) == sorted(ids[:4])
     assert len(await service.holdings()) == 6
     again = await backups.serve(vault, service)
     assert await found(again) == ["c4"]
+    # Put back, it is found again.
+    await objects.remove([Holding(names[0], "object")])
+    await put(service, names[0], bodies[names[0]])
+    report = await rebuild.run(owned(vault))
+    assert (report.rebuilt, sorted(report.lost.named)) == (1, sorted(ids[1:4]))
+    assert sorted(map(str, await losses(again))) == sorted(ids[:4])
+
+    span = timedelta(days=2)
+    await set_clock(vault, span)
+    today = vault.policy.day_of(await database.now(vault.pool))
+    assert (await release(owned(vault), today, again.tokens["admin"])).done
+    assert (await again.erase()).erased == 1
+    path, key = await export(vault, tmp_path / "ledger"), vault.signer.verifier
+    checked = audit.verify_export(path, key, [], years.now() + span)
+    assert (checked["faults"], checked["lost"], checked["overdue"]) == ([], 3, 0)
 
 
 def doubting(service: Service) -> Any:
@@ -641,6 +659,11 @@ async def test_of_two_objects_of_a_call_of_which_the_ledger_knows_neither_none_i
     assert await heard(again, acknowledged) == tone(1)
     assert await found(again, call_id="call") == ["call", "call"]
     await agrees(again)
+    # And none is in the next loss of the database, when the ledger knows both.
+    await tree.checkpoint(vault)
+    empty = await backups.put_back(None, service.vault)
+    report = await rebuild.run(owned(empty))
+    assert (report.rebuilt, report.strange.count, report.lost.count) == (2, 0, 0)
 
 
 def test_an_attempt_is_never_mistaken() -> None:

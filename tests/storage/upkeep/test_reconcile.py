@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from storage import recordings, tree
+from storage import recordings, sweep, tree
 from storage.holdings import Holding
+from storage.signer import SignerError
 from storage.upkeep import comparison, listed, mark, reconcile
 from storage.upkeep.strays import Why
 from tests.jobs.test_expiry import a_year_ago, when_over
@@ -97,6 +98,19 @@ async def test_what_no_row_names_is_put_on_the_list_and_left_alone(service: Serv
         assert sorted(report.unknown.named) == sorted(strange)
         assert (report.lost.count, report.removed, report.failed) == (0, 0, True)
         assert len(await service.holdings()) == 5
+
+
+async def test_a_night_keeps_no_name_that_the_archive_did_not_give(service: Service) -> None:
+    day, _ = await stored(service, await upload(service, "c1"))
+    ours = await put(service, recordings.object_key(day, uuid4(), uuid4()))
+    foreign = [await put(service, "rec/+358401234567.wav"), await put(service, f"{day}/+35840")]
+    shown = (await service.night()).reconciled.unknown
+    assert sorted(shown.named) == sorted([ours, *foreign])
+    async with connection(service.vault.pool) as lent:
+        report = await lent.fetchval("SELECT report FROM night")
+    assert report["reconciled"]["unknown_objects"] == [ours]
+    assert report["reconciled"]["unknown"] == 3
+    assert "35840" not in json.dumps(report)
 
 
 async def test_an_object_that_comes_after_its_recording_was_erased_goes(service: Service) -> None:
@@ -255,6 +269,7 @@ async def late_arrival(service: Service) -> None:
         ("system", "4711", "another PostgreSQL"),
         ("written", 1 << 60, "has written less"),
         ("ledger", 1 << 40, "ledger is shorter"),
+        ("timeline", "0000000A", "timeline 1 after 10"),
     ],
 )
 async def test_a_database_that_was_put_back_stops_it_wholly(
@@ -285,8 +300,9 @@ async def test_a_mark_that_cannot_be_read_stops_it(service: Service) -> None:
     await late_arrival(service)
     path = service.vault.signer.directory / mark.FILE
     path.write_text("not what was written")
-    with pytest.raises(OSError, match="cannot be read"):
-        await run(service)
+    for act in (reconcile.run(service.vault, repair=True), sweep.run(service.vault)):
+        with pytest.raises(SignerError, match="cannot be read"):
+            await act
     assert len(await service.holdings()) == 2
 
 

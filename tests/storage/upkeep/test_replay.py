@@ -160,6 +160,30 @@ async def test_an_erasing_that_is_done_again_leaves_what_the_first_left(
         assert await lent.fetchval("SELECT count(*) FROM upload") == 0
 
 
+@pytest.mark.parametrize("closed", [False, True])
+async def test_calls_that_were_taken_in_and_erased_since_are_counted(
+    service: Service, backups: Backups, monkeypatch: pytest.MonkeyPatch, *, closed: bool
+) -> None:
+    """Nothing tells of what call they were, so that nothing keeps them from coming again, but the
+    end of their day.
+    """
+    known = await upload(service, "known")
+    dumped = backups.dump()
+    soon = await upload(service, "soon", started_at=a_year_ago(seconds=50))
+    day, _ = await stored(service, soon)
+    for identifier in (known, soon, await upload(service, "since")):
+        for who in ("privacy", "admin"):
+            await ask(service, identifier, who)
+    if closed:
+        await service.turn_all_clocks(when_over(day), monkeypatch)
+        await service.night()
+        assert day in service.vault.ring.destroyed()
+    await tree.checkpoint(service.vault)
+    for database, count in ((dumped, 2), (None, 3)):
+        vault = await backups.put_back(database, service.vault)
+        assert (await rebuild.run(owned(vault))).replayed.untombed == count - closed
+
+
 async def test_a_day_that_is_closed_again_leaves_what_the_first_closing_left(
     service: Service, backups: Backups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,5 +215,8 @@ def test_the_command_says_what_has_to_be_said_again(capsys: pytest.CaptureFixtur
     told = capsys.readouterr().out
     assert "to be said again: who is in 2 teams, whose 3 keys and accounts are" in told
     assert "two people granted" in told
-    command._print(Report(Replayed()))
-    assert "two people granted" not in capsys.readouterr().out
+    assert "erased before their time" not in told
+    command._print(Report(Replayed(untombed=4)))
+    told = capsys.readouterr().out
+    assert "two people granted" not in told
+    assert "erased before their time: 4 recordings" in told

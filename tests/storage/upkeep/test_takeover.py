@@ -1,0 +1,94 @@
+"""A database that lost its last seconds while the service went on: a standby that lagged took over,
+or it was recovered without the end of its log. Nothing is swept on its word.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from archive.errors import UnavailableError
+from jobs import nightly, schedule
+from storage.signer import RewrittenError
+from storage.upkeep import mark, rebuild
+from storage.vault import Vault
+from tests.postgres import Postgres
+from tests.roles import connection, owned
+from tests.services import Faulty, Service, open_service, open_vault, set_clock
+from tests.sounds import tone
+from tests.storage.upkeep.test_rebuild import heard, open_service_on
+from tests.web.test_listen import upload
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A server of which a copy is small."""
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+async def test_what_was_acknowledged_outlives_a_database_that_lost_it(
+    service: Service, postgres: Postgres, database_url: str, tmp_path: Path
+) -> None:
+    """The copy knows of the upload that it was begun; its receipt is the sender's."""
+    await schedule.tidy(service.vault)
+    objects, copy = service.vault.objects, tmp_path / "copy"
+
+    async def put_and_copy(*words: Any) -> None:
+        await objects.put(*words)
+        await asyncio.to_thread(postgres.backup, copy)
+
+    slow: Any = Faulty(objects, put=put_and_copy)
+    async with open_service_on(service, slow) as slowly:
+        identifier = await upload(slowly, "call", tone(1))
+    recovered = await asyncio.to_thread(Postgres, copy)
+    try:
+        await (await recovered._connect("postgres")).close()
+        url = recovered.url(urlsplit(database_url).path.removeprefix("/"))
+        async with open_vault(url, objects, tmp_path, as_roles=True) as vault:
+            await past_the_lease(vault)
+            for act in (schedule.tidy, nightly.run):
+                with pytest.raises(RewrittenError, match="timeline 2 after 1"):
+                    await act(vault)
+            assert len(await service.holdings()) == 1
+            assert (await rebuild.run(owned(vault))).rebuilt == 1
+            await schedule.tidy(vault)
+            async with connection(vault.pool) as lent:
+                await lent.execute("UPDATE access_key SET name = 'old-' || name")
+            async with open_service(vault) as again:
+                assert await heard(again, identifier) == tone(1)
+    finally:
+        recovered.stop()
+
+
+async def past_the_lease(vault: Vault) -> None:
+    async with connection(vault.pool) as lent:
+        assert await lent.fetchval("SELECT state FROM recording") == "receiving"
+    await set_clock(vault, timedelta(minutes=10))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "recovery"])
+async def test_a_restart_is_no_takeover(
+    vault: Vault, postgres: Postgres, how: signal.Signals
+) -> None:
+    for _ in range(3):
+        await schedule.tidy(vault)
+        postgres.restart(how)  # not by a thread: it would end with that
+        async with asyncio.timeout(60):
+            while not await answers(vault):
+                await asyncio.sleep(0.1)
+    assert not await mark.gone_back(vault)
+
+
+async def answers(vault: Vault) -> bool:
+    try:
+        await schedule.tidy(vault)
+    except UnavailableError:
+        return False
+    return True
