@@ -178,10 +178,17 @@ class Service:
         self.vault = replace(self.vault, objects=turned)
 
     async def _go_on(self) -> None:
-        """Let the database's clock follow the others to where years end."""
+        """Let the database's clock follow the others to where years end, as if the archive had
+        been made there: without the keys of the days before.
+        """
         if years.CLOCK.ahead and not self.gone_on:
             self.gone_on = True
             await self.turn_clock(timedelta())
+            ring, today = self.vault.ring, self.vault.policy.day_of(years.now())
+            with ring._locked():
+                state = ring._load()
+                keys = {day: key for day, key in state.content.days.items() if day >= today}
+                ring._save(replace(state.content, days=keys), state.root)
 
     async def end_leases(self) -> None:
         """Let the time of everybody who holds a recording be over."""
