@@ -1,9 +1,11 @@
 """Disks that are full while bodies come in, and disks that fail when a key ring is synced."""
 
 import errno
+import itertools
 import os
 import random
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
@@ -26,11 +28,13 @@ _LARGE = 120_000
 async def measure(room: Room, limit: Limit) -> list[Row]:
     """Fill the spool's disk under load, and let syncs of the ring fail."""
     half = limit.of(limit.tries // 2)
-    full, syncs = Tally(), Tally()
+    full, syncs, answers = Tally(), Tally(), Counter[int]()
     _failing_syncs(room.place(), half, syncs)
-    rows = await _full_disk(room, half, full) if os.geteuid() == 0 else []
+    rows = await _full_disk(room, half, full, answers) if os.geteuid() == 0 else []
     return [
         Row.of("acknowledged is never lost", "bodies on a full disk", full, GOAL // 2, "bodies"),
+        Row.of("", "of them taken in", Tally(answers[201]), 1, "bodies"),
+        Row.of("", "of them turned away", Tally(answers[503]), 1, "bodies"),
         *rows,
         Row.of("", "syncs of the key ring that fail", syncs, GOAL // 2, "writes"),
     ]
@@ -47,7 +51,7 @@ def _small(spool: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(spool)], check=True)
 
 
-async def _full_disk(room: Room, limit: Limit, tally: Tally) -> list[Row]:
+async def _full_disk(room: Room, limit: Limit, tally: Tally, answers: Counter[int]) -> list[Row]:
     folder = room.place()
     with _small(folder / "spool"):
         async with (
@@ -58,13 +62,13 @@ async def _full_disk(room: Room, limit: Limit, tally: Tally) -> list[Row]:
             load = Load(service, lambda: [(service.ingest, service.retrieval)], 2)
             async with load.running(2):
                 while limit.allows(tally.tried):
-                    await _large(service, tally)
+                    answers[await _large(service, tally)] += 1
             tally.note(not list(vault.spool.iterdir()), "something is left in the spool")
             return await truth.told(load, folder, 1)
 
 
-async def _large(service: Service, tally: Tally) -> None:
-    """Offer a body that fits only while nobody else's is there, or not at all."""
+async def _large(service: Service, tally: Tally) -> int:
+    """Offer a body that fits only while nobody else's is there, or not at all; what was said."""
     number = random.randrange(1 << 40)
     body = audio(number, random.choice((_LARGE, 3 * _LARGE)))
     started = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
@@ -76,22 +80,26 @@ async def _large(service: Service, tally: Tally) -> None:
         heard = await (await service.get(f"/v1/recordings/{identifier}/audio")).read()
         held = heard == body
     tally.note(held, f"a large body was answered {answer.status}, or not kept whole")
+    return answer.status
 
 
 def _failing_syncs(folder: Path, limit: Limit, tally: Tally) -> None:
-    """Writes of a ring of which some syncs fail: what it gave once it gives for ever."""
+    """Writes of a ring of which some syncs fail: what it gave once it gives for ever.
+
+    Only those are counted in which one failed; the others have nothing to sync, or not so much.
+    """
     today = [date(2026, 3, 1)]
     ring = Ring.open(folder / "ring", folder / "root", create=True, today=lambda: today[0])
     ring.ensure(today[0], today[0] + timedelta(days=20))
     known = {day: ring.day_key(day) for day in ring.days()}
     further: dict[date, bytes] = {}
     destroyed: set[date] = set()
-    for number in range(limit.tries):
-        if not limit.allows(number):
-            break
+    number = 0
+    while limit.allows(tally.tried):
+        number += 1
         today[0] += timedelta(days=random.random() < 0.3)
         wanted = today[0] - timedelta(days=1)
-        with _failing(random.randrange(6)), suppress(KeyRingError):
+        with _failing(random.randrange(6)) as failed, suppress(KeyRingError):
             match random.randrange(3):
                 case 0:
                     ring.ensure(today[0], today[0] + timedelta(days=20))
@@ -104,13 +112,15 @@ def _failing_syncs(folder: Path, limit: Limit, tally: Tally) -> None:
                     destroyed.add(wanted)
         fresh = Ring.open(folder / "ring", folder / "root", create=False, today=lambda: today[0])
         gone = fresh.destroyed().keys()
-        tally.note(
+        held = (
             destroyed <= gone
             and all(_has(fresh, day, key) for day, key in known.items() if day not in gone)
             and not any(_has(fresh, day, known[day]) for day in gone & known.keys())
-            and all(_has(fresh, day, key) for day, key in further.items()),
-            f"after {number} writes the ring is not what it was",
+            and all(_has(fresh, day, key) for day, key in further.items() if day not in gone)
         )
+        tally.tried += bool(failed)
+        if not held:
+            tally.fail(f"after {number} writes the ring is not what it was")
         known |= {day: fresh.day_key(day) for day in fresh.days()}
 
 
@@ -121,18 +131,20 @@ def _has(ring: Ring, day: date, key: bytes) -> bool:
 
 
 @contextmanager
-def _failing(at: int) -> Iterator[None]:
-    """Let the sync of this number fail, and all that follow, as those of a dying disk do."""
-    real, left = os.fsync, [at]
+def _failing(at: int) -> Iterator[list[int]]:
+    """Let the sync of this number fail, and all that follow, as those of a dying disk do; which did
+    is told.
+    """
+    real, done, failed = os.fsync, itertools.count(), list[int]()
 
     def fsync(descriptor: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
+        if (number := next(done)) >= at:
+            failed.append(number)
             raise OSError(errno.EIO, "Input/output error")
         real(descriptor)
 
     durable.os.fsync = fsync
     try:
-        yield
+        yield failed
     finally:
         durable.os.fsync = real

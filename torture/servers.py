@@ -63,20 +63,31 @@ async def measure(room: Room, limit: Limit) -> list[Row]:
 async def _kill(
     running: embedding.Running, names: tuple[str, ...], load: Load, tally: Tally
 ) -> None:
-    """Kill, and wait until calls are acknowledged again."""
+    """Kill, once there is something to kill, and wait until calls are acknowledged again: more than
+    may have had their answer under way.
+    """
     await asyncio.sleep(random.uniform(0, 0.5))
-    before = load.acknowledged
-    for name in names:
-        for pid in _living(running.data_dir, name):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
     try:
         async with asyncio.timeout(60):
-            while load.acknowledged < before + 5:
+            for name in names:
+                while not _struck(_living(running.data_dir, name)):
+                    await asyncio.sleep(0.02)
+            before = load.acknowledged
+            while load.acknowledged <= before + _SENDERS:
                 await asyncio.sleep(0.02)
         tally.note(True, "")
     except TimeoutError:
         tally.note(False, f"after the end of {names} nothing was acknowledged for a minute")
+
+
+def _struck(pids: list[int]) -> int:
+    """Kill them; how many were there."""
+    struck = 0
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            struck += 1
+    return struck
 
 
 def _living(data: Path, name: str) -> list[int]:
