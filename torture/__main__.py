@@ -9,6 +9,7 @@ import logging
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -33,10 +34,12 @@ from torture import (
     versions,
 )
 from torture.nursery import ROOT
-from torture.report import Limit, Row
+from torture.report import Limit, Row, Tally
 from torture.room import Room, opened
 
-ROWS: dict[str, tuple[Callable[[Room, Limit], Awaitable[list[Row]]], int]] = {
+Try = Callable[[Room, Limit], Awaitable[list[Row]]]
+
+ROWS: dict[str, tuple[Try, int]] = {
     "model": (proof.measure, 1),
     "needles": (needles.measure, 3),
     "versions": (versions.measure, versions.GOAL + versions.GOAL // 2),
@@ -66,11 +69,20 @@ async def measure(room: Room, wanted: list[str], minutes: float) -> list[Row]:
         began = time.monotonic()
         print(f"{name} ...", flush=True)
         limit = Limit(tries, began + left / _shares(len(wanted) - place))
-        found = await row(room, limit)
+        found = await _tried(name, row, room, limit)
         print(report.table(found))
         print(f"  took {time.monotonic() - began:.0f} s", flush=True)
         rows += found
     return rows
+
+
+async def _tried(name: str, row: Try, room: Room, limit: Limit) -> list[Row]:
+    """Its rows; where it broke, one that says so: the others are tried and written all the same."""
+    try:
+        return await row(room, limit)
+    except Exception as error:  # whatever it was, it is this row's
+        where = "".join(traceback.format_exception(error))
+        return [Row.of(name, "the trying itself", Tally(1, 1, [where]), 1, "tries")]
 
 
 def _shares(left: int) -> int:

@@ -107,7 +107,7 @@ async def _walk(room: Room, night: Night, steps: int, tally: Tally) -> None:
                 async with AsyncExitStack() as stack:
                     await _step(walk, await walk.turn(now, stack), now)
                     if night.away:
-                        await _released(walk, stack)
+                        await _released(walk, stack, tally)
         await _judge(walk, night, tally, room.place() / "ledger.txt")
 
 
@@ -161,7 +161,7 @@ async def _step(walk: Walk, vaults: list[Vault], now: datetime) -> None:
     await asyncio.gather(*at_once)
 
 
-async def _released(walk: Walk, stack: AsyncExitStack) -> None:
+async def _released(walk: Walk, stack: AsyncExitStack, tally: Tally) -> None:
     """After a week nobody erases before a person has looked at a calendar; then it runs doubled."""
     now = datetime.now(UTC)
     async with connection(walk.vaults[0].pool) as lent:
@@ -169,7 +169,8 @@ async def _released(walk: Walk, stack: AsyncExitStack) -> None:
     vaults = await walk.turn(reading.database, stack)
     await release(vaults[0], walk.vaults[0].policy.day_of(reading.database))
     await asyncio.gather(*(nightly.run(vault) for vault in vaults * 2))
-    assert datetime.now(UTC) - now < timedelta(minutes=5)
+    if datetime.now(UTC) - now > timedelta(minutes=5):
+        tally.fail("the nights after a week took so long that their clocks say little")
 
 
 async def _judge(walk: Walk, night: Night, tally: Tally, place: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.jobs.test_expiry import a_year_ago
 from tests.storage.upkeep.test_reconcile import put, stored
 from tests.web.test_listen import upload
+from torture import __main__ as whole
 from torture import (
     closes,
     copies,
@@ -122,6 +123,21 @@ async def test_what_an_erasure_left_is_seen_before_the_reconciler_cleans_it_up(r
         assert seen.failed > 0
         assert "'erased': 1" in seen.faults[0]
         assert await truth.reconciled(service) == Tally(1)
+
+
+async def test_a_row_that_breaks_is_a_fault_and_the_others_are_tried(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: object) -> list[Row]:
+        raise AssertionError("it took too long")
+
+    async def holds(*_: object) -> list[Row]:
+        return [Row.of("b", "t", Tally(1), 1, "tries")]
+
+    monkeypatch.setattr(whole, "ROWS", {"a": (breaks, 1), "b": (holds, 1)})
+    broken, well = await whole.measure(room, ["a", "b"], 1)
+    assert (broken.failed, broken.holds, well.holds) == (1, False, True)
+    assert "it took too long" in broken.faults[0]
 
 
 TOLD = [
