@@ -8,8 +8,10 @@ of a day that is not.
 
 import asyncio
 import random
+import signal
 import time
 from collections import Counter
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -30,28 +32,49 @@ from torture.room import Room
 GOAL = 300
 _CALLS = 3
 _ZONE = ZoneInfo("Europe/Helsinki")
+_LIFE = 6.0
+"""Seconds that a service may take to come by the step at which it is to die: the other may have
+done it, or nothing is left to do.
+"""
+
 _DAYS = 60
 """Days of one archive; then another is begun."""
 
 STEPS = (*steps.ERASURE, *steps.CLOSE, "sequenced")
 
 
+@dataclass(frozen=True, slots=True)
+class _Night:
+    """The nights of one archive: who kills in them, and what is counted of it."""
+
+    house: House
+    service: Service
+    nursery: Nursery
+    kills: Tally
+    deaths: Counter[str]
+
+
 async def measure(room: Room, limit: Limit) -> list[Row]:
     """Close days, one after the other."""
-    kills, once = Tally(), Tally()
+    kills, once, deaths = Tally(), Tally(), Counter[str]()
     while limit.allows(kills.tried):
         async with room.house() as (house, service):
             with Nursery() as nursery:
-                await _days(house, service, nursery, limit, kills, once)
+                night = _Night(house, service, nursery, kills, deaths)
+                await _days(night, limit, once)
+    print(
+        f"  {', '.join(f'{step}: {count}' for step, count in sorted(deaths.items()))}", flush=True
+    )
+    died = Tally(sum(deaths[step] > 0 for step in STEPS))
     return [
         Row.of("once", "kill -9 of two services that close a day", kills, GOAL, "kills"),
+        Row.of("", "steps at which they died", died, len(STEPS), "steps"),
         Row.of("", "erasures and closings, afterwards", once, GOAL, "of them"),
     ]
 
 
-async def _days(
-    house: House, service: Service, nursery: Nursery, limit: Limit, kills: Tally, once: Tally
-) -> None:
+async def _days(night: _Night, limit: Limit, once: Tally) -> None:
+    service, kills = night.service, night.kills
     first = service.vault.policy.day_of(datetime.now(_ZONE))
     wanted = min(_DAYS, 1 + (limit.tries - kills.tried) // 2)
     due = {first + timedelta(days=count): await _keep(service, count) for count in range(wanted)}
@@ -61,13 +84,13 @@ async def _days(
             break
         ahead = timedelta(days=len(closed) + 1)
         await set_clock(service.vault, ahead)
-        await _one_day(service, nursery, house, ahead, kills)
+        await _one_day(night, ahead)
         closed.append(day)
     # A day whose recordings a dead service still held in its night is closed in the next.
     await service.end_leases()
     with turned(service.vault, Offsets.all(timedelta(days=len(closed)))) as vault:
         await nightly.run(vault)
-    await _judge(service, due, closed, house, once)
+    await _judge(service, due, closed, night.house, once)
 
 
 async def _keep(service: Service, days: int) -> list[str]:
@@ -82,22 +105,23 @@ async def _keep(service: Service, days: int) -> list[str]:
     return ids
 
 
-async def _one_day(
-    service: Service, nursery: Nursery, house: House, ahead: timedelta, kills: Tally
-) -> None:
+async def _one_day(night: _Night, ahead: timedelta) -> None:
     """Two services that die in the night, and two that come after them."""
     for _ in range(2):
+        steps = random.choices(STEPS, k=2)
         pair = [
-            nursery.bear(house, name, crash_at=random.choice(STEPS), ahead=ahead.total_seconds())
-            for name in "ab"
+            night.nursery.bear(night.house, name, crash_at=step, ahead=ahead.total_seconds())
+            for name, step in zip("ab", steps, strict=True)
         ]
-        await _dead(pair, random.uniform(0.3, 1))
-        for child in pair:
+        await _dead(pair, _LIFE if random.random() < 0.8 else random.uniform(0.3, 1))
+        for child, step in zip(pair, steps, strict=True):
+            itself = child.process.poll() == -signal.SIGKILL
             await asyncio.to_thread(child.kill)
-            kills.note("Traceback" not in child.said(), child.said()[-500:])
-    await service.end_leases()
-    pair = [nursery.bear(house, name, ahead=ahead.total_seconds()) for name in "ab"]
-    await _night(service, pair)
+            night.deaths[step if itself else "any moment"] += 1
+            night.kills.note("Traceback" not in child.said(), child.said()[-500:])
+    await night.service.end_leases()
+    pair = [night.nursery.bear(night.house, name, ahead=ahead.total_seconds()) for name in "ab"]
+    await _night(night.service, pair)
 
 
 async def _dead(pair: list[Child], most: float) -> None:

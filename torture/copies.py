@@ -36,6 +36,14 @@ PASSES = (
     | dict.fromkeys(steps.ERASURE, 3)
 )
 _SHOWN = ("stored", "redaction.made", "redaction.withdrawn", "export.made", "exported", "erased")
+_ACTS = {
+    "redaction.made": (GOAL, "copies"),
+    "redaction.withdrawn": (GOAL // 20, "of them"),
+    "export.made": (GOAL // 10, "exports"),
+    "exported": (GOAL // 20, "recordings"),
+}
+"""What has to have been done for the rest to say something, and how often."""
+
 _HANDS = 12
 _PATIENCE = 120.0
 
@@ -61,9 +69,11 @@ async def measure(room: Room, limit: Limit, *, many: int = _HANDS, soon: float =
     print(f"  {kills.tally.tried / took:.1f} kills a second; {kills.told}; {told}", flush=True)
     return [
         Row.of("copies end with it", "kill -9 of two services", kills.tally, GOAL, "kills"),
+        kills.row,
+        *(Row.of("", f"{act} on the ledger", Tally(acts[act]), *of) for act, of in _ACTS.items()),
         Row.of("", "recordings, copies and exports, afterwards", copies, 5 * GOAL, "of them"),
         Row.of("", "what was heard and answered meanwhile", hands.heard, 1, "answers"),
-        Row.of("", "objects after sweep and reconcile", orphans, 1, "objects"),
+        Row.of("", "objects against rows, before and after a repair", orphans, 1, "objects"),
         Row.of("", "the ledger of it all, verified from its export", story, 1, "entries"),
     ]
 
@@ -104,7 +114,7 @@ async def _compare(hands: Hands) -> Tally:
         found = states.get(call.id, "lost")
         tally.note(found == wanted, f"{call.id} should be {wanted} and is {found}")
         if found == "stored":
-            await hands.listen(call)
+            await hands.listen(call, last=True)
     return tally
 
 

@@ -84,6 +84,11 @@ class Call:
         """Whether it is to be erased by the end of it all."""
         return self.granted or self.due < time.time() + 3600
 
+    @property
+    def over(self) -> bool:
+        """Whether it may be gone by now, or too near its end for an export."""
+        return self.granted or self.due < time.time() + 1
+
 
 @dataclass(slots=True)
 class Hands:
@@ -166,7 +171,10 @@ class Hands:
                 self.acknowledged += 1
             elif answer.status < 500:
                 call.hushed = before
-            known = answer.status in (201, 204, 503, 409, 410, 404)
+            known = answer.status in (201, 204, 503, 409)
+            known |= answer.status == 410 and call.over
+            # Nothing is silent of it that could be taken back.
+            known |= answer.status == 404 and not to and not before
             self.heard.note(known, f"a redaction of {call.id} was answered {answer.status}")
 
     async def _ask(self) -> None:
@@ -180,7 +188,8 @@ class Hands:
             if answer.status == 201:
                 self.exports[f"{(await answer.json())['id']} {key}"] = [*chosen.values()]
                 self.acknowledged += 1
-            known = answer.status in (201, 503, 410)
+            known = answer.status in (201, 503)
+            known |= answer.status == 410 and any(call.over for call in chosen.values())
             self.heard.note(known, f"an export was answered {answer.status}")
 
     async def _fetch(self) -> None:
@@ -220,19 +229,21 @@ class Hands:
                 UUID(call.id),
             )
 
-    async def listen(self, call: Call | None = None) -> None:
-        """Hear a call: silent where that was acknowledged, and else to the byte."""
+    async def listen(self, call: Call | None = None, *, last: bool = False) -> None:
+        """Hear a call: silent where that was acknowledged, and else to the byte. `last`: nothing is
+        killed any more, and it is there.
+        """
         call, door = call or self._recent(), self._door()
         async with call.lock:
             async with await door.get(f"/v1/recordings/{call.id}/audio", self._key) as answer:
                 body = await answer.read()
             if answer.status == 410:
-                gone = call.granted or call.due - time.time() < 1
-                self.heard.note(gone, f"{call.id} is gone before it is due")
+                self.heard.note(call.over and not last, f"{call.id} is gone before it is due")
             elif answer.status == 200:
                 self._judge(call, body, "heard")
             else:
-                self.heard.note(answer.status == 503, f"{call.id} was answered {answer.status}")
+                known = answer.status == 503 and not last
+                self.heard.note(known, f"{call.id} was answered {answer.status}")
 
     def _judge(self, call: Call, body: bytes, how: str) -> None:
         loud, hushed = audio(call.number), silent(call.number)

@@ -76,6 +76,12 @@ class Kills:
         """How many died at which step."""
         return ", ".join(f"{step}: {count}" for step, count in sorted(self.deaths.items()))
 
+    @property
+    def row(self) -> Row:
+        """At how many of the steps somebody died."""
+        died = Tally(sum(self.deaths[step] > 0 for step in self.passes))
+        return Row.of("", "steps at which they died", died, len(self.passes), "steps")
+
     async def under(self, many: int) -> float:
         """Kill two services while so many work with them; the seconds it took."""
         upkeep = asyncio.create_task(self._upkeep())
@@ -162,5 +168,6 @@ async def measure(
     print(f"  {rates}; {kills.told}", flush=True)
     return [
         Row.of("acknowledged is never lost", "kill -9 of two services", kills.tally, GOAL, "kills"),
+        kills.row,
         *rows,
     ]
