@@ -116,7 +116,7 @@ def _failing_syncs(folder: Path, limit: Limit, tally: Tally) -> None:
             destroyed <= gone
             and all(_has(fresh, day, key) for day, key in known.items() if day not in gone)
             and not any(_has(fresh, day, known[day]) for day in gone & known.keys())
-            and all(_has(fresh, day, key) for day, key in further.items())
+            and all(_has(fresh, day, key) for day, key in further.items() if day not in gone)
         )
         tally.tried += bool(failed)
         if not held:
