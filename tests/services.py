@@ -160,6 +160,7 @@ class Service:
     async def turn_clock(self, by: timedelta) -> None:
         """Set the archive's clock ahead (or back) of the machine's."""
         await set_clock(self.vault, by)
+        self.gone_on = bool(years.CLOCK.ahead)
 
     async def turn_all_clocks(self, by: timedelta, monkeypatch: pytest.MonkeyPatch) -> None:
         """Set every clock ahead alike: of database, machine, key holder and store."""
@@ -174,10 +175,16 @@ class Service:
         self.vault = replace(self.vault, objects=turned)
 
     async def _go_on(self) -> None:
-        """Let the database's clock follow the others to where years end."""
+        """Let the database's clock follow the others to where years end, as if the archive had
+        been made there: without the keys of the days before.
+        """
         if years.CLOCK.ahead and not self.gone_on:
-            self.gone_on = True
             await self.turn_clock(timedelta())
+            ring, today = self.vault.ring, self.vault.policy.day_of(years.now())
+            with ring._locked():
+                state = ring._load()
+                keys = {day: key for day, key in state.content.days.items() if day >= today}
+                ring._save(replace(state.content, days=keys), state.root)
 
     async def end_leases(self) -> None:
         """Let the time of everybody who holds a recording be over."""

@@ -19,6 +19,7 @@ from archive import merkle, tiles
 from archive.ledger import Entry
 from archive.note import Note, Verifier
 from storage import ledger, nights, tree
+from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.rewriting import export, rewrite_tree, unguarded
 from tests.roles import connection
@@ -48,14 +49,14 @@ async def told(
 
 async def test_an_export_holds(told: tuple[Service, Path]) -> None:
     service, path = told
-    found = audit.verify_export(path, service.vault.signer.verifier, [])
+    found = audit.verify_export(path, service.vault.signer.verifier, [], years.now())
     assert found["holds"], found["faults"]
     assert (found["stored"], found["erased"], found["nights"]) == (4, 1, 1)
     kept = service.vault.signer.last_note()
     assert kept
     await write(service.vault, *"abc")
     later = await export(service.vault, path.with_name("later"))
-    found = audit.verify_export(later, service.vault.signer.verifier, [kept])
+    found = audit.verify_export(later, service.vault.signer.verifier, [kept], years.now())
     assert found["holds"], found["faults"]
 
 
@@ -75,7 +76,7 @@ async def test_two_services_whose_nights_come_at_once_tell_one_story(
     monkeypatch.setattr(nights, "record", record)
     await asyncio.gather(service.night(), service.night())
     path = await export(service.vault, tmp_path / "ledger.txt")
-    found = audit.verify_export(path, service.vault.signer.verifier, [])
+    found = audit.verify_export(path, service.vault.signer.verifier, [], years.now())
     assert found["faults"] == []
     assert (found["erased"], found["nights"]) == (1, 2)
 
@@ -105,7 +106,7 @@ async def test_a_changed_export_does_not_hold(told: tuple[Service, Path], name: 
     service, path = told
     path.write_bytes(CHANGES[name](path.read_bytes()))
     try:
-        found = audit.verify_export(path, service.vault.signer.verifier, [])
+        found = audit.verify_export(path, service.vault.signer.verifier, [], years.now())
     except ValueError:
         return
     assert not found["holds"]
@@ -117,7 +118,7 @@ async def test_a_cut_export_cannot_be_read(told: tuple[Service, Path]) -> None:
     for cut in (b"", content[:200], content[: content.index(b"\n\n") + 1], content[:-40]):
         path.write_bytes(cut)
         with pytest.raises(ValueError):
-            audit.verify_export(path, service.vault.signer.verifier, [])
+            audit.verify_export(path, service.vault.signer.verifier, [], years.now())
 
 
 async def test_a_rewriting_shows_against_a_checkpoint_that_was_kept(
@@ -133,8 +134,8 @@ async def test_a_rewriting_shows_against_a_checkpoint_that_was_kept(
     (service.vault.spool.parent / "ring" / "ledger.checkpoint").unlink()
     await write(service.vault, "later")
     await export(service.vault, path)
-    assert audit.verify_export(path, key, [])["holds"]
-    found = audit.verify_export(path, key, [kept])
+    assert audit.verify_export(path, key, [], years.now())["holds"]
+    found = audit.verify_export(path, key, [kept], years.now())
     assert not found["holds"]
     assert "does not go on" in str(found["faults"])
 

@@ -8,6 +8,7 @@ import pytest
 from app import audit
 from storage import days, ledger, nights, tree
 from storage.vault import Vault
+from tests import years
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.rewriting import export
 from tests.roles import connection
@@ -37,7 +38,7 @@ async def test_an_account_goes_on_from_one_that_has_no_place_yet(
     await tree.sequence(service.vault)
     assert (await account(service.vault)).since == second.upto
     exported = await export(service.vault, tmp_path / "ledger.txt")
-    found = audit.verify_export(exported, service.vault.signer.verifier, [])
+    found = audit.verify_export(exported, service.vault.signer.verifier, [], years.now())
     assert found["holds"], found["faults"]
 
 

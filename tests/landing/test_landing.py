@@ -182,6 +182,7 @@ async def test_what_is_refused_stays_and_is_told_of_and_not_read_again(
 ) -> None:
     site = await open_site(rclone_server, "freeswitch_s3")
     old = datetime.fromisoformat(a_year_ago(seconds=-60))
+    await site.service.turn_clock(timedelta())
     key = key.format(now=int(started().timestamp()), old=int(old.timestamp()))
     await site.put(key, content)
     assert (await site.look()).refused == 1

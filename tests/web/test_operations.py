@@ -390,6 +390,7 @@ async def test_readiness_is_looked_up_by_indexes(vault: Vault) -> None:
 async def test_not_ready_when_an_erasure_is_late(service: Service) -> None:
     await upload(service, "late", started_at=a_year_ago(seconds=20))
     await service.turn_clock(timedelta(seconds=50))
+    await tree.checkpoint(service.vault)
     assert await checks(service) == (200, {})
     await set_clock(service.vault, timedelta(minutes=6))
     status, wrong = await checks(service)
