@@ -164,6 +164,7 @@ class Service:
     async def turn_clock(self, by: timedelta) -> None:
         """Set the archive's clock ahead (or back) of the machine's."""
         await set_clock(self.vault, by)
+        self.gone_on = bool(years.CLOCK.ahead)
 
     async def turn_all_clocks(self, by: timedelta, monkeypatch: pytest.MonkeyPatch) -> None:
         """Set every clock ahead alike: of database, machine, key holder and store."""
@@ -182,7 +183,6 @@ class Service:
         been made there: without the keys of the days before.
         """
         if years.CLOCK.ahead and not self.gone_on:
-            self.gone_on = True
             await self.turn_clock(timedelta())
             ring, today = self.vault.ring, self.vault.policy.day_of(years.now())
             with ring._locked():
