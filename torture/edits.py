@@ -228,7 +228,8 @@ async def _disagrees(service: Service) -> bool:
 async def _witness_refuses(service: Service, kept: Note, state: Path) -> bool:
     """Whether a witness notices who has seen what was kept."""
     witness = Witness.open(state, service.vault.signer.verifier)
-    (state / "checkpoint").write_text(str(kept))
+    signed = Note(kept.text, (*kept.signatures, witness._cosignature(kept.text)))
+    (state / "checkpoint").write_text(str(signed))
     try:
         await witness.visit(service.operations, service.tokens["auditor"])
     except WitnessError:

@@ -200,7 +200,7 @@ async def test_a_checkpoint_that_the_witness_did_not_sign_is_refused(
     note = Note.parse(kept.read_text())
     own, cosignature = note.signatures
     bare.write_text(str(replace(note, signatures=(own,))))
-    wrong = replace(cosignature, value=cosignature.value[:-1] + b"\0")
+    wrong = replace(cosignature, value=cosignature.value[:-1] + bytes([cosignature.value[-1] ^ 1]))
     forged.write_text(str(replace(note, signatures=(own, wrong))))
     verify = audit._telling(audit._verify_ledger)
 

@@ -21,7 +21,9 @@ async def test_more_than_a_page_is_walked_in_the_order_of_the_keys(
 ) -> None:
     keys = [f"{DAY}/{number:04}/{number % 7}" for number in range(1003)]
     late = [*reversed(keys), "2027-11-25/aa/1", "2027-11-23/aa/1"]
-    for at in range(0, len(late), 50):
+    # Of fifty who made the first folder at the same moment rclone once answered 500 to one.
+    await store(object_store, late[0], b"12345")
+    for at in range(1, len(late), 50):
         await asyncio.gather(*(store(object_store, key, b"12345") for key in late[at : at + 50]))
     held = await walked(object_store, f"{DAY}/")
     assert [holding.key for holding in held] == keys
