@@ -28,7 +28,7 @@ _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 LOOK = 1.0
 """Seconds between two looks at all connections."""
 
-PIECE = 2**14
+PIECE = 2**12
 """Bytes of a head, or of a body in chunks, that are parsed before it is looked what they are: a
 flood of tiny ones costs far more time and memory than it has bytes."""
 
