@@ -84,7 +84,9 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " (SELECT count(*) FROM recording WHERE state IN ('stored', 'erasing')"
         " AND expires_at <= (SELECT archive_now())) AS overdue,"
         " (SELECT min(expires_at) FROM recording WHERE state IN ('stored', 'erasing')) AS due,"
-        " coalesce((SELECT max(ran_at) FROM night), (SELECT at FROM ledger WHERE position = 0))"
+        # A night that a clock ran which was ahead says nothing of the nights that follow.
+        " coalesce((SELECT max(ran_at) FROM night WHERE ran_at <= (SELECT archive_now())),"
+        " (SELECT at FROM ledger WHERE position = 0))"
         " AS night,"
         " (SELECT min(received_at) FROM recording WHERE state = 'stored' AND verified_at IS NULL"
         " AND damaged_at IS NULL) AS unverified,"
