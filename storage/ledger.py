@@ -65,17 +65,17 @@ async def record(
     Raises TypeError for facts that have no one form, ValueError for too many: the ledger could not
     tell of them (`storage.tree`).
     """
-    known = dict(facts or {})
-    if len(canonical(known)) > MOST:
+    text = canonical(dict(facts or {}))
+    if len(text) > MOST:
         raise ValueError(f"the facts of `{act}` are longer than an entry can be")
     ends_on, details = sealed or (None, None)
     await connection.execute(
         "INSERT INTO ledger_waiting (actor, act, recording, facts, ends_on, details)"
-        " VALUES ($1, $2, $3, $4, $5, $6)",
+        " VALUES ($1, $2, $3, $4::text::jsonb, $5, $6)",
         actor,
         act,
         recording,
-        known,
+        text.decode(),
         ends_on,
         details,
     )
