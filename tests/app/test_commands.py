@@ -781,6 +781,7 @@ def test_a_call_of_nearly_a_year_ago_plays_until_its_year_is_over(
     status, asked = 200, 0.0
     while status == 200:
         assert asked < end - ahead
+        time.sleep(0.02)  # each look is an entry, of which a thousand are asked for below
         asked = time.time()
         status = trial.ask("retrieval", path, "supervisor")[0]
     assert status == 410
@@ -792,9 +793,11 @@ def test_a_call_of_nearly_a_year_ago_plays_until_its_year_is_over(
     assert trial.files(receipt["id"]) == []
     acts = acts_of(trial, receipt["id"])
     assert [act["act"] for act in acts][:3] == ["stored", "listened", "listened"]
-    assert acts[-1]["act"] == "erased"
-    assert acts[-1]["facts"]["absent"] == ["objects", "uploads"]
-    assert "P1Y" in acts[-1]["facts"]["rule"]
+    # A look that began before its end may be told behind the erasing.
+    [erased] = [act for act in acts if act["act"] == "erased"]
+    assert {act["act"] for act in acts[acts.index(erased) + 1 :]} <= {"viewed"}
+    assert erased["facts"]["absent"] == ["objects", "uploads"]
+    assert "P1Y" in erased["facts"]["rule"]
     assert "Anna" not in str(acts)
     found = trial.ask("retrieval", "/v1/recordings?number=0409998887", "supervisor")
     assert json.loads(found[2])["items"] == []
