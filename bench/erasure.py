@@ -20,7 +20,7 @@ import asyncpg
 
 from app.embedded import Embedded
 from app.embedded_rclone import find_program
-from app.vault import opened
+from app.vault import opened_parts
 from bench import fill
 from bench.report import Figure
 from bench.stack import BUCKET, Stack, connect, keys
@@ -47,8 +47,9 @@ async def measure(stack: Stack) -> list[Figure]:
         named = await _make_due(stack, database)
         async with (
             _holding(stack, named) as (servers, _),
-            opened(stack.config(NAME, database, servers)) as vault,
+            opened_parts(stack.config(NAME, database, servers), ["jobs"]) as parts,
         ):
+            vault = parts["jobs"]
             began = time.perf_counter()
             with meter.during("archive", COUNT):
                 report = await expiry.run(vault)

@@ -1,9 +1,10 @@
 """Entries of the ledger from 16 writers at once, beside the same inserts into a plain table.
 
-Each writer commits one entry after the other, as an act that is told of does. Meanwhile one
-sequencer gives them their places, once a second like the running service, and the time ends when
-the last entry has its own. Beside it stands what the database does when it is only written to. Run
-as a program this is one of the processes that write: `python -m bench.ledger` with a job (JSON).
+Each writer commits one entry after the other, as an act that is told of does, by the login of the
+door that hands recordings out. Meanwhile one sequencer gives them their places by its own, once a
+second like the running service, and the time ends when the last entry has its own. Beside it stands
+what the database does when it is only written to. Run as a program this is one of the processes
+that write: `python -m bench.ledger` with a job (JSON).
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from uuid import UUID, uuid4
 
 import uvloop
 
-from app.vault import opened
+from app.vault import opened, opened_parts
 from bench.report import Figure
 from bench.stack import ROOT, Stack
 from bench.uploads import alternate
@@ -52,28 +53,31 @@ async def measure(stack: Stack) -> list[Figure]:
     """Entries a second that are committed and have their place."""
     database = await stack.database(NAME)
     meter = stack.client.meter
-    async with opened(stack.config(NAME, database)) as vault:
-        async with connection(vault.pool) as lent:
-            # The same columns and defaults, with no index and no check.
-            columns = "LIKE ledger_waiting INCLUDING DEFAULTS INCLUDING IDENTITY"
-            await lent.execute(f"CREATE TABLE plain ({columns})")
+    config = stack.config(NAME, database)
+    login = stack.login("retrieval", database)
+    async with opened(config) as vault, connection(vault.pool) as lent:
+        # The same columns and defaults, with no index and no check.
+        columns = "LIKE ledger_waiting INCLUDING DEFAULTS INCLUDING IDENTITY"
+        await lent.execute(f"CREATE TABLE plain ({columns})")
+        await lent.execute("GRANT INSERT ON plain TO PUBLIC")
+    async with opened_parts(config, ["jobs"]) as parts:
 
         async def here() -> float:
             with meter.during("archive", COUNT):
-                return await _written(database, plain=False, then=lambda: _sequenced(vault))
+                return await _written(login, plain=False, then=lambda: _sequenced(parts["jobs"]))
 
         async def beside() -> float:
             with meter.during("plain table", COUNT):
-                return await _written(database, plain=True, then=_nothing)
+                return await _written(login, plain=True, then=_nothing)
 
         ours, plain = await alternate(ROUNDS, here, beside)
     what = f"ledger entries by {WRITERS} writers, all with their place / plain inserts"
     return [Figure.beside_limit(what, "entries/s", ours, plain, value_least=10_000)]
 
 
-async def _written(database: str, *, plain: bool, then: Callable[[], Awaitable[None]]) -> float:
+async def _written(login: str, *, plain: bool, then: Callable[[], Awaitable[None]]) -> float:
     """Entries a second: all are written, while `then` runs to its end."""
-    job = Job(database, COUNT // PROCESSES, WRITERS // PROCESSES, plain)
+    job = Job(login, COUNT // PROCESSES, WRITERS // PROCESSES, plain)
     processes = [await _ready(job) for _ in range(PROCESSES)]
     began = time.perf_counter()
     for process in processes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
@@ -108,6 +109,10 @@ class Stack:
             "ARCHIVE_DOORS_RETRIEVAL": "127.0.0.1:0",
             "ARCHIVE_DOORS_OPERATIONS": "127.0.0.1:0",
             "ARCHIVE_DATABASE_URL": database,
+            **{
+                f"ARCHIVE_DATABASE_{role.upper()}_LOGIN": self.login(role, database)
+                for role in self.servers.logins
+            },
             "ARCHIVE_OBJECTS_ENDPOINT": store.endpoint or "",
             "ARCHIVE_OBJECTS_BUCKET": BUCKET,
             "ARCHIVE_OBJECTS_ACCESS_KEY": store.access_key or "",
@@ -125,6 +130,11 @@ class Stack:
         await lent.execute(f"CREATE DATABASE {name}")
         await lent.close()
         return url.replace("/archive?", f"/{name}?")
+
+    def login(self, role: str, database: str) -> str:
+        """The URL of that database by which a part of the service logs in."""
+        name = urlsplit(database).path
+        return urlsplit(self.servers.logins[role])._replace(path=name).geturl()
 
     @asynccontextmanager
     async def service(self, name: str, database: str) -> AsyncIterator[Service]:
