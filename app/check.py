@@ -17,7 +17,6 @@ from app.landing_settings import Place
 from app.landings import opened_at
 from app.vault import check_residency, open_ring, open_signer, open_store
 from archive.errors import ArchiveError
-from archive.retention import Policy
 from storage import (
     clocks,
     credentials,
@@ -108,7 +107,7 @@ class _Check:
         self._objects: ObjectStore
         self._servers: Embedded
         self._ring: Ring
-        self._policy = Policy(config.retention.timezone, config.retention.periods)
+        self._policy = config.retention
 
     async def everything(self) -> None:
         look = self._findings.look

@@ -26,6 +26,7 @@ from archive.recording import CallType
 from archive.retention import Period, Policy
 from archive.webhook import Webhook
 from storage.audio.formats import NAMES
+from storage.vault import Limits
 
 __all__ = ["Config", "ConfigError", "Door", "Doors", "find", "load"]
 
@@ -78,52 +79,6 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
-    """The archive's time zone, and the period of each call type."""
-
-    timezone: ZoneInfo
-    periods: Mapping[str, Period]
-
-    @property
-    def policy(self) -> Policy:
-        """What is wanted; what is in force, `storage.policy` knows."""
-        return Policy(self.timezone, self.periods)
-
-    @classmethod
-    def from_toml(cls, settings: Settings, periods: Settings) -> "Retention":
-        """Read `[retention]` and `[retention.period]`, where each call type has its line."""
-        return cls(
-            settings.parsed("timezone", values.zone),
-            {str(name): periods.parsed(name, Period.parse) for name in CallType},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Intake:
-    """What one upload may be (bytes, seconds, formats), and how many are taken in at once.
-
-    `expected_within`: how soon after a call's end its recording ought to be here.
-    """
-
-    max_bytes: int
-    max_duration: float
-    max_concurrent: int
-    allowed_formats: frozenset[str]
-    expected_within: timedelta
-
-    @classmethod
-    def from_toml(cls, settings: Settings) -> "Intake":
-        """Read `[intake]`."""
-        return cls(
-            settings.whole("max_bytes", 1, LARGEST),
-            settings.parsed("max_duration", values.seconds),
-            settings.whole("max_concurrent", 1, 10_000),
-            settings.words("allowed_formats", NAMES),
-            timedelta(seconds=settings.parsed("expected_within", values.seconds)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Jobs:
     """`nightly`: a cron expression in the archive's time zone."""
 
@@ -136,22 +91,12 @@ class Jobs:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """What hearing a recording asks for besides the right to."""
-
-    listening: Rules
-
-    @classmethod
-    def from_toml(cls, settings: Settings) -> "Access":
-        """Read `[access]`."""
-        types = frozenset(str(name) for name in CallType)
-        reasons = settings.words("reason_for", types, least=0)
-        return cls(Rules(reasons, settings.whole("recordings_per_hour", 1, MOST_HEARD)))
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration; `path` is the file that it was read from."""
+    """The whole configuration; `path` is the file that it was read from.
+
+    `retention` is what is wanted; what is in force, `storage.policy` knows. `access`: what hearing
+    a recording asks for besides the right to.
+    """
 
     path: Path
     server: Server
@@ -159,10 +104,10 @@ class Config:
     database: Database
     objects: Objects
     keys: Keys
-    retention: Retention
-    intake: Intake
+    retention: Policy
+    intake: Limits
     jobs: Jobs
-    access: Access
+    access: Rules
     sign_in: SigningIn
     mappings: Mapping[str, Reading]
     webhooks: Mapping[str, Webhook]
@@ -178,7 +123,7 @@ class Config:
         landing = landing_settings.sections(path, tables, environ)
         sections = _sections(path, tables, environ)
         server = Server.from_toml(sections["server"])
-        retention = Retention.from_toml(sections["retention"], sections["retention.period"])
+        retention = _retention(sections["retention"], sections["retention.period"])
         config = cls(
             path=path,
             server=server,
@@ -187,9 +132,9 @@ class Config:
             objects=Objects.from_toml(sections["objects"]),
             keys=Keys.from_toml(sections["keys"], server.data_dir),
             retention=retention,
-            intake=Intake.from_toml(sections["intake"]),
-            jobs=Jobs.from_toml(sections["jobs"], retention.timezone),
-            access=Access.from_toml(sections["access"]),
+            intake=_intake(sections["intake"]),
+            jobs=Jobs.from_toml(sections["jobs"], retention.zone),
+            access=_access(sections["access"]),
             sign_in=SigningIn.from_toml(sections["sign_in"]),
             mappings=(ways := mappings.from_toml(sections)),
             webhooks=webhooks.from_toml(path, told, environ),
@@ -228,6 +173,30 @@ def find(path: Path | None) -> Path:
         except ValueError as error:
             raise ConfigError(str(path), "", None, str(error)) from None
     return here if here.is_file() else Path(__file__).parent.parent / "config.toml"
+
+
+def _retention(settings: Settings, periods: Settings) -> Policy:
+    """Read `[retention]` and `[retention.period]`, where each call type has its line."""
+    return Policy(
+        settings.parsed("timezone", values.zone),
+        {str(name): periods.parsed(name, Period.parse) for name in CallType},
+    )
+
+
+def _intake(settings: Settings) -> Limits:
+    return Limits(
+        max_bytes=settings.whole("max_bytes", 1, LARGEST),
+        max_duration=settings.parsed("max_duration", values.seconds),
+        max_concurrent=settings.whole("max_concurrent", 1, 10_000),
+        allowed_formats=settings.words("allowed_formats", NAMES),
+        expected_within=timedelta(seconds=settings.parsed("expected_within", values.seconds)),
+    )
+
+
+def _access(settings: Settings) -> Rules:
+    types = frozenset(str(name) for name in CallType)
+    reasons = settings.words("reason_for", types, least=0)
+    return Rules(reasons, settings.whole("recordings_per_hour", 1, MOST_HEARD))
 
 
 def _sections(

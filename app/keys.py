@@ -37,7 +37,7 @@ async def _database(config: Config) -> AsyncIterator[Pool]:
 async def keyed(config: Config) -> AsyncIterator[tuple[Connection, Ring]]:
     """A connection, and the ring, under whose keys secrets are hashed and teams are sealed."""
     async with _database(config) as pool:
-        ring = await open_ring(config, pool, config.retention.policy)
+        ring = await open_ring(config, pool, config.retention)
         async with connection(pool) as lent:
             yield lent, ring
 

@@ -38,8 +38,8 @@ async def _show(arguments: argparse.Namespace) -> int:
 
     loaded = config.load(arguments.config, os.environ)
     async with keyed(loaded) as (lent, _):
-        found = await policy.standing(lent, loaded.retention.policy)
-    wanted = policy.as_facts(loaded.retention.policy)
+        found = await policy.standing(lent, loaded.retention)
+    wanted = policy.as_facts(loaded.retention)
     facts = {"in_force": policy.as_facts(found.policy), "wanted": wanted, "waits": found.waits}
     if arguments.json:
         print(json.dumps(facts))
@@ -58,7 +58,7 @@ async def _change(arguments: argparse.Namespace) -> int:
     token = own_token(arguments.token_file)
     try:
         async with keyed(loaded) as (lent, ring):
-            done = await policy.change(lent, ring, loaded.retention.policy, token)
+            done = await policy.change(lent, ring, loaded.retention, token)
     except RefusedError as error:
         print(f"archive: {error}", file=sys.stderr)
         return 1

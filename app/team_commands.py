@@ -52,7 +52,7 @@ async def _set(arguments: argparse.Namespace) -> int:
     members = Members(arguments.name, agents, queues)
     loaded = config.load(arguments.config, os.environ)
     async with keyed(loaded) as (lent, ring):
-        await teams.put(lent, ring, loaded.retention.policy, members)
+        await teams.put(lent, ring, loaded.retention, members)
     facts = {"team": members.team, "agents": len(agents), "queues": len(queues)}
     print(json.dumps(facts) if arguments.json else "kept")
     return 0

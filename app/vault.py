@@ -26,7 +26,7 @@ from storage.policy import standing
 from storage.shelf import Shelf
 from storage.signer import Signer
 from storage.upkeep import mark
-from storage.vault import Limits, Vault
+from storage.vault import Vault
 
 log = logging.getLogger("archive")
 
@@ -99,8 +99,8 @@ async def prepare(config: Config, servers: Embedded) -> list[str]:
     try:
         async with connection(pool) as lent:
             missing = await schema.migrate(lent)
-            await standing(lent, config.retention.policy)
-        ring = await open_ring(config, pool, config.retention.policy)
+            await standing(lent, config.retention)
+        ring = await open_ring(config, pool, config.retention)
         await open_signer(config, pool, ring)
     finally:
         await pool.close()
@@ -146,7 +146,6 @@ async def _vault(
     probes, players = AudioPool(PROBES), AudioPool(PLAYERS)
     stack.push_async_callback(probes.close)
     stack.push_async_callback(players.close)
-    intake = config.intake
     return Vault(
         pool,
         sequencer,
@@ -157,24 +156,18 @@ async def _vault(
         probes,
         players,
         policy,
-        Limits(
-            intake.max_bytes,
-            intake.max_duration,
-            intake.allowed_formats,
-            intake.max_concurrent,
-            intake.expected_within,
-        ),
+        config.intake,
         spool,
         Counter(),
         Shelf(config.server.data_dir / "uploads"),
-        config.access.listening,
+        config.access,
     )
 
 
 async def _in_force(config: Config, pool: Pool) -> Policy:
     """The periods that new recordings are kept for; others that are wanted wait for two people."""
     async with connection(pool) as lent:
-        found = await standing(lent, config.retention.policy)
+        found = await standing(lent, config.retention)
     if found.waits:
         log.warning(
             "[retention] wants other periods than are in force: until two people have run"

@@ -32,7 +32,7 @@ async def measure(stack: Stack) -> list[Figure]:
     """Seconds until nothing of the day can be opened any more."""
     config = stack.config(NAME, await stack.database(NAME))
     now = datetime.now(UTC)
-    today = now.astimezone(config.retention.timezone).date()
+    today = now.astimezone(config.retention.zone).date()
     if (today.month, today.day) == (2, 29):  # on which no call is due
         today += timedelta(days=1)
     begin = datetime(today.year, today.month, today.day, 12, tzinfo=UTC)

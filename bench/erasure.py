@@ -121,7 +121,7 @@ def _lay(folder: Path, named: list[str]) -> None:
 async def _make_due(stack: Stack, database: str) -> list[str]:
     """Recordings whose year ended today; the names of their objects."""
     now = datetime.now(UTC)
-    zone = stack.config(NAME, database).retention.timezone
+    zone = stack.config(NAME, database).retention.zone
     midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
     await fill.fill(stack, NAME, database, COUNT, year_before(midnight), year_before(now))
     await fill.tell(stack, NAME, database)

@@ -273,7 +273,7 @@ async def _turn(lent: "asyncpg.Connection[asyncpg.Record]", now: str) -> None:
 
 async def _main(part: Part) -> None:
     loaded = config.load(ROOT / "config.toml", os.environ)
-    policy = Policy(loaded.retention.timezone, loaded.retention.periods)
+    policy = loaded.retention
     pool = await open_pool(loaded.database.url, size=1)
     ring = await open_ring(loaded, pool, policy)
     await pool.close()

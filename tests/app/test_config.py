@@ -72,7 +72,7 @@ def test_the_example_works_as_it_is() -> None:
     assert config.keys.store == ROOT / "var" / "keys"
     assert config.database.embedded
     assert config.objects.embedded
-    assert config.retention.timezone.key == "Europe/Helsinki"
+    assert config.retention.zone.key == "Europe/Helsinki"
     assert config.retention.periods == {str(name): Period(years=1) for name in CallType}
     assert config.intake.max_bytes == 512 * 1024 * 1024
     assert config.intake.max_duration == 12 * 3600
@@ -135,7 +135,7 @@ OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
     ("objects", "replicas"): ("SE, DE", lambda c: c.objects.replicas == frozenset({"SE", "DE"})),
     ("keys", "store"): ("file:/mnt/ring", lambda c: c.keys.store == Path("/mnt/ring")),
     ("keys", "root_file"): ("/mnt/root", lambda c: c.keys.root_file == Path("/mnt/root")),
-    ("retention", "timezone"): ("UTC", lambda c: c.retention.timezone.key == "UTC"),
+    ("retention", "timezone"): ("UTC", lambda c: c.retention.zone.key == "UTC"),
     ("intake", "max_bytes"): ("1000", lambda c: c.intake.max_bytes == 1000),
     ("intake", "max_duration"): ("PT1H30M5S", lambda c: c.intake.max_duration == 5405),
     ("intake", "max_concurrent"): ("3", lambda c: c.intake.max_concurrent == 3),
@@ -165,11 +165,11 @@ OVERRIDES: dict[tuple[str, str], tuple[str, Any]] = {
     ),
     ("access", "reason_for"): (
         "contract, other",
-        lambda c: c.access.listening.reason_for == {"contract", "other"},
+        lambda c: c.access.reason_for == {"contract", "other"},
     ),
     ("access", "recordings_per_hour"): (
         "20",
-        lambda c: c.access.listening.recordings_per_hour == 20,
+        lambda c: c.access.recordings_per_hour == 20,
     ),
     **{
         ("retention.period", str(name)): (

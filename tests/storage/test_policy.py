@@ -76,7 +76,7 @@ async def test_a_service_starts_under_the_earlier_periods(
     earlier = service.vault.policy
 
     def config(wanted: Policy) -> Any:
-        return SimpleNamespace(retention=SimpleNamespace(policy=wanted))
+        return SimpleNamespace(retention=wanted)
 
     await in_force(service, earlier)  # as the owner does at the first start
     assert await opening._in_force(config(earlier), service.vault.pool) == earlier
