@@ -23,6 +23,7 @@ import asyncpg
 
 from app import launch
 from app.child import EmbeddedError, Program, mark_of
+from storage import durable
 
 MAJOR = "18"
 NAME = "archive"
@@ -198,7 +199,7 @@ async def create_cluster(cluster: Path) -> launch.User:
     new = cluster.with_name(cluster.name + ".new")
     await asyncio.to_thread(_make_empty, new)
     user = await initdb(new, programs() / "initdb", *INITDB)
-    await asyncio.to_thread(_rename, new, cluster)
+    await asyncio.to_thread(durable.rename, new, cluster)
     return user
 
 
@@ -238,15 +239,6 @@ def _make_empty(folder: Path) -> None:
         shutil.rmtree(folder)
         os.close(held)
     folder.mkdir(mode=0o700)
-
-
-def _rename(new: Path, cluster: Path) -> None:
-    new.rename(cluster)
-    parent = os.open(cluster.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
 
 
 def remove_traces(cluster: Path) -> None:

@@ -13,13 +13,13 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from app import launch
 from app.child import EmbeddedError, Program, log, mark_of
+from storage import durable
 
 PORTS = range(20000, 30000)
 """Below those that the system gives to outgoing connections."""
@@ -68,10 +68,10 @@ def choose_access(file: Path) -> Access:
     else:
         access = Access(port, secrets.token_hex(10), secrets.token_hex(20))
     access = Access(port, access.access_key, access.secret_key)
-    write_private(
-        file,
-        {"port": port, "access_key": access.access_key, "secret_key": access.secret_key},
-    )
+    facts = {"port": port, "access_key": access.access_key, "secret_key": access.secret_key}
+    new = file.with_name(file.name + ".new")
+    durable.write(new, json.dumps(facts).encode())
+    durable.rename(new, file)
     return access
 
 
@@ -90,18 +90,6 @@ def read_access(file: Path) -> Access | None:
         raise EmbeddedError(
             f"{file} cannot be read; remove it, and the next start makes new keys"
         ) from error
-
-
-def write_private(file: Path, facts: Mapping[str, object]) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
-    new = file.with_name(file.name + ".new")
-    new.unlink(missing_ok=True)
-    opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(opened, "w") as out:
-        json.dump(facts, out)
-        out.flush()
-        os.fsync(opened)
-    new.replace(file)
 
 
 def _is_free(port: int) -> bool:

@@ -6,7 +6,6 @@ alone never does it.
 """
 
 import json
-import os
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ from app.config import Config
 from app.keys import keyed
 from app.remote import Remote
 from archive.access import Level
-from storage import accounts, credentials
+from storage import accounts, credentials, durable
 from storage.credentials import KeyRefusedError
 
 
@@ -35,7 +34,7 @@ async def offer(folder: Path, config: Config, ingest: str) -> None:
             why = type(error).__name__
             print(f"the samples could not be sent ({why}); the next start tries again")
             return
-        _write(kept, tokens)
+        durable.write(kept, json.dumps(tokens).encode())
     print("sample keys, for trial only:")
     for level, token in tokens.items():
         print(f"  {level:<11} {token}")
@@ -46,7 +45,7 @@ async def offer_accounts(config: Config, doors: tuple[str, str]) -> None:
     """At the first start make an account for each door; at each start print how to sign in."""
     kept = config.server.data_dir / "sample-accounts.json"
     if not kept.exists():
-        _write(kept, await _make_accounts(config))
+        durable.write(kept, json.dumps(await _make_accounts(config)).encode())
     known = json.loads(kept.read_text(encoding="utf-8"))
     print("to sign in, for trial only:")
     for door, (name, password) in zip(doors, known.items(), strict=True):
@@ -78,12 +77,6 @@ async def _make_keys(config: Config) -> dict[str, str]:
             name = f"sample-{level}-{batch}"
             tokens[str(level)] = await credentials.add(lent, ring, name, level, source)
     return tokens
-
-
-def _write(path: Path, tokens: dict[str, str]) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(tokens, file)
 
 
 async def _upload(folder: Path, ingest: str, token: str) -> bool:

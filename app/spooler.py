@@ -26,6 +26,7 @@ from zoneinfo import ZoneInfo
 
 from archive.recording import parse_instant
 from archive.retention import Period, expires_at
+from storage import durable
 
 _PIECE = 2**20
 
@@ -101,7 +102,7 @@ def keep(directory: Path, delivery: Delivery) -> None:
     Raises OSError, and leaves nothing, when the disk is full or the file is no longer the one whose
     digest was taken.
     """
-    _make(directory)
+    durable.make_directory(directory)
     name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
     audio, note = directory / f"{name}.audio", directory / f"{name}.json"
     try:
@@ -133,14 +134,14 @@ def waiting(directory: Path) -> tuple[list[Entry], list[Path]]:
 def drop(entry: Entry) -> None:
     """Take away an entry that the archive holds."""
     entry.note.unlink()
-    _sync(entry.note.parent)
+    durable.sync_directory(entry.note.parent)
     entry.delivery.path.unlink()
 
 
 def set_aside(entry: Entry, reason: Mapping[str, object]) -> Path:
     """Move an entry that the archive will never take to `refused/`; returns its note there."""
     refused = entry.note.parent / "refused"
-    _make(refused)
+    durable.make_directory(refused)
     audio = refused / entry.delivery.path.name
     # A crash between these steps leaves it in both places: the next round does them again.
     with suppress(FileExistsError):
@@ -183,7 +184,7 @@ def lock(directory: Path) -> Iterator[bool]:
 
     Makes the spool if there is none.
     """
-    _make(directory)
+    durable.make_directory(directory)
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -204,12 +205,6 @@ def _over(note: Path, now: datetime) -> bool:
     return now >= expires_at(min(started_at, came), _YEAR, _ZONE)
 
 
-def _make(directory: Path) -> None:
-    if not directory.is_dir():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync(directory.parent)
-
-
 def _copy(delivery: Delivery, audio: Path) -> None:
     digest = hashlib.sha256()
     with delivery.path.open("rb") as source, _create(audio) as target:
@@ -225,25 +220,12 @@ def _copy(delivery: Delivery, audio: Path) -> None:
 def _write(note: Path, said: Mapping[str, object]) -> None:
     part = note.with_suffix(".part")
     try:
-        part.unlink(missing_ok=True)
-        with _create(part) as file:
-            file.write(json.dumps(said).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(note)
+        durable.write(part, json.dumps(said).encode())
+        durable.rename(part, note)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _sync(note.parent)
 
 
 def _create(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
