@@ -42,7 +42,7 @@ def add_parsers(commands: Commands) -> None:
     )
     for each in (add, change):
         _add_level(each)
-    listing = command(acts, "list", "List all accounts.", "  archive account list --json", _list)
+    command(acts, "list", "List all accounts.", "  archive account list --json", _list)
     lock = command(
         acts, "lock", "Lock an account; it is signed out at once.", "  archive account lock anna",
         _lock,
@@ -67,8 +67,6 @@ def add_parsers(commands: Commands) -> None:
     for each in (change, lock, unlock, reset, person):
         each.add_argument("name")
     person.add_argument("person", help="the same word for all keys and accounts of one person")
-    for each in (add, change, listing, lock, unlock, reset, person):
-        each.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 def _add_level(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app import config, hashing, own_ledger, shown
-from app.command import Commands, Run, command
-from app.erase_command import own_token
+from app.command import Commands, Run, command, own_token
 from archive import certificate, nights, story
 from archive.certificate import Certificate
 from archive.ledger import instant
@@ -29,8 +28,8 @@ def add_parsers(commands: Commands) -> None:
     """Add the commands; each sets `run`."""
     ledger = commands.add_parser("ledger", help="Export the ledger, and verify it without it.")
     acts = ledger.add_subparsers(required=True, metavar="ACT")
-    _parser(acts, "key", "Print the ledger's public key.", "  archive ledger key", _print_key)
-    export = _parser(
+    command(acts, "key", "Print the ledger's public key.", "  archive ledger key", _print_key)
+    export = command(
         acts,
         "export",
         "Write all entries and a signed checkpoint to a file.",
@@ -42,7 +41,7 @@ def add_parsers(commands: Commands) -> None:
     _verify_parser(acts)
     one = commands.add_parser("certificate", help="Verify a certificate.")
     acts = one.add_subparsers(required=True, metavar="ACT")
-    check = _parser(
+    check = command(
         acts,
         "verify",
         "Check the certificate of one erasure, or of a night.",
@@ -56,7 +55,7 @@ def add_parsers(commands: Commands) -> None:
 
 
 def _verify_parser(acts: Commands) -> None:
-    verify = _parser(
+    verify = command(
         acts,
         "verify",
         "Check an export: unrewritten, and every recording that came due erased, none early.",
@@ -87,7 +86,7 @@ def _verify_parser(acts: Commands) -> None:
 
 
 def _words_parser(acts: Commands) -> None:
-    words = _parser(
+    words = command(
         acts,
         "words",
         "Open what entries seal: a search's terms, an act's reason. It is told on the ledger.",
@@ -106,7 +105,7 @@ def _position(text: str) -> int:
 
 
 def _witness_parser(commands: Commands) -> None:
-    parser = _parser(
+    parser = command(
         commands,
         "witness",
         "Keep an archive's checkpoint, and demand that the next one goes on from it.",
@@ -121,15 +120,7 @@ def _witness_parser(commands: Commands) -> None:
     parser.add_argument("url", metavar="URL", help="the operations door")
     parser.add_argument("--key", required=True, help=_KEY)
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="what it keeps")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help="an auditor's key")
-
-
-def _parser(
-    commands: Commands, name: str, text: str, examples: str, run: Run
-) -> argparse.ArgumentParser:
-    parser = command(commands, name, text, examples, run)
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
-    return parser
+    parser.add_argument("--token-file", default="", metavar="FILE", help="an auditor's key")
 
 
 def _telling(run: Run) -> Run:
@@ -306,9 +297,7 @@ async def _verify_certificate(arguments: argparse.Namespace) -> int:
 async def _witness(arguments: argparse.Namespace) -> int:
     from app.witness import Witness
 
-    token = os.environ.get("ARCHIVE_TOKEN", "")
-    if name := arguments.token_file or os.environ.get("ARCHIVE_TOKEN_FILE"):
-        token = (await asyncio.to_thread(Path(name).read_text, "utf-8")).strip()
+    token = own_token(arguments.token_file)
     witness = Witness.open(arguments.state, verifier(arguments.key))
     seen = await witness.visit(arguments.url.rstrip("/"), token)
     facts = {"holds": True, "entries": seen.now.size, "before": seen.before}

@@ -115,6 +115,7 @@ def _serve_parser(commands: Commands) -> None:
         "  archive serve\n  ARCHIVE_SERVER_DATA_DIR=/srv/calls archive serve\n"
         "  archive serve --only ingest   # the others run elsewhere, docs/operations.md tells how",
         _serve,
+        "print the addresses as one line of JSON, once ready",
     )
     parser.add_argument(
         "--only",
@@ -124,9 +125,6 @@ def _serve_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--samples", action="store_true", help="take in sample calls at the first start, for trial"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print the addresses as one line of JSON, once ready"
     )
 
 
@@ -169,7 +167,6 @@ def _expire_parser(commands: Commands) -> None:
     parser.add_argument(
         "--token-file", default="", metavar="FILE", help="with --release: your own admin key's"
     )
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 def _day(text: str) -> date:
@@ -205,7 +202,6 @@ def _reconcile_parser(commands: Commands) -> None:
     parser.add_argument(
         "--most", type=int, default=0, metavar="N", help="let this run remove up to N objects"
     )
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 async def _reconcile(arguments: argparse.Namespace) -> int:
@@ -218,14 +214,13 @@ async def _reconcile(arguments: argparse.Namespace) -> int:
 
 
 def _rebuild_parser(commands: Commands) -> None:
-    parser = command(
+    command(
         commands,
         "rebuild",
         "Make a database whole that was lost or put back, out of the bucket, the ring, the ledger.",
         "  archive rebuild   # with no service running; docs/operations.md tells how to restore",
         _rebuild,
     )
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 async def _rebuild(arguments: argparse.Namespace) -> int:
@@ -236,14 +231,13 @@ async def _rebuild(arguments: argparse.Namespace) -> int:
 
 
 def _check_parser(commands: Commands) -> None:
-    parser = command(
+    command(
         commands,
         "check",
         "Look at configuration, database, object store, keys and clocks: ok, or what to do.",
         "  archive check\n  archive check --json",
         _check,
     )
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 async def _check(arguments: argparse.Namespace) -> int:

@@ -10,24 +10,19 @@ import json
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from app import reading, upload
+from app.command import Commands, Run, command
 from app.reading import BrokenError
 from app.remote import AwayError, Patience, RefusedError, Remote, UsageError, printable
 from archive.recording import TEXT_FIELDS, CallType, Direction, parse_instant
 from archive.search import MOST
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-Run = Callable[[argparse.Namespace], Awaitable[int]]
 
 _FILTERS = (
     *("from", "to", "number", "agent", "queue", "customer", "contract", "call_id", "source"),
@@ -89,7 +84,7 @@ broke off. A copy in another format has no digest; when it breaks off it starts 
 """
 
 
-def add_parsers(commands: "Commands") -> None:
+def add_parsers(commands: Commands) -> None:
     """Add the three commands; each sets `run`."""
     _upload_parser(commands)
     _search_parser(commands)
@@ -97,21 +92,14 @@ def add_parsers(commands: "Commands") -> None:
 
 
 def client_command(
-    commands: "Commands", name: str, text: str, epilog: str, run: Run
+    commands: Commands, name: str, text: str, epilog: str, run: Run
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        # `--token SECRET` must not be read as a short `--token-file`.
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=_telling(run))
+    parser = command(commands, name, text, "", _telling(run))
+    parser.epilog = epilog
+    # `--token SECRET` must not be read as a short `--token-file`.
+    parser.allow_abbrev = False
     parser.add_argument("--url", help="the door's address (default: ARCHIVE_URL)")
     parser.add_argument("--token-file", metavar="FILE", help="a file that holds the token")
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
     parser.add_argument(
         "--retry-for",
         type=seconds,
@@ -122,7 +110,7 @@ def client_command(
     return parser
 
 
-def _upload_parser(commands: "Commands") -> None:
+def _upload_parser(commands: Commands) -> None:
     text = "Hand recordings over; what the archive cannot take now waits in a spool."
     parser = client_command(commands, "upload", text, _UPLOAD, upload.run)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
@@ -151,7 +139,7 @@ def _upload_parser(commands: "Commands") -> None:
     parser.add_argument("--flush", action="store_true", help="only deliver what waits in the spool")
 
 
-def _search_parser(commands: "Commands") -> None:
+def _search_parser(commands: Commands) -> None:
     text = "Find recordings, newest first."
     parser = client_command(commands, "search", text, _SEARCH, search)
     parser.add_argument("--call-type", action="append", choices=[str(kind) for kind in CallType])
@@ -163,7 +151,7 @@ def _search_parser(commands: "Commands") -> None:
     parser.add_argument("--all", action="store_true", help="go on to the last page")
 
 
-def _fetch_parser(commands: "Commands") -> None:
+def _fetch_parser(commands: Commands) -> None:
     text = "Download a recording."
     parser = client_command(commands, "fetch", text, _FETCH, fetch)
     parser.add_argument("id", metavar="ID")

@@ -4,11 +4,10 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 from uuid import UUID
 
 from app import config
-from app.command import Commands, command
+from app.command import Commands, command, own_token
 
 
 def add_parsers(commands: Commands) -> None:
@@ -26,7 +25,6 @@ def add_parsers(commands: Commands) -> None:
     parser.add_argument("id", type=_id)
     parser.add_argument("--reason", required=True, help="why; kept sealed in the ledger")
     parser.add_argument("--token-file", default="", metavar="FILE", help="your own key's")
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 def _id(text: str) -> UUID:
@@ -64,10 +62,3 @@ async def _erase(arguments: argparse.Namespace) -> int:
     elif came.granted:
         print("erased" if erased else "granted, and not erased yet: the service tries again")
     return 0 if erased else 1
-
-
-def own_token(file: str) -> str:
-    """Whose word it is: the token from its file or from the environment, if there is one."""
-    if name := file or os.environ.get("ARCHIVE_TOKEN_FILE", ""):
-        return Path(name).read_text("utf-8").strip()
-    return os.environ.get("ARCHIVE_TOKEN", "").strip()

@@ -4,8 +4,8 @@ import json
 import sys
 from datetime import date, datetime, time, timedelta
 
+from app.command import own_token
 from app.config import Config
-from app.erase_command import own_token
 from app.vault import opened
 from archive.retention import Policy
 from jobs import expiry

@@ -38,7 +38,7 @@ def add_parsers(commands: Commands) -> None:
     add.add_argument("--networks", help="where it may come from, like 10.0.0.0/8,2001:db8::/32")
     add.add_argument("--rate", help="how often it may ask, like 20/s, 100/min or 1000/h")
     add.add_argument("--quota", help="what an uploader may hand over in a day, like 50GB")
-    listing = command(acts, "list", "List all keys.", "  archive key list --json", _key_list)
+    command(acts, "list", "List all keys.", "  archive key list --json", _key_list)
     rotate = command(
         acts,
         "rotate",
@@ -57,12 +57,10 @@ def add_parsers(commands: Commands) -> None:
         acts, "revoke", "Revoke a key, at once.", "  archive key revoke pbx1", _key_revoke
     )
     revoke.add_argument("name")
-    person = _add_person(acts)
-    for each in (add, listing, rotate, revoke, person):
-        each.add_argument("--json", action="store_true", help="print facts as JSON")
+    _add_person(acts)
 
 
-def _add_person(acts: Commands) -> argparse.ArgumentParser:
+def _add_person(acts: Commands) -> None:
     person = command(
         acts,
         "person",
@@ -72,7 +70,6 @@ def _add_person(acts: Commands) -> argparse.ArgumentParser:
     )
     person.add_argument("name")
     person.add_argument("person", help="the same word for all keys and accounts of one person")
-    return person
 
 
 async def _key_add(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Commands) -> None:
     """Add `archive landing`."""
-    parser = command(
+    command(
         commands,
         "landing",
         "Say what lies in the landing buckets, and why it is still there.",
@@ -25,8 +25,8 @@ def add_parser(commands: Commands) -> None:
         "What was refused stays where it is. It is asked about again a day later, and when the\n"
         "service starts; whoever owns the bucket decides what becomes of it.",
         _landing,
+        "print a line of JSON for each",
     )
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each")
 
 
 async def _landing(arguments: argparse.Namespace) -> int:

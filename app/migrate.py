@@ -14,14 +14,13 @@ from app.config import Config
 
 def add_parser(commands: Commands) -> None:
     """Add the command."""
-    parser = command(
+    command(
         commands,
         "migrate",
         "Bring the database up to date as its owner, and give the roles their rights.",
         "  archive migrate   # before the parts of a new release start; says which roles to make",
         _migrate,
     )
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 async def _migrate(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,6 @@ def add_parser(commands: Commands) -> None:
     act = parser.add_mutually_exclusive_group()
     act.add_argument("--again", type=UUID, metavar="ID", help="fetch it now")
     act.add_argument("--drop", type=UUID, metavar="ID", help="give it up")
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 async def _notices(arguments: argparse.Namespace) -> int:

@@ -6,15 +6,14 @@ import os
 import sys
 
 from app import config
-from app.command import Commands, command
-from app.erase_command import own_token
+from app.command import Commands, command, own_token
 
 
 def add_parsers(commands: Commands) -> None:
     """Add the command and its acts."""
     parser = commands.add_parser("retention", help="Show or change the periods that are in force.")
     acts = parser.add_subparsers(required=True, metavar="ACT")
-    show = command(
+    command(
         acts, "show", "What is in force, and what is wanted.", "  archive retention show", _show
     )
     change = command(
@@ -28,8 +27,6 @@ def add_parsers(commands: Commands) -> None:
         _change,
     )
     change.add_argument("--token-file", default="", metavar="FILE", help="your own key's")
-    for each in (show, change):
-        each.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 async def _show(arguments: argparse.Namespace) -> int:

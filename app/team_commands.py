@@ -30,7 +30,7 @@ def add_parsers(commands: Commands) -> None:
     put.add_argument("file", help="one line a member, `agent NAME` or `queue NAME`; - for stdin")
     show = command(acts, "show", "Print who is in a team.", "  archive team show north", _show)
     show.add_argument("name")
-    listing = command(acts, "list", "List all teams.", "  archive team list --json", _list)
+    command(acts, "list", "List all teams.", "  archive team list --json", _list)
     remove = command(
         acts,
         "remove",
@@ -39,8 +39,6 @@ def add_parsers(commands: Commands) -> None:
         _remove,
     )
     remove.add_argument("name")
-    for each in (put, show, listing, remove):
-        each.add_argument("--json", action="store_true", help="print facts as JSON")
 
 
 async def _set(arguments: argparse.Namespace) -> int:
