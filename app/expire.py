@@ -10,7 +10,8 @@ from app.vault import opened
 from archive.retention import Policy
 from jobs import expiry
 from storage import database, removal
-from storage.release import ReleaseRefusedError, release
+from storage.four_eyes import RefusedError
+from storage.release import release
 from storage.vault import Vault
 
 
@@ -70,7 +71,7 @@ async def _released(vault: Vault, through: date, token: str) -> bool:
     """Release, and say what came of it; False when nothing may go on yet."""
     try:
         came = await release(vault, through, token)
-    except ReleaseRefusedError as error:
+    except RefusedError as error:
         print(f"archive: {error}", file=sys.stderr)
         return False
     day = through.isoformat()

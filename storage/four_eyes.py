@@ -25,12 +25,6 @@ class RefusedError(ValueError):
     """This cannot be asked for, or not by this person; the message says why."""
 
 
-NOBODYS = (
-    "two people decide, and whose this key is was not said: say it with"
-    " `archive key person NAME PERSON`"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Matter:
     """What is asked for: its two acts on the ledger, who may, and what both must have named.
@@ -47,33 +41,42 @@ class Matter:
 
 
 async def person(lent: Connection, ring: Ring, token: str, levels: frozenset[Level]) -> Caller:
-    """Whose word it is. Raises RefusedError for a token that is none, of another level, or of
-    nobody who is known.
+    """Whose word it is, of two. Raises RefusedError as `holder` does, and for a key of which
+    it was not said whose it is.
     """
     if not token:
         raise RefusedError(
-            "two people decide, each with a key of their own: set ARCHIVE_TOKEN to yours, or name"
-            " its file with --token-file"
+            f"two people decide, each with a key of level {_listed(levels)} of their own: set"
+            " ARCHIVE_TOKEN to yours, or name its file with --token-file"
         )
+    caller = await holder(lent, ring, token, levels)
+    known = "SELECT true FROM holder WHERE id = $1 AND person IS NOT NULL"
+    if not await lent.fetchval(known, caller.id):
+        raise RefusedError(
+            "two people decide, and whose this key is was not said: say it with"
+            " `archive key person NAME PERSON`"
+        )
+    return caller
+
+
+async def holder(lent: Connection, ring: Ring, token: str, levels: frozenset[Level]) -> Caller:
+    """Whose token it is. Raises RefusedError for one that is none, or of another level."""
     try:
         login = await credentials.authenticate(lent, ring, credentials.read(token))
     except UnauthenticatedError as error:
-        raise RefusedError(error.detail) from None
+        raise RefusedError(
+            f"{error.detail} Set ARCHIVE_TOKEN to your own, or name its file with --token-file."
+        ) from None
     if login.caller.level not in levels:
         raise RefusedError(
-            f"this takes a key of level {' or '.join(sorted(levels))};"
+            f"this takes a key of level {_listed(levels)};"
             f" this one is of level {login.caller.level}"
         )
-    if not await is_somebodys(lent, login.caller.id):
-        raise RefusedError(NOBODYS)
     return login.caller
 
 
-async def is_somebodys(lent: Connection, holder: str) -> bool:
-    """Whether it was said whose a key is."""
-    return bool(
-        await lent.fetchval("SELECT true FROM holder WHERE id = $1 AND person IS NOT NULL", holder)
-    )
+def _listed(levels: frozenset[Level]) -> str:
+    return " or ".join(sorted(levels))
 
 
 async def alone(lent: Connection) -> None:

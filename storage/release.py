@@ -10,18 +10,12 @@ from dataclasses import dataclass
 from datetime import date
 
 from archive.access import Level
-from archive.errors import UnauthenticatedError
-from storage import borne, clocks, credentials, four_eyes, ledger
+from storage import borne, clocks, four_eyes, ledger
 from storage.database import Connection, connection
-from storage.four_eyes import Matter
-from storage.keyring import Ring
+from storage.four_eyes import Matter, RefusedError
 from storage.vault import Vault
 
 _LEVELS = frozenset({Level.ADMIN})
-
-
-class ReleaseRefusedError(ValueError):
-    """The fuse cannot be released for that date; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +33,21 @@ async def release(vault: Vault, through: date, token: str = "") -> Release:
     """Let erasing go on for expiry days up to `through`, on the word of who holds the token.
 
     Naming today also takes the database's clock for right from now on, and ends what holds the
-    erasing. Raises ReleaseRefusedError for a day that the database's clock has not reached, and for
-    a token that is not an admin's.
+    erasing. Raises RefusedError for a day that the database's clock has not reached, and for a
+    token that is not an admin's.
     """
     async with connection(vault.pool) as lent, lent.transaction():
         await four_eyes.alone(lent)
         today = vault.policy.day_of((await clocks.read(lent)).database)
         if through > today:
-            raise ReleaseRefusedError(
+            raise RefusedError(
                 f"by the database's clock today is {today.isoformat()}: release no later day"
             )
-        actor = await _person(lent, vault.ring, token) if token else ledger.SYSTEM
         several = (await admins(lent))[0] > 1
-        if several:
-            await _require_somebody(lent, actor)
+        actor = ledger.SYSTEM
+        if several or token:
+            whose = four_eyes.person if several else four_eyes.holder
+            actor = (await whose(lent, vault.ring, token, _LEVELS)).id
         reach = None if through == today else through
         count, digest = await borne.stopped(lent, reach)
         facts: dict[str, object] = {"through": through.isoformat(), "let_go": count}
@@ -67,7 +62,7 @@ async def release(vault: Vault, through: date, token: str = "") -> Release:
         facts |= {"people": 2 if asker else 1, "keys": [*([asker] if asker else []), actor]}
         await _let_go_on(lent, through, today)
         if await borne.let_go(lent, reach, digest, actor) != count:
-            raise ReleaseRefusedError("what is stopped has changed just now: look again")
+            raise RefusedError("what is stopped has changed just now: look again")
         await ledger.record(lent, actor, "fuse.released", facts=facts)
         return Release(True, 2 if asker else 1, count)
 
@@ -83,29 +78,6 @@ async def admins(lent: Connection) -> tuple[int, int]:
         Level.ADMIN,
     )
     return row[0], row[1]
-
-
-async def _require_somebody(lent: Connection, actor: str) -> None:
-    if actor == ledger.SYSTEM:
-        raise ReleaseRefusedError(
-            "two people release, each with a key of level admin: "
-            "set ARCHIVE_TOKEN to yours, or name its file with --token-file"
-        )
-    if not await four_eyes.is_somebodys(lent, actor):
-        raise ReleaseRefusedError(four_eyes.NOBODYS)
-
-
-async def _person(lent: Connection, ring: Ring, token: str) -> str:
-    try:
-        login = await credentials.authenticate(lent, ring, credentials.read(token))
-    except UnauthenticatedError as error:
-        raise ReleaseRefusedError(error.detail) from None
-    caller = login.caller
-    if caller.level is not Level.ADMIN:
-        raise ReleaseRefusedError(
-            f"only a key of level admin can release; this one is of level {caller.level}"
-        )
-    return caller.id
 
 
 async def _let_go_on(lent: Connection, through: date, today: date) -> None:

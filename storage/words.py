@@ -10,13 +10,14 @@ from datetime import date
 from cryptography.exceptions import InvalidTag
 
 from archive.access import EVERYTHING, Level
-from archive.errors import UnauthenticatedError
 from archive.ledger import Entry
-from storage import credentials, ledger
-from storage.database import Connection, connection
+from storage import four_eyes, ledger
+from storage.database import connection
 from storage.four_eyes import RefusedError
 from storage.keyring import NoDayKeyError
 from storage.vault import Vault
+
+_LEVELS = frozenset({Level.PRIVACY})
 
 MOST = 1000
 """Entries that are opened at once: they are named in one entry."""
@@ -39,7 +40,9 @@ async def read(vault: Vault, token: str, positions: Sequence[int]) -> list[Words
     if len(set(positions)) > MOST:
         raise RefusedError(f"at most {MOST} entries are opened at once: name fewer")
     async with connection(vault.pool) as lent, lent.transaction():
-        reader = await _reader(vault, lent, token)
+        reader = await four_eyes.holder(lent, vault.ring, token, _LEVELS)
+        if reader.scope != EVERYTHING:
+            raise RefusedError("this takes a key of level privacy that is not limited")
         rows = await lent.fetch(
             f"SELECT {ledger.COLUMNS}, ends_on, details FROM ledger"  # noqa: S608 - our own words
             " WHERE position = ANY ($1) ORDER BY position",
@@ -48,20 +51,8 @@ async def read(vault: Vault, token: str, positions: Sequence[int]) -> list[Words
         if missing := sorted(set(positions) - {row["position"] for row in rows}):
             raise RefusedError(f"the ledger has no entry {missing[0]}")
         facts = {"entries": [row["position"] for row in rows]}
-        await ledger.record(lent, reader, "words.read", facts=facts)
+        await ledger.record(lent, reader.id, "words.read", facts=facts)
     return [_opened(vault, ledger.from_row(row), row["ends_on"], row["details"]) for row in rows]
-
-
-async def _reader(vault: Vault, lent: Connection, token: str) -> str:
-    try:
-        login = await credentials.authenticate(lent, vault.ring, credentials.read(token))
-    except UnauthenticatedError as error:
-        raise RefusedError(
-            f"{error.detail} Set ARCHIVE_TOKEN to your own, or name its file with --token-file."
-        ) from None
-    if login.caller.level != Level.PRIVACY or login.caller.scope != EVERYTHING:
-        raise RefusedError("this takes a key of level privacy that is not limited")
-    return login.caller.id
 
 
 def _opened(vault: Vault, entry: Entry, ends_on: date | None, details: bytes | None) -> Words:

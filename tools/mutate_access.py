@@ -92,7 +92,7 @@ TARGETS = (
     ),
     Target(
         "storage/four_eyes.py",
-        ("person", "agree", "asker"),
+        ("person", "holder", "agree", "asker"),
         ("tests/storage/test_four_eyes.py",),
     ),
     Target("storage/policy.py", ("standing", "change"), ("tests/storage/test_policy.py",)),

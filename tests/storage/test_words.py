@@ -56,9 +56,11 @@ async def test_the_privacy_officer_reads_what_was_searched_for_and_that_is_told(
 async def test_nobody_else_reads_them_and_nothing_is_read_in_part(service: Service) -> None:
     position = await searched(service)
     limited = await service.key("privacy", "limited", call_types=["other"])
-    for who in ("admin", "auditor", "supervisor", "uploader", limited):
-        with pytest.raises(RefusedError, match="level privacy that is not limited"):
+    for who in ("admin", "auditor", "supervisor", "uploader"):
+        with pytest.raises(RefusedError, match=f"of level privacy; this one is of level {who}"):
             await read(service, who, position)
+    with pytest.raises(RefusedError, match="level privacy that is not limited"):
+        await read(service, limited, position)
     for who in ("", "cra_nobody"):
         with pytest.raises(RefusedError, match="ARCHIVE_TOKEN"):
             await read(service, who, position)
