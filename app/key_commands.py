@@ -73,7 +73,8 @@ def _add_person(acts: Commands) -> None:
 
 
 async def _key_add(arguments: argparse.Namespace) -> int:
-    from app.keys import add
+    from app.keys import keyed
+    from storage import credentials
     from storage.credentials import KeyRefusedError, Limits
 
     asked = (arguments.call_types, arguments.queues, arguments.teams)
@@ -84,18 +85,22 @@ async def _key_add(arguments: argparse.Namespace) -> int:
         bounds = Bounds.from_texts(arguments.networks, arguments.rate, arguments.quota)
     except ValueError as error:
         raise KeyRefusedError(str(error)) from None
-    token = await add(
-        loaded, arguments.name, level, arguments.source, limits, bounds, arguments.person
-    )
-    facts = {"name": arguments.name, "level": str(level), "token": token}
+    name, source, person = arguments.name, arguments.source, arguments.person
+    async with keyed(loaded) as (lent, ring):
+        token = await credentials.add(lent, ring, name, level, source, limits, bounds, person)
+    facts = {"name": name, "level": str(level), "token": token}
     print(json.dumps(facts) if arguments.json else token)
     return 0
 
 
 async def _key_list(arguments: argparse.Namespace) -> int:
-    from app.keys import every
+    from app.keys import database
+    from storage import credentials
+    from storage.database import connection
 
-    rows = [asdict(row) for row in await every(config.load(arguments.config, os.environ))]
+    loaded = config.load(arguments.config, os.environ)
+    async with database(loaded) as pool, connection(pool) as lent:
+        rows = [asdict(row) for row in await credentials.every(lent)]
     if arguments.json:
         print(json.dumps(rows, default=datetime.isoformat))
         return 0
@@ -131,20 +136,26 @@ def _overlap(text: str) -> timedelta:
 
 
 async def _key_rotate(arguments: argparse.Namespace) -> int:
-    from app.keys import rotate
+    from app.keys import keyed
+    from storage import credentials
 
-    loaded = config.load(arguments.config, os.environ)
-    token, level, until = await rotate(loaded, arguments.name, arguments.overlap)
-    facts = {"name": arguments.name, "level": str(level), "token": token}
+    name = arguments.name
+    async with keyed(config.load(arguments.config, os.environ)) as (lent, ring):
+        token, level, until = await credentials.rotate(lent, ring, name, arguments.overlap)
+    facts = {"name": name, "level": str(level), "token": token}
     facts["former_until"] = until.isoformat()
     print(json.dumps(facts) if arguments.json else token)
     return 0
 
 
 async def _key_revoke(arguments: argparse.Namespace) -> int:
-    from app.keys import revoke
+    from app.keys import database
+    from storage import credentials
+    from storage.database import connection
 
-    await revoke(config.load(arguments.config, os.environ), arguments.name)
+    loaded = config.load(arguments.config, os.environ)
+    async with database(loaded) as pool, connection(pool) as lent:
+        await credentials.revoke(lent, arguments.name)
     print(json.dumps({"name": arguments.name, "revoked": True}) if arguments.json else "revoked")
     return 0
 
