@@ -64,7 +64,4 @@ async def _call_with(
 
 
 def _call(vault: Vault, fields: dict[str, object], now: datetime) -> Call:
-    for name in ("caller", "callee"):
-        if isinstance(number := fields.get(name), str):
-            fields[name] = numbers.with_plus(number)
-    return Call.from_fields(fields, vault.policy, now)
+    return Call.from_fields(numbers.as_meant(fields), vault.policy, now)

@@ -11,6 +11,8 @@ A search term is either a whole number or its last 4 to 7 digits; the two kinds 
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote
 
 import phonenumbers
@@ -84,6 +86,15 @@ def with_plus(asked: str) -> str:
     """
     meant = f"+{asked[1:]}"
     return meant if asked.startswith(" ") and e164(meant) else asked
+
+
+def as_meant(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields of a call, its two numbers read by `with_plus` where they are texts."""
+    meant = dict(fields)
+    for name in ("caller", "callee"):
+        if isinstance(number := meant.get(name), str):
+            meant[name] = with_plus(number)
+    return meant
 
 
 def search_terms(raw: str) -> list[str]:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from archive.errors import MalformedError
 from archive.recording import LONGEST, is_text, parse_instant
+from storage import numbers
 
 
 def refuse_others(request: web.Request, *known: str) -> None:
@@ -18,6 +19,24 @@ def refuse_others(request: web.Request, *known: str) -> None:
             raise MalformedError(f"There is no such parameter here, {which}.")
         if len(request.query.getall(name)) > 1:
             raise MalformedError(f"`{name}` can be given once.")
+
+
+def given(request: web.Request) -> dict[str, str | list[str]]:
+    """All that the query says of a call; what is said twice is refused with what else is wrong."""
+    return {name: one(request.query.getall(name)) for name in request.query}
+
+
+def one(values: list[str]) -> str | list[str]:
+    """What was said once, or a list, which is no text."""
+    return values if values[1:] else values[0]
+
+
+def filters(request: web.Request) -> list[tuple[str, str]]:
+    """What the query says of a search, each as often as it is said."""
+    return [
+        (name, numbers.with_plus(text) if name == "number" else text)
+        for name, text in request.query.items()
+    ]
 
 
 def number(request: web.Request, name: str, default: int) -> int:

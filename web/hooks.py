@@ -29,7 +29,7 @@ from storage import database, fetching, numbers
 from storage import notices as kept
 from storage.fetching import FetchError
 from storage.vault import Vault
-from web import render, signatures, trace
+from web import asked, render, signatures, trace
 from web.doors import VAULT, WRONG_KEYS, OpenRoute
 
 log = logging.getLogger("archive.web")
@@ -72,7 +72,7 @@ async def post(webhooks: Mapping[str, Webhook], request: web.Request) -> web.Res
         told = notices.read(webhook.kind, body, request.content_type)
     except ValueError as error:
         raise MalformedError(f"The notice {_plain(error)}.") from None
-    took = await _take_all(vault, webhook, told, _query(request), now)
+    took = await _take_all(vault, webhook, told, asked.given(request), now)
     return web.json_response(took, status=202 if took["new"] else 200, headers=render.NO_STORE)
 
 
@@ -115,12 +115,10 @@ async def _take(
             fetching.address(webhook.reach, url)
     except (ValueError, FetchError) as error:
         raise InvalidError({"notice": str(error)}) from None
-    for name in ("caller", "callee"):
-        if isinstance(number := found.fields.get(name), str):
-            found.fields[name] = numbers.with_plus(number)
-    call = Call.from_fields(found.fields, vault.policy, now)
+    fields = numbers.as_meant(found.fields)
+    call = Call.from_fields(fields, vault.policy, now)
     details = {
-        "fields": found.fields,
+        "fields": fields,
         "url": found.url,
         "delete_url": found.delete_url,
         "sha512": found.sha512,
@@ -175,12 +173,6 @@ async def _recorded(vault: Vault, webhook: Webhook, recid: str) -> bool:
             return True
         await asyncio.sleep(_TAPE_REST)
     return False
-
-
-def _query(request: web.Request) -> dict[str, str | list[str]]:
-    """A list for what was said more than once, which is no text."""
-    given = {name: request.query.getall(name) for name in request.query}
-    return {name: values if values[1:] else values[0] for name, values in given.items()}
 
 
 async def _body(request: web.Request) -> bytes:

@@ -25,7 +25,7 @@ from storage import intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.spool import Spool
 from storage.vault import Vault
-from web import cdrs, digests, metadata, openapi, parts, render
+from web import asked, cdrs, digests, metadata, openapi, parts, render
 from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 from web.metadata import Metadata
 
@@ -73,15 +73,7 @@ async def _before_put(request: web.Request, visit: Visit) -> None:
 
 
 def _call_of_query(request: web.Request, visit: Visit) -> Call:
-    query = request.query
-    given = {name: query.getall(name) for name in query}
-    # A list is no text: a field that is given twice is refused along with what else is wrong.
-    fields: dict[str, object] = {
-        name: each if each[1:] else each[0] for name, each in given.items()
-    }
-    for name in ("caller", "callee"):
-        if isinstance(number := fields.get(name), str):
-            fields[name] = numbers.with_plus(number)
+    fields = numbers.as_meant(asked.given(request))
     fields["call_id"] = request.match_info["call_id"]
     return Call.from_fields(fields, visit.vault.policy, visit.now)
 

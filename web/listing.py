@@ -15,10 +15,10 @@ from archive import asking, listening, listing
 from archive.access import READERS
 from archive.errors import MalformedError, UnauthenticatedError
 from archive.search import Query
-from storage import credentials, numbers, search, sessions
+from storage import credentials, search, sessions
 from storage.database import connection
 from storage.search import Page
-from web import browser, cursors, reasons, render, sending
+from web import asked, browser, cursors, reasons, render, sending
 from web.allowance import Allowance
 from web.doors import Route, Visit
 from web.finding import Form
@@ -44,11 +44,8 @@ async def show(request: web.Request, visit: Visit) -> web.StreamResponse:
         raise MalformedError("Say in the header `Archive-Reason` why, percent-encoded.")
     if "limit" in request.query:
         raise MalformedError("A list is whole, and has no `limit`.")
-    params = [
-        (name, numbers.with_plus(text) if name == "number" else text)
-        for name, text in request.query.items()
-    ]
-    return await _send(request, visit, Query.from_params(params), reason, "")
+    query = Query.from_params(asked.filters(request))
+    return await _send(request, visit, query, reason, "")
 
 
 async def save(request: web.Request, visit: Visit) -> web.StreamResponse:

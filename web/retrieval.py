@@ -18,11 +18,12 @@ from archive.access import READERS
 from archive.errors import MalformedError, RangeError
 from archive.redaction import Span
 from archive.search import Query
-from storage import numbers, playback, reading, search
+from storage import playback, reading, search
 from storage.reading import Act
 from storage.recordings import Opened
 from web import (
     account,
+    asked,
     certificates,
     cursors,
     export_pages,
@@ -83,10 +84,7 @@ async def find(request: web.Request, visit: Visit) -> web.Response:
             raise MalformedError("A cursor holds the whole search: give no filter beside it.")
         params, query = cursors.unseal(ring, caller, cursor, visit.now)
     else:
-        params = [
-            (name, numbers.with_plus(text) if name == "number" else text)
-            for name, text in request.query.items()
-        ]
+        params = asked.filters(request)
         query = Query.from_params(params)
     page = await search.find(visit.vault, caller, query, visit.now)
     items = [render.recording(found, visit.vault.policy) for found in page.items]

@@ -17,7 +17,7 @@ from archive.mapping import Raw, Reading
 from storage import intake, ledger, mapped
 from storage.database import connection
 from storage.intake import Admitted, Offer, Taken
-from web import digests, ingest, metadata, parts
+from web import asked, digests, ingest, metadata, parts
 from web.doors import Route, Visit
 from web.ingest import UPLOADERS
 
@@ -135,8 +135,8 @@ async def _taken(
 def _said_in_address(reading: Reading, request: web.Request) -> Raw:
     """The path behind the way's own name, and the query, of which much may be of no interest."""
     path = request.rel_url.raw_path.split("/", 3)[3]
-    query = {name: _one(request.query.getall(name)) for name in request.query}
-    return {"path": reading.path(path) or {}, "query": query, "header": _headers(request)}
+    query, headers = asked.given(request), _headers(request)
+    return {"path": reading.path(path) or {}, "query": query, "header": headers}
 
 
 def _said_by_rtpengine(request: web.Request) -> Raw:
@@ -145,8 +145,7 @@ def _said_by_rtpengine(request: web.Request) -> Raw:
     for name in _METADATA:
         if isinstance(text := headers.get(name), str):
             metadata |= mapping.pairs(text)
-    query = {name: _one(request.query.getall(name)) for name in request.query}
-    stream = _stream(headers)
+    query, stream = asked.given(request), _stream(headers)
     return {"header": headers, "metadata": metadata, "query": query, "stream": stream}
 
 
@@ -159,11 +158,7 @@ def _stream(headers: Mapping[str, str | list[str]]) -> dict[str, str | list[str]
 
 
 def _headers(request: web.Request) -> dict[str, str | list[str]]:
-    return {name.lower(): _one(request.headers.getall(name)) for name in request.headers}
-
-
-def _one(values: list[str]) -> str | list[str]:
-    return values if values[1:] else values[0]
+    return {name.lower(): asked.one(request.headers.getall(name)) for name in request.headers}
 
 
 async def _file_of(

@@ -99,10 +99,7 @@ def _said(request: web.Request) -> dict[str, str]:
 
     The header itself is kept as well, to be told to who asks.
     """
-    said = {**request.query, **tus.metadata(request.headers)}
-    for name in ("caller", "callee"):
-        if name in said:
-            said[name] = numbers.with_plus(said[name])
+    said = numbers.as_meant({**request.query, **tus.metadata(request.headers)})
     return {**said, "Upload-Metadata": request.headers.get("Upload-Metadata", "")}
 
 
