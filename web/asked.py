@@ -1,5 +1,6 @@
 """What a request asks for in its query: read once, and refused with what to do."""
 
+import asyncio
 import json
 from datetime import date, datetime
 from typing import Any
@@ -73,6 +74,22 @@ def instant(request: web.Request, name: str, default: datetime) -> datetime:
         raise MalformedError(
             f"`{name}` is a time with an offset, like 2026-11-24T09:30:00+02:00."
         ) from None
+
+
+async def whole(
+    request: web.Request, most: int, patience: float, too_large: Exception, too_late: Exception
+) -> bytes:
+    """A body of at most so many bytes that arrives within so many seconds; raises these if not."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(patience):
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError:
+        raise too_late from None
+    return bytes(body)
 
 
 _LARGEST = 8192

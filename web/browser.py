@@ -6,7 +6,6 @@ this very site, and a token of the session that only this site's pages carry. A 
 none of it: no browser sends one by itself.
 """
 
-import asyncio
 import hmac
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from storage import sessions
 from storage.database import connection
 from storage.keyring import Ring
 from storage.vault import Vault
-from web import parts
+from web import asked, parts
 
 COOKIE = "__Host-session"
 """A browser takes a name that begins so from this host alone, whole and over TLS alone; loopback
@@ -143,15 +142,9 @@ async def form(request: web.Request) -> Mapping[str, str]:
 async def _text(request: web.Request) -> str:
     if request.content_type != FORM:
         raise MalformedError(f"Send the form as {FORM}.")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_SILENCE):
-            while len(body) <= _MOST and (piece := await request.content.readany()):
-                body += piece
-    except TimeoutError:
-        raise MalformedError("The form did not arrive whole.") from None
-    if len(body) > _MOST:
-        raise MalformedError(f"A form may have {_MOST} bytes at the most.")
+    large = MalformedError(f"A form may have {_MOST} bytes at the most.")
+    late = MalformedError("The form did not arrive whole.")
+    body = await asked.whole(request, _MOST, _SILENCE, large, late)
     return body.decode(errors="replace")
 
 

@@ -45,12 +45,12 @@ def telling() -> list[Route]:
 async def _before(request: web.Request, visit: Visit) -> None:
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise NotAudioError("Send the records as they are: a Content-Encoding is not taken.")
-    _check_size(request.content_length or 0)
+    if (request.content_length or 0) > MOST:
+        raise _too_large()
 
 
-def _check_size(size: int) -> None:
-    if size > MOST:
-        raise TooLargeError(f"A body of records may have {MOST} bytes at the most.", max_bytes=MOST)
+def _too_large() -> TooLargeError:
+    return TooLargeError(f"A body of records may have {MOST} bytes at the most.", max_bytes=MOST)
 
 
 async def post(request: web.Request, visit: Visit) -> web.Response:
@@ -58,7 +58,9 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
 
     They are read by a thread: ten thousand of them take seconds.
     """
-    zone, body = _zone(request), await _body(request)
+    zone = _zone(request)
+    late = UnavailableError("The records took over a minute; nothing was kept.")
+    body = await asked.whole(request, MOST, _PATIENCE, _too_large(), late)
     try:
         found = await asyncio.to_thread(cdr.read, body, zone)
     except UnclearError as error:
@@ -78,18 +80,6 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
             "errors": {str(number): why for number, why in found.errors.items()},
         }
     )
-
-
-async def _body(request: web.Request) -> bytes:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            async for piece in request.content.iter_any():
-                body += piece
-                _check_size(len(body))
-    except TimeoutError:
-        raise UnavailableError("The records took over a minute; nothing was kept.") from None
-    return bytes(body)
 
 
 def _zone(request: web.Request) -> ZoneInfo | None:

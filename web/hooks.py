@@ -58,7 +58,9 @@ async def post(webhooks: Mapping[str, Webhook], request: web.Request) -> web.Res
         raise NotFoundError("There is no webhook of this name.")
     vault, wrong = request.app[VAULT], request.app[WRONG_KEYS]
     wrong.check(request.remote)
-    body = await _body(request)
+    large = TooLargeError(f"A notice may have {MOST} bytes at the most.")
+    late = UnavailableError("The notice took too long; nothing was kept.")
+    body = await asked.whole(request, MOST, _PATIENCE, large, late)
     now = await database.now(vault.pool)
     try:
         signatures.check(webhook, request, body, now)
@@ -173,19 +175,6 @@ async def _recorded(vault: Vault, webhook: Webhook, recid: str) -> bool:
             return True
         await asyncio.sleep(_TAPE_REST)
     return False
-
-
-async def _body(request: web.Request) -> bytes:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            async for piece in request.content.iter_any():
-                body += piece
-                if len(body) > MOST:
-                    raise TooLargeError(f"A notice may have {MOST} bytes at the most.")
-    except TimeoutError:
-        raise UnavailableError("The notice took too long; nothing was kept.") from None
-    return bytes(body)
 
 
 def _plain(error: ValueError) -> str:
