@@ -1,7 +1,6 @@
 """Exports over HTTP: asked for, agreed to, looked after, fetched as a ZIP."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 
 from aiohttp import hdrs, web
 
@@ -83,7 +82,9 @@ async def fetch(request: web.Request, visit: Visit) -> web.StreamResponse:
     found = await exports.fetch(visit.vault, visit.caller, identifier, visit.now)
     response = web.StreamResponse(headers=_headers(found))
     allowance = Allowance(visit, *found.recordings, export=found.order)
-    return await sending.stream(request, allowance, response, _opened(visit, found))
+    sealed = (found.object_key, found.offset, found.seal, found.size)
+    pieces = playback.unsealed(visit.vault, *sealed, 0, found.size)
+    return await sending.stream(request, allowance, response, nullcontext(pieces))
 
 
 async def fetch_head(request: web.Request, visit: Visit) -> web.Response:
@@ -92,12 +93,6 @@ async def fetch_head(request: web.Request, visit: Visit) -> web.Response:
     identifier = render.identifier(request)
     found = await exports.fetch(visit.vault, visit.caller, identifier, visit.now, heard=False)
     return web.Response(headers=_headers(found))
-
-
-@asynccontextmanager
-async def _opened(visit: Visit, found: Package) -> AsyncIterator[AsyncIterator[bytes]]:
-    sealed = (found.object_key, found.offset, found.seal, found.size)
-    yield playback.unsealed(visit.vault, *sealed, 0, found.size)
 
 
 def _headers(found: Package) -> dict[str, str]:

@@ -7,7 +7,7 @@ its last line.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 
 from aiohttp import hdrs, web
 
@@ -71,15 +71,8 @@ async def _send(
         }
     )
     allowance = Allowance(visit)
-    pages = _pages(visit, allowance, query, reason, mark)
-    return await sending.stream(request, allowance, response, pages)
-
-
-@asynccontextmanager
-async def _pages(
-    visit: Visit, allowance: Allowance, query: Query, reason: str, mark: str
-) -> AsyncIterator[AsyncIterator[bytes]]:
-    yield _lines(visit, allowance, query, reason, mark)
+    lines = _lines(visit, allowance, query, reason, mark)
+    return await sending.stream(request, allowance, response, nullcontext(lines))
 
 
 async def _lines(

@@ -7,8 +7,8 @@ being sent is cut off; so is one whose key was revoked.
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import get_args
 
 from aiohttp import hdrs, web
@@ -184,7 +184,7 @@ async def _send_original(request: web.Request, visit: Visit, opened: Opened) -> 
     span = _range(request, _etag(opened), size)
     start, stop = span or (0, size)
     response = _ranged(_original_headers(opened), span, size)
-    source = _opened_range(visit, opened, start, stop)
+    source = nullcontext(playback.read(visit.vault, opened, start, stop))
     return await sending.stream(request, Allowance(visit, opened), response, source)
 
 
@@ -215,13 +215,6 @@ async def _send_copy(
 def _copy_size(opened: Opened, wanted: playback.Format) -> int | None:
     """How long a copy is, where that is known before it is made."""
     return playback.wav_size(opened.recording.audio) if wanted == "wav" else None
-
-
-@asynccontextmanager
-async def _opened_range(
-    visit: Visit, opened: Opened, start: int, stop: int
-) -> AsyncIterator[AsyncIterator[bytes]]:
-    yield playback.read(visit.vault, opened, start, stop)
 
 
 def _range(request: web.Request, etag: str, size: int) -> tuple[int, int] | None:
