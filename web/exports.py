@@ -38,9 +38,7 @@ async def ask(request: web.Request, visit: Visit) -> web.Response:
         raise MalformedError(f"`recordings` is a list of 1 to {export.MOST} ids.")
     reason = listening.reason(body.get("reason"))
     made = await exports.ask(visit.vault, visit.caller, export.chosen(ids), reason, visit.now)
-    answer = render.data(_shown(visit, made), Location=f"/v1/exports/{made.order.id}")
-    answer.set_status(201)
-    return answer
+    return render.data(_shown(visit, made), 201, Location=f"/v1/exports/{made.order.id}")
 
 
 async def show_all(request: web.Request, visit: Visit) -> web.Response:

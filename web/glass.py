@@ -43,9 +43,7 @@ async def ask(request: web.Request, visit: Visit) -> web.Response:
     reason = listening.reason(body.get("reason"))
     lasts = timedelta(minutes=int(minutes))
     identifier = await glass.ask(visit.vault, visit.caller, approver, lasts, reason)
-    answer = render.data({"id": str(identifier)})
-    answer.set_status(201)
-    return answer
+    return render.data({"id": str(identifier)}, 201)
 
 
 async def grant(request: web.Request, visit: Visit) -> web.Response:

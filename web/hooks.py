@@ -75,7 +75,7 @@ async def post(webhooks: Mapping[str, Webhook], request: web.Request) -> web.Res
     except ValueError as error:
         raise MalformedError(f"The notice {_plain(error)}.") from None
     took = await _take_all(vault, webhook, told, asked.given(request), now)
-    return web.json_response(took, status=202 if took["new"] else 200, headers=render.NO_STORE)
+    return render.data(took, 202 if took["new"] else 200)
 
 
 async def _take_all(

@@ -20,9 +20,7 @@ async def give(request: web.Request, visit: Visit) -> web.Response:
     said = listening.reason(body.get("reason"))
     until = await reading.give_reason(visit.vault, visit.caller, identifier, visit.now, said)
     shown = visit.vault.policy.local(until).isoformat()
-    answer = render.data({"recording": str(identifier), "until": shown})
-    answer.set_status(201)
-    return answer
+    return render.data({"recording": str(identifier), "until": shown}, 201)
 
 
 def of(request: web.Request) -> str | None:

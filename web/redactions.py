@@ -49,9 +49,7 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
     made = await redactions.make(
         visit.vault, visit.caller, identifier, visit.now, body.get("spans"), reason
     )
-    answer = render.data(_told(request, visit, made))
-    answer.set_status(201)
-    return answer
+    return render.data(_told(request, visit, made), 201)
 
 
 async def withdraw(request: web.Request, visit: Visit) -> web.Response:

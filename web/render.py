@@ -87,9 +87,9 @@ def identifier(request: web.Request) -> UUID:
     return found
 
 
-def data(body: Mapping[str, object], **headers: str) -> web.Response:
+def data(body: Mapping[str, object], status: int = 200, **headers: str) -> web.Response:
     """A JSON answer that no cache keeps."""
-    return web.json_response(body, headers={**NO_STORE, **headers})
+    return web.json_response(body, status=status, headers={**NO_STORE, **headers})
 
 
 def _time(moment: datetime, policy: Policy) -> str:
