@@ -2,7 +2,7 @@
 
 import json
 import sys
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
 from app.command import own_token
 from app.config import Config
@@ -92,6 +92,4 @@ async def _released(vault: Vault, through: date, token: str) -> bool:
 
 
 def _end_of(day: date, policy: Policy) -> datetime:
-    return datetime.combine(day + timedelta(days=1), time(), policy.zone) - timedelta(
-        microseconds=1
-    )
+    return policy.midnight(day + timedelta(days=1)) - timedelta(microseconds=1)

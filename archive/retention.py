@@ -12,7 +12,7 @@ import calendar
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 RULE_VERSION = 1
@@ -102,6 +102,10 @@ class Policy:
     def day_of(self, instant: datetime) -> date:
         """The local date of an instant: the day a recording is filed and its key is made under."""
         return instant.astimezone(self.zone).date()
+
+    def midnight(self, day: date) -> datetime:
+        """The instant at which a day begins."""
+        return datetime.combine(day, time(), self.zone)
 
     def local(self, instant: datetime) -> datetime:
         """The same instant with the archive's own offset, as the doors show it."""

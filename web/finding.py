@@ -7,7 +7,7 @@ comes back (`X-Part: list`). Each search is in the ledger, whichever way.
 """
 
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
 from aiohttp import hdrs, web
 
@@ -140,7 +140,7 @@ def _day(text: str | None) -> date | None:
 
 
 def _midnight(day: date, policy: Policy) -> datetime:
-    return datetime.combine(min(max(day, _EARLIEST), _LATEST), time.min, policy.zone)
+    return policy.midnight(min(max(day, _EARLIEST), _LATEST))
 
 
 async def show(request: web.Request, visit: Visit) -> web.Response:

@@ -7,7 +7,7 @@ a place in the ledger tell of nobody. What is no such thing is not looked for, a
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -76,8 +76,8 @@ class Form:
 
     def wanted(self, policy: Policy) -> Wanted:
         """What to look for: days of the archive's own zone, both of them inside."""
-        since = _midnight(self.first, policy) if self.first else None
-        until = _midnight(self.last + timedelta(days=1), policy) if self.last else None
+        since = policy.midnight(self.first) if self.first else None
+        until = policy.midnight(self.last + timedelta(days=1)) if self.last else None
         return Wanted(self.act, since, until, self.recording, self.position, self.before)
 
     def address(self) -> str:
@@ -121,10 +121,6 @@ _READERS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "position": ("position", _position),
     "before": ("before", _position),
 }
-
-
-def _midnight(day: date, policy: Policy) -> datetime:
-    return datetime.combine(day, time.min, policy.zone)
 
 
 async def show(request: web.Request, visit: Visit) -> web.Response:
