@@ -23,6 +23,12 @@ from archive.note import Note, NoteError, Verifier
 _KEY = "the ledger's public key, as `archive ledger key` prints it, or a file that holds it"
 _OR_OWN = "; without it this archive's own, which shows less"
 
+_TOLD = (
+    *("entries", "stored", "rules", "erased", "early", "grants", "late", "lately", "lost"),
+    *("losses", "overdue", "nights", "days_closed", "told_until"),
+)
+"""What of a ledger's story is told, by its own names."""
+
 
 def add_parsers(commands: Commands) -> None:
     """Add the commands; each sets `run`."""
@@ -263,20 +269,7 @@ def verify_export(
         "holds": not faults,
         "faults": faults,
         "origin": checkpoint.origin,
-        "entries": told.entries,
-        "stored": told.stored,
-        "rules": told.rules,
-        "erased": told.erased,
-        "early": told.early,
-        "grants": told.grants,
-        "late": told.late,
-        "lately": told.lately,
-        "lost": told.lost,
-        "losses": told.losses,
-        "overdue": told.overdue,
-        "nights": told.nights,
-        "days_closed": told.days_closed,
-        "told_until": told.told_until,
+        **{name: getattr(told, name) for name in _TOLD},
     }
 
 

@@ -16,7 +16,6 @@ import os
 import secrets
 import struct
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,9 +133,3 @@ class GrowingFile:
 
 def _place(size: int, length: int) -> bytes:
     return struct.pack(">QI", size, length)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, if it is there."""
-    with suppress(FileNotFoundError):
-        path.unlink()

@@ -8,18 +8,16 @@ are such processes: who waits for one has nothing on the disk yet.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
 
 from archive import redaction
 from archive.recording import Audio
 from archive.redaction import Span
+from storage.audio.formats import Format
 from storage.audio.pool import SealedSource
 from storage.recordings import Opened
 from storage.sealing import CHUNK, Seal, chunk_span, sealed_length
 from storage.spool import SealedFile
 from storage.vault import Vault
-
-Format = Literal["wav", "mp3", "ogg"]
 
 _SEALED = sealed_length(CHUNK)
 

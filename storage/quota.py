@@ -23,21 +23,17 @@ async def require(
     quota = caller.bounds.quota
     if quota is None:
         return
-    if await _handed_over(lent, caller.id, policy.day_of(now)) + max(size, 1) > quota:
+    handed_over: int = await lent.fetchval(
+        "SELECT coalesce(sum(bytes), 0)::bigint FROM handed_over WHERE key = $1 AND day = $2",
+        caller.id,
+        policy.day_of(now),
+    )
+    if handed_over + max(size, 1) > quota:
         left = until_midnight(now, policy.zone).total_seconds()
         raise TooManyError(
             "The key has handed over as much as it may today; go on after midnight.",
             math.ceil(left),
         )
-
-
-async def _handed_over(lent: Connection, key: str, day: date) -> int:
-    found: int = await lent.fetchval(
-        "SELECT coalesce(sum(bytes), 0)::bigint FROM handed_over WHERE key = $1 AND day = $2",
-        key,
-        day,
-    )
-    return found
 
 
 async def forget(lent: Connection, key: str, before: date) -> None:

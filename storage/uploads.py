@@ -24,7 +24,7 @@ from archive.access import Caller
 from archive.errors import NotFoundError, TooManyError, UnavailableError
 from archive.recording import Call, CallType, Recording
 from archive.retention import Expiry
-from storage import growing, quota, recordings, steps
+from storage import quota, recordings, steps
 from storage.database import Connection, connection
 from storage.growing import GrowingFile, Mark
 from storage.keyring import NoDayKeyError, Ring, key_to_seal
@@ -229,14 +229,14 @@ async def become(vault: Vault, upload: UUID, recording: Recording) -> None:
             _sealed(vault.ring, upload, recording),
         )
     steps.reached("became")
-    growing.remove(vault.shelf.file(upload))
+    vault.shelf.file(upload).unlink(missing_ok=True)
 
 
 async def end(vault: Vault, upload: UUID) -> None:
     """End an upload before its time; nothing of it stays."""
     async with connection(vault.pool) as lent:
         await lent.execute("DELETE FROM upload WHERE id = $1", upload)
-    growing.remove(vault.shelf.file(upload))
+    vault.shelf.file(upload).unlink(missing_ok=True)
 
 
 async def receipt(vault: Vault, caller: Caller, upload: Upload) -> Recording:
@@ -277,5 +277,5 @@ async def collect(vault: Vault, *, by_time: bool = True) -> int:
     known = {str(row["id"]) for row in rows}
     strays = [path for name, path in lying.items() if name not in known]
     for path in strays:
-        growing.remove(path)
+        path.unlink(missing_ok=True)
     return len(strays)

@@ -41,7 +41,7 @@ done it, or nothing is left to do.
 _DAYS = 60
 """Days of one archive; then another is begun."""
 
-STEPS = (*steps.ERASURE, *steps.CLOSE, "sequenced")
+STEPS = (*steps.ERASURE, *steps.CLOSE, *steps.LEDGER)
 
 
 @dataclass(frozen=True, slots=True)

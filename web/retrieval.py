@@ -19,6 +19,7 @@ from archive.errors import MalformedError, RangeError
 from archive.redaction import Span
 from archive.search import Query
 from storage import playback, reading, search
+from storage.audio.formats import Format
 from storage.reading import Act
 from storage.recordings import Opened
 from web import (
@@ -167,11 +168,11 @@ async def _open(request: web.Request, visit: Visit, act: Act | None) -> Opened:
     )
 
 
-def _format(request: web.Request) -> playback.Format | None:
+def _format(request: web.Request) -> Format | None:
     wanted = request.query.get("format")
     if "silent" in request.query and wanted != "wav":
         raise MalformedError("Parts that are `silent` in this answer alone come as `format=wav`.")
-    for known in get_args(playback.Format):
+    for known in get_args(Format):
         if wanted == known:
             return known  # type: ignore[no-any-return]
     if wanted is not None:
@@ -199,7 +200,7 @@ def _ranged(headers: dict[str, str], span: tuple[int, int] | None, size: int) ->
 
 
 async def _send_copy(
-    request: web.Request, visit: Visit, opened: Opened, wanted: playback.Format
+    request: web.Request, visit: Visit, opened: Opened, wanted: Format
 ) -> web.StreamResponse:
     silent = redactions.silent(request, opened)
     headers, size = _copy_headers(opened, wanted, silent), _copy_size(opened, wanted)
@@ -212,7 +213,7 @@ async def _send_copy(
     return await sending.stream(request, Allowance(visit, opened), response, copy)
 
 
-def _copy_size(opened: Opened, wanted: playback.Format) -> int | None:
+def _copy_size(opened: Opened, wanted: Format) -> int | None:
     """How long a copy is, where that is known before it is made."""
     return playback.wav_size(opened.recording.audio) if wanted == "wav" else None
 
@@ -251,9 +252,7 @@ def _original_headers(opened: Opened) -> dict[str, str]:
     }
 
 
-def _copy_headers(
-    opened: Opened, wanted: playback.Format, silent: Sequence[Span]
-) -> dict[str, str]:
+def _copy_headers(opened: Opened, wanted: Format, silent: Sequence[Span]) -> dict[str, str]:
     headers = _headers(opened, wanted)
     if _copy_size(opened, wanted) is not None:
         parts = hashlib.sha256(repr(silent).encode()).hexdigest()[:32] if silent else wanted

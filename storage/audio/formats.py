@@ -8,6 +8,7 @@ all that can be checked is that its length is a whole number of frames.
 
 from dataclasses import dataclass
 from email.message import Message
+from typing import Literal
 
 from archive.errors import NotAudioError
 
@@ -25,6 +26,8 @@ DEMUXERS = {
     "webm": "matroska",
     "amr": "amr",
 }
+Format = Literal["wav", "mp3", "ogg"]
+"""What a copy comes in."""
 NAMES = frozenset((*DEMUXERS, "g729", RAW))  # all that `[intake] allowed_formats` may name
 
 _MAGIC = (

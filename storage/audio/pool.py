@@ -25,17 +25,16 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from archive.errors import NotAudioError, TooLargeError, UnavailableError
 from archive.redaction import Cut
 from storage.audio.facts import AudioFacts, SealedSource
+from storage.audio.formats import Format
 from storage.audio.sandbox import Sandbox
 from storage.sealing import DamagedError
 
 __all__ = ["AudioFacts", "AudioPool", "SealedSource"]
-
-Format = Literal["wav", "mp3", "ogg"]
 
 _UNSAFE = "The audio could not be decoded safely."
 _NO_PROCESS = "No process for audio could be started."

@@ -21,6 +21,7 @@ from av.container import OutputContainer
 
 from archive.redaction import Cut
 from storage.audio.decode import Track
+from storage.audio.formats import Format
 from storage.audio.wave import pcm_header
 
 with warnings.catch_warnings():
@@ -30,7 +31,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", SyntaxWarning)
     from pydub import AudioSegment
 
-Format = Literal["wav", "mp3", "ogg"]
 Encoded = Literal["mp3", "ogg"]
 Write = Callable[[bytes], object]
 

@@ -34,8 +34,8 @@ from typing import Any, BinaryIO, cast
 from archive.errors import NotAudioError, TooLargeError
 from storage.audio import sandbox
 from storage.audio.decode import measure, open_track
-from storage.audio.formats import NAMES
-from storage.audio.render import Format, transcode, wav_part, waveform
+from storage.audio.formats import NAMES, Format
+from storage.audio.render import transcode, wav_part, waveform
 from storage.audio.wave import pcm_header
 from storage.sealing import DamagedError
 from storage.spool import SealedReader

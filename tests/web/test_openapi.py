@@ -16,7 +16,7 @@ import schemathesis
 from archive import search
 from archive.access import OPERATORS, READERS
 from archive.recording import LONGEST, TEXT_FIELDS, CallType, Direction
-from storage import playback
+from storage.audio.formats import Format
 from tests.services import ways_in
 from web import (
     account,
@@ -231,7 +231,7 @@ def test_the_words_are_those_of_the_code() -> None:
         *fields, "Content-Digest", "Content-MD5",
     }  # fmt: skip
     formats = names("retrieval", "/v1/recordings/{id}/audio", "get")["format"]["schema"]["enum"]
-    assert formats == list(get_args(playback.Format))
+    assert formats == list(get_args(Format))
 
 
 def test_every_filter_of_a_search_is_told_of() -> None:

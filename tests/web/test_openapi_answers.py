@@ -27,7 +27,8 @@ from schemathesis.specs.openapi.checks import (
 from archive import export
 from archive.access import OPERATORS, READERS, Level
 from archive.bounds import Bounds
-from storage import export_making, playback
+from storage import export_making
+from storage.audio.formats import Format
 from tests.services import Service
 from tests.sounds import tone
 from tests.web.test_openapi import DOCUMENTS, ROUTES, SCHEMAS, every_door, names, operations_of
@@ -159,7 +160,7 @@ def _find_and_hear(client: Client) -> None:
         client.ask(
             "retrieval", f"{ONE}/audio", status, path_parameters=one, headers={"Range": span}
         )
-    for kind in get_args(playback.Format):
+    for kind in get_args(Format):
         client.ask("retrieval", f"{ONE}/audio", 200, path_parameters=one, query={"format": kind})
     for span, status in (("bytes=10-19", 206), ("bytes=999999-", 416)):
         asked = {"query": {"format": "wav"}, "headers": {"Range": span}}
