@@ -1,17 +1,8 @@
 """Taking a recording in: nothing that was acknowledged is lost, nothing else is kept.
 
-The way of an upload, and what holds after each step:
-
-1. The caller may, the metadata is right, the call is not here. *Nothing is stored.* 2. **receive**:
-one pass over the body, for its size and digests, into an unnamed file that is sealed
-   already. *A crash leaves nothing.*
-3. **probe**: it is audio, and so long. *Still nothing is stored.* 4. **intent**: a row names the
-object's key before its first byte leaves. *Every object that can ever
-   exist is known to the database; nobody can see the recording.*
-5. **put**: one request, at a key that was never used, checked by the store against its MD5. *An
-   unknown outcome is a failed one: its key is never used again, and the sweep collects it.*
-6. **commit**: the row becomes `stored`, with its ledger entry, in one statement. *The recording
-exists.* 7. The receipt. *Whoever has it can rely on it.*
+An upload becomes a recording step by step: its body is held sealed, a row names the object's key
+before its first byte leaves, and the commit is the one point at which the recording exists. What
+holds after each step, docs/architecture.md tells.
 """
 
 import asyncio

@@ -309,7 +309,7 @@ def _evidence(claim: Claim, *, versions: bool) -> dict[str, object]:
 
     `attempt` is the id of the recording's own key, of which the row had the only copy outside the
     object, and `redacted` that of its redacted copy's, if it had one.
-    `listed` is what the store was asked for under its prefix, and did not have.
+    `absent` is what the store was asked for under its prefix, and did not have.
     """
     expiry = Expiry(claim.expires_at, claim.expires_on, claim.rule)
     keys = {"attempt": str(claim.attempt)}
