@@ -114,7 +114,9 @@ async def _page(request: web.Request, visit: Visit, form: Form, status: int = 20
         "facts": _facts(recording, said),
         "flaws": bool(recording.audio.flaws),
         "erasure": _erasure(recording, policy, said, visit.now),
-        "asks": await _asks(visit, opened),
+        # What was typed and refused is shown again: an hour that is over meanwhile drops no marks,
+        # and the audio asks for a reason itself.
+        "asks": form == Form() and await _asks(visit, opened),
         "longest": listening.LONGEST,
         "token": pages.token(request, visit),
         "heard": [(each, _moment(each.last, policy, said)) for each in heard],
