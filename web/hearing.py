@@ -119,6 +119,7 @@ async def _page(request: web.Request, visit: Visit, form: Form, status: int = 20
         "asks": form == Form() and await _asks(visit, opened),
         "longest": listening.LONGEST,
         "token": pages.token(request, visit),
+        "idle": visit.login.idle and int(visit.login.idle.total_seconds()),
         "heard": [(each, _moment(each.last, policy, said)) for each in heard],
         "original": original,
         **_redaction(heard_by_all, caller, form, policy, said),
