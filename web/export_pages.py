@@ -27,6 +27,7 @@ STAGES = {
     Stage.OVER: marked("Over, and being erased"),
     Stage.ERASED: marked("Erased"),
 }
+_UNANSWERED = marked("Nobody agreed to it within a day. Ask for it anew.")
 ENDS = {
     Why.EXPIRED: marked("Its time was over."),
     Why.RECORDING: marked("A call in it was erased."),
@@ -108,11 +109,13 @@ def _shown(found: Export, visit: Visit, said: Words) -> dict[str, object]:
     order, policy = found.order, visit.vault.policy
     own = order.asker == visit.caller.id
     busy = found.stage in (Stage.QUEUED, Stage.MAKING)
+    waits = found.stage is Stage.WAITING
+    late = waits and exports.unanswered(order.asked_at, visit.now)
     return {
         "id": order.id,
         "stage": found.stage,
         "title": said.count("%(n)s call", "%(n)s calls", found.number),
-        "told": said.text(STAGES[found.stage]),
+        "told": said.text(_UNANSWERED if late else STAGES[found.stage]),
         "why": said.text(ENDS[Why(found.ended)]) if found.ended else "",
         "busy": busy,
         "done": found.done,
@@ -123,6 +126,7 @@ def _shown(found: Export, visit: Visit, said: Words) -> dict[str, object]:
         "until": said.moment(policy.local(order.expires_at)),
         "megabytes": said.number(round((found.bytes or 0) / 1e6, 1)),
         "own": own,
-        "agrees": found.stage is Stage.WAITING and not own and visit.caller.level in AGREE,
+        "waits": waits and own and not late,
+        "agrees": waits and not own and visit.caller.level in AGREE,
         "ends": own and found.stage not in (Stage.OVER, Stage.ERASED),
     }
