@@ -23,6 +23,7 @@ from archive.errors import (
     InvalidError,
     MalformedError,
     ReasonNeededError,
+    TooLargeError,
     UnavailableError,
 )
 from archive.recording import Audio, Recording
@@ -196,6 +197,7 @@ _REFUSED: dict[type[ArchiveError], tuple[int, str]] = {
         409,
         marked("Somebody else has just changed it, or its period ends within minutes."),
     ),
+    TooLargeError: (413, marked("It is too long for a copy.")),
     UnavailableError: (503, marked("Not possible just now: try again in a minute.")),
 }
 

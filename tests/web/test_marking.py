@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from archive.access import Level
 from archive.redaction import Span
+from storage import playback
 from tests.services import Service
 from tests.sounds import tone
 from tests.web.browsing import Browser, hidden, signed_in
@@ -137,6 +138,17 @@ async def test_what_is_refused_once_the_hour_of_a_reason_is_over_is_told_and_kee
     assert (answer.status, "Somebody else has just changed it" in page) == (409, True)
     assert 'value="0:01"' in page, "what was typed is not lost"
     assert (await asking.get(f"/v1{path}/audio")).status == 403, "it is not heard all the same"
+
+
+async def test_what_is_too_long_for_a_copy_is_told_as_that(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifier = await upload(service, "c1", tone(4))
+    monkeypatch.setattr(playback, "wav_size", lambda audio: None)
+    form = {"from-0": "0:01", "to-0": "0:02", "reason": "card", "do": "save"}
+    status, page = await _send(await signed_in(service), identifier, form)
+    assert (status, "It is too long for a copy." in page) == (413, True)
+    assert 'value="0:01"' in page, "what was typed is not lost"
 
 
 async def test_who_may_hear_the_original_hears_before_what_would_be_kept(
