@@ -8,6 +8,7 @@ from aiohttp import web
 
 from archive import export, listening
 from archive.access import READERS
+from archive.errors import TooLargeError
 from archive.export import Stage, Why
 from storage import exports
 from storage.exports import AGREE, Export
@@ -70,6 +71,8 @@ async def ask(request: web.Request, visit: Visit) -> web.Response:
     ids = [name.removeprefix(_CHOSEN) for name in form if name.startswith(_CHOSEN)]
     if not ids:
         return browser.to("/exports?none=")
+    if len(ids) > export.MOST:
+        raise TooLargeError(f"An export may have {export.MOST} recordings: ask for several.")
     reason = listening.reason(form.get("reason"))
     made = await exports.ask(visit.vault, visit.caller, export.chosen(ids), reason, visit.now)
     return browser.to(f"/exports/{made.order.id}")

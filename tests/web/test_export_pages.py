@@ -87,6 +87,9 @@ async def test_a_form_without_a_call_or_a_reason_makes_none(service: Service) ->
     longest = {"csrf": token, "reason": "\u20ac" * 500, f"call.{one}": "on"}
     longest |= {f"call.{one[:-4]}{number:04}": "on" for number in range(export.MOST - 1)}
     assert (await browser.ask("POST", "/exports", longest)).status == 404, "it is read, and refused"
+    more = {**longest, "call.one-more": "on"}
+    answer = await browser.ask("POST", "/exports", more, Accept="text/html")
+    assert (answer.status, 'data-kind="large"' in await answer.text()) == (413, True)
     assert await entries(service, "export.asked") == []
 
 
