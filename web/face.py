@@ -69,7 +69,7 @@ class Reader:
 
 def _page_of(path: str) -> str:
     """The page that a form stands on, of the address that it is sent to."""
-    match = re.match(r"/(?:(?:recordings|exports)/[0-9a-f-]{36}|account)(?=/|$)", path)
+    match = re.match(r"/(?:(?:recordings|exports)/[0-9a-f-]{36}|account|certificate)(?=/|$)", path)
     return match[0] if match else "/"
 
 

@@ -183,8 +183,21 @@ async def test_a_form_of_an_ended_session_leads_back_to_its_page(service: Servic
         ("/search", "/"),
         ("/exports", "/"),
     ):
-        answer = await browser.ask("POST", path, {"csrf": token}, Accept="text/html")
-        assert (answer.status, f'href="/sign-in?to={back}"' in await answer.text()) == (401, True)
+        await _led_back(browser, path, token, back)
+
+
+async def test_the_form_of_a_certificate_of_an_ended_session_leads_back_to_its_page(
+    service: Service,
+) -> None:
+    browser = await signed_in(service, "aud", Level.AUDITOR)
+    token = await browser.token("/certificate")
+    await service.turn_clock(timedelta(minutes=16))
+    await _led_back(browser, "/certificate", token, "/certificate")
+
+
+async def _led_back(browser: Browser, path: str, token: str, back: str) -> None:
+    answer = await browser.ask("POST", path, {"csrf": token}, Accept="text/html")
+    assert (answer.status, f'href="/sign-in?to={back}"' in await answer.text()) == (401, True)
 
 
 async def _standing(service: Service, identifier: str) -> list[dict[str, int]]:
