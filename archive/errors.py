@@ -68,6 +68,10 @@ class NotFoundError(ArchiveError):
     title = "Not found"
 
 
+class NoCertificateError(NotFoundError):
+    """No certificate: never was, this caller may not know of it, or the bytes are not gone yet."""
+
+
 class ConflictError(ArchiveError):
     """The same call is here already with other bytes, another start or another type."""
 

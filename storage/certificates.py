@@ -12,7 +12,7 @@ import asyncpg
 
 from archive.access import EVERYTHING, Caller, Level
 from archive.certificate import BEGIN, GRANTED, Certificate, Proven
-from archive.errors import NotFoundError
+from archive.errors import NoCertificateError, NotFoundError
 from archive.note import Checkpoint
 from storage import ledger, tree
 from storage.database import Connection, connection
@@ -28,7 +28,7 @@ _ENTRIES = f"SELECT {ledger.COLUMNS} FROM ledger"  # noqa: S608 - our own words
 async def of_erasure(vault: Vault, caller: Caller, identifier: UUID) -> Certificate:
     """The certificate of a recording's erasure, or of an export's.
 
-    Raises NotFoundError until its bytes are gone, and for what the caller may not know of.
+    Raises NoCertificateError until its bytes are gone, and for what the caller may not know of.
     """
     await tree.sequence(vault)
     async with connection(vault.pool) as lent:
@@ -41,7 +41,7 @@ async def of_erasure(vault: Vault, caller: Caller, identifier: UUID) -> Certific
         if kind is None and not rows:
             rows = await _of_export(lent, caller, identifier)
         if not rows:
-            raise NotFoundError(_NOT_YET)
+            raise NoCertificateError(_NOT_YET)
         closed = await _closing(lent, str(rows[-1]["facts"].get("day")))
     return await _proven(vault, [*rows, *([closed] if closed else [])])
 

@@ -56,7 +56,7 @@ class Login:
     """A caller who showed a valid token, the archive's now, and what to ask again with.
 
     `stale`: the key's last use is to be written down. `session`: it is a person's
-    (storage/sessions.py), not a key.
+    (storage/sessions.py), not a key; `idle`: after how long without use it ends.
     """
 
     caller: Caller
@@ -64,6 +64,7 @@ class Login:
     shown: bytes = field(repr=False)
     stale: bool = False
     session: bool = False
+    idle: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

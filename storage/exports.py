@@ -156,7 +156,13 @@ async def find(vault: Vault, caller: Caller, identifier: UUID, now: datetime) ->
 
 def _may_agree(caller: Caller, row: asyncpg.Record, now: datetime) -> bool:
     waits = row["mass"] and row["agreed_by"] is None and row["ended"] is None
-    return caller.level in AGREE and waits and now < row["expires_at"]
+    in_time = now < row["expires_at"] and not unanswered(row["asked_at"], now)
+    return caller.level in AGREE and waits and in_time
+
+
+def unanswered(asked_at: datetime, now: datetime) -> bool:
+    """Whether it is too late to agree to what was asked for then: it has to be asked for anew."""
+    return now >= asked_at + four_eyes.WAIT
 
 
 async def of(vault: Vault, caller: Caller, now: datetime) -> list[Export]:
@@ -167,10 +173,12 @@ async def of(vault: Vault, caller: Caller, now: datetime) -> list[Export]:
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
             "SELECT * FROM export WHERE asker = $1 OR $2 AND mass AND agreed_by IS NULL"
-            " AND ended IS NULL AND expires_at > $3 ORDER BY asker = $1, asked_at DESC LIMIT $4",
+            " AND ended IS NULL AND expires_at > $3 AND asked_at > $4"
+            " ORDER BY asker = $1, asked_at DESC LIMIT $5",
             caller.id,
             caller.level in AGREE and caller.scope == access.EVERYTHING,
             now,
+            now - four_eyes.WAIT,
             SHOWN,
         )
     return [_from_row(vault.ring, row, now) for row in rows]

@@ -123,12 +123,13 @@ async def authenticate(connection: Connection, ring: Ring, secret: str) -> Login
         raise _over()
     if row["stale"]:
         await _touch(connection, identifier)
-    return Login(accounts.caller(ring, row), row["now"], identifier, session=True)
+    caller, idle = accounts.caller(ring, row), row["idle"]
+    return Login(caller, row["now"], identifier, session=True, idle=idle)
 
 
 async def _living(connection: Connection, identifier: bytes) -> asyncpg.Record | None:
     return await connection.fetchrow(
-        f"SELECT k.id, k.level, {scopes.COLUMNS}, archive_now() AS now,"  # noqa: S608 - our own
+        f"SELECT k.id, k.level, {scopes.COLUMNS}, archive_now() AS now, s.idle,"  # noqa: S608
         " s.seen_at <= archive_now() - $2::interval AS stale FROM session s"
         f" JOIN account k ON k.id = s.account WHERE s.id = $1 AND s.setup IS NULL AND {_LIVES}",
         identifier,

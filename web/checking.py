@@ -71,7 +71,7 @@ STEPS = {
     Step.WHOLE: marked("It has the entries of one erasure, and no others"),
     Step.SAME: marked("All of it is about the same recording or export, and the same day"),
     Step.ORDER: marked("It came to be before it was erased"),
-    Step.DUE: marked("It was not erased before it was due, unless two people granted it"),
+    Step.DUE: marked("It was due by its rule, and not erased before, unless two people granted it"),
     Step.CLOSED: marked("The day that was closed is its own, and was closed afterwards"),
 }
 

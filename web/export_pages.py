@@ -8,6 +8,7 @@ from aiohttp import web
 
 from archive import export, listening
 from archive.access import READERS
+from archive.errors import TooLargeError
 from archive.export import Stage, Why
 from storage import exports
 from storage.exports import AGREE, Export
@@ -27,6 +28,7 @@ STAGES = {
     Stage.OVER: marked("Over, and being erased"),
     Stage.ERASED: marked("Erased"),
 }
+_UNANSWERED = marked("Nobody agreed to it within a day. Ask for it anew.")
 ENDS = {
     Why.EXPIRED: marked("Its time was over."),
     Why.RECORDING: marked("A call in it was erased."),
@@ -69,6 +71,8 @@ async def ask(request: web.Request, visit: Visit) -> web.Response:
     ids = [name.removeprefix(_CHOSEN) for name in form if name.startswith(_CHOSEN)]
     if not ids:
         return browser.to("/exports?none=")
+    if len(ids) > export.MOST:
+        raise TooLargeError(f"An export may have {export.MOST} recordings: ask for several.")
     reason = listening.reason(form.get("reason"))
     made = await exports.ask(visit.vault, visit.caller, export.chosen(ids), reason, visit.now)
     return browser.to(f"/exports/{made.order.id}")
@@ -108,11 +112,13 @@ def _shown(found: Export, visit: Visit, said: Words) -> dict[str, object]:
     order, policy = found.order, visit.vault.policy
     own = order.asker == visit.caller.id
     busy = found.stage in (Stage.QUEUED, Stage.MAKING)
+    waits = found.stage is Stage.WAITING
+    late = waits and exports.unanswered(order.asked_at, visit.now)
     return {
         "id": order.id,
         "stage": found.stage,
         "title": said.count("%(n)s call", "%(n)s calls", found.number),
-        "told": said.text(STAGES[found.stage]),
+        "told": said.text(_UNANSWERED if late else STAGES[found.stage]),
         "why": said.text(ENDS[Why(found.ended)]) if found.ended else "",
         "busy": busy,
         "done": found.done,
@@ -123,6 +129,7 @@ def _shown(found: Export, visit: Visit, said: Words) -> dict[str, object]:
         "until": said.moment(policy.local(order.expires_at)),
         "megabytes": said.number(round((found.bytes or 0) / 1e6, 1)),
         "own": own,
-        "agrees": found.stage is Stage.WAITING and not own and visit.caller.level in AGREE,
+        "waits": waits and own and not late,
+        "agrees": waits and not own and visit.caller.level in AGREE,
         "ends": own and found.stage not in (Stage.OVER, Stage.ERASED),
     }

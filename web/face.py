@@ -18,7 +18,13 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from archive.errors import ArchiveError, GoneError, LevelError, OtherSessionError
+from archive.errors import (
+    ArchiveError,
+    GoneError,
+    LevelError,
+    NoCertificateError,
+    OtherSessionError,
+)
 from web import render
 from web.words import LANGUAGES, Words, chosen, length, marked, words
 
@@ -63,7 +69,7 @@ class Reader:
 
 def _page_of(path: str) -> str:
     """The page that a form stands on, of the address that it is sent to."""
-    match = re.match(r"/(?:(?:recordings|exports)/[0-9a-f-]{36}|account)(?=/|$)", path)
+    match = re.match(r"/(?:(?:recordings|exports)/[0-9a-f-]{36}|account|certificate)(?=/|$)", path)
     return match[0] if match else "/"
 
 
@@ -143,8 +149,8 @@ def asset(name: str) -> str:
 
 
 Kind = Literal[
-    "sign-in", "other-session", "forbidden", "refused", "missing", "gone", "over", "old", "large",
-    "away", "many", "wrong",
+    "sign-in", "other-session", "forbidden", "refused", "missing", "no-certificate", "gone", "over",
+    "old", "large", "away", "many", "wrong",
 ]  # fmt: skip
 
 _KINDS: dict[int, Kind] = {
@@ -180,6 +186,13 @@ _TOLD: dict[Kind, tuple[str, str]] = {
     "missing": (
         marked("There is nothing here"),
         marked("It never was, or it is not yours to know of."),
+    ),
+    "no-certificate": (
+        marked("There is no certificate of this"),
+        marked(
+            "It never was, you may not know of it, or it is not over: what is being erased has its"
+            " certificate once its bytes are gone. Look again in a minute."
+        ),
     ),
     "gone": (
         marked("This recording is erased"),
@@ -242,6 +255,8 @@ def _kind(status: int, error: ArchiveError | None) -> Kind:
         return "forbidden"
     if isinstance(error, OtherSessionError):
         return "other-session"
+    if isinstance(error, NoCertificateError):
+        return "no-certificate"
     if isinstance(error, GoneError) and "recording" in error.extra:
         return "gone"
     return _KINDS.get(status, "away" if status >= 500 else "wrong")

@@ -23,6 +23,7 @@ from archive.errors import (
     InvalidError,
     MalformedError,
     ReasonNeededError,
+    TooLargeError,
     UnavailableError,
 )
 from archive.recording import Audio, Recording
@@ -114,9 +115,12 @@ async def _page(request: web.Request, visit: Visit, form: Form, status: int = 20
         "facts": _facts(recording, said),
         "flaws": bool(recording.audio.flaws),
         "erasure": _erasure(recording, policy, said, visit.now),
-        "asks": await _asks(visit, opened),
+        # What was typed and refused is shown again: an hour that is over meanwhile drops no marks,
+        # and the audio asks for a reason itself.
+        "asks": form == Form() and await _asks(visit, opened),
         "longest": listening.LONGEST,
         "token": pages.token(request, visit),
+        "idle": visit.login.idle and int(visit.login.idle.total_seconds()),
         "heard": [(each, _moment(each.last, policy, said)) for each in heard],
         "original": original,
         **_redaction(heard_by_all, caller, form, policy, said),
@@ -193,6 +197,7 @@ _REFUSED: dict[type[ArchiveError], tuple[int, str]] = {
         409,
         marked("Somebody else has just changed it, or its period ends within minutes."),
     ),
+    TooLargeError: (413, marked("It is too long for a copy.")),
     UnavailableError: (503, marked("Not possible just now: try again in a minute.")),
 }
 

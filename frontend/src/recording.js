@@ -10,7 +10,7 @@ const player = document.querySelector(".player");
 const audio = player.querySelector("audio");
 const slider = player.querySelector(".slider");
 const words = JSON.parse(document.querySelector("#words").textContent);
-const { id, lang, version } = player.dataset;
+const { id, lang, version, idle = Infinity } = player.dataset; // a key has no session that could end
 const [start, points, duration, channels, expires, now] = [
   "start", "points", "duration", "channels", "expires", "now",
 ].map((name) => Number(player.dataset[name]));
@@ -19,7 +19,9 @@ const query = (mark) => (version ? `${mark}version=${version}` : "");
 const there = (text) => `/recordings/${id}?t=${text}${query("&")}`;
 const SPEEDS = [0.75, 1, 1.25, 1.5, 1.75, 2, 2.5];
 const EDGE = 0.25; // s of a silence that are left on both sides
-const OFTEN = 5 * 60_000; // ms between two times that the archive is told of one who listens on
+// ms between two times that the archive is told of one who listens on. What is done in between it does
+// not hear of: a session may end by so much too early, and a short one by no more than a third.
+const OFTEN = Math.min(60, Number(idle) / 3) * 1000;
 
 // As it was sent if the browser can play that, else the copy, which is the last.
 const sources = [...audio.querySelectorAll("source")].filter((each) => audio.canPlayType(each.type));

@@ -183,8 +183,9 @@ async def test_without_a_script_the_form_does_it(service: Service, enter: Opener
     assert await spans(service, identifier) == [{"start": 1200, "stop": 2400}]
 
 
+@pytest.mark.parametrize(("idle", "pause"), [(15, 10), (4, 2)])  # minutes
 async def test_who_marks_what_is_loaded_stays_signed_in_and_who_looks_away_does_not(
-    service: Service, chromium: Browser
+    service: Service, chromium: Browser, idle: int, pause: int
 ) -> None:
     identifier = await upload(service, "a", tone(20))
     async with connection(service.vault.pool) as lent:
@@ -192,15 +193,17 @@ async def test_who_marks_what_is_loaded_stays_signed_in_and_who_looks_away_does_
     context = await chromium.new_context(base_url=service.retrieval, locale="en-GB")
     context.set_default_timeout(PATIENCE)
     page = await sign_in(context)
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE session SET idle = $1", timedelta(minutes=idle))
     await page.clock.install()
     await page.goto(f"/recordings/{identifier}")
     await marking(page)
     heads: list[str] = []
     page.on("request", lambda asked: asked.method == "HEAD" and heads.append(asked.url))
-    ten = timedelta(minutes=10)
+    away = timedelta(minutes=pause)
 
-    await service.turn_clock(ten)
-    await page.clock.fast_forward(600_000)
+    await service.turn_clock(away)
+    await page.clock.fast_forward(pause * 60_000)
     await asyncio.sleep(1)
     assert heads == [], "a page that is only open uses nothing"
     slider = page.get_by_role("slider", name="Place in the recording")
@@ -208,11 +211,11 @@ async def test_who_marks_what_is_loaded_stays_signed_in_and_who_looks_away_does_
     await slider.press("ArrowRight")
     await slider.press("o")
     async with asyncio.timeout(PATIENCE / 1000):
-        while not await touched(service, ten):
+        while not await touched(service, away):
             await asyncio.sleep(0.05)
-    assert len(heads) == 1, "once in five minutes at the most"
+    assert len(heads) == 1, "once in a minute at the most"
 
-    await service.turn_clock(2 * ten)
+    await service.turn_clock(2 * away)
     await page.get_by_label("Why is it made silent?").fill("a card number")
     await page.get_by_role("button", name="Make it silent for everybody").click()
     await expect(page.get_by_text("You hear a redacted copy.")).to_be_visible()

@@ -33,6 +33,8 @@ VERIFIER = Path(__file__).parents[2] / "tools" / "verify_certificate.py"
 
 CALL_ID = "call-needle"
 
+NEVER = "/v1/certificates/019d2f6e-7c1a-7b44-9a55-0d6c3f5a1e02"
+
 Raw = dict[str, Any]
 
 
@@ -110,18 +112,30 @@ async def test_until_the_bytes_are_gone_there_is_none(
     identifier = await upload(service, "c1", started_at=a_year_ago(seconds=20))
     path = f"/v1/certificates/{identifier}"
     await problem(await service.get(path), 404, "not-found")
+    told = [await no_certificate(service, path)]
     await service.turn_all_clocks(timedelta(seconds=40), monkeypatch)
     gone = await service.get(f"/v1/recordings/{identifier}")
     body = await problem(gone, 410, "gone")
     assert body["certificate"] == path
     assert gone.headers["Link"] == f'<{path}>; rel="describedby"'
     await problem(await service.get(path), 404, "not-found")
+    told += [await no_certificate(service, each) for each in (path, NEVER)]
+    assert len({*told}) == 1, "which of these it is, nobody is told"
+    assert "once its bytes are gone" in told[0]
     await service.erase()
     raw = await (await service.get(path)).json()
     shown = check(service, raw)
     assert shown.closed_at is None
     words = await (await service.get(f"{path}/page?lang=en")).text()
     assert "Not yet." in words
+
+
+async def no_certificate(service: Service, path: str) -> str:
+    """What a person is told in the place of a certificate's page."""
+    page = await service.get(f"{path}/page?lang=en", Accept="text/html", Accept_Language="en")
+    text = await page.text()
+    assert (page.status, 'data-kind="no-certificate"' in text) == (404, True)
+    return text.partition("<section")[2].partition("</section>")[0]
 
 
 async def test_who_may_not_know_of_a_recording_gets_no_certificate(
@@ -135,8 +149,7 @@ async def test_who_may_not_know_of_a_recording_gets_no_certificate(
         await problem(await service.get(path, "auditor"), 403, "forbidden")
         await problem(await service.operate(path, "supervisor"), 403, "forbidden")
         await problem(await service.ask("GET", service.ingest + path, "uploader"), 404, "not-found")
-    never = "/v1/certificates/019d2f6e-7c1a-7b44-9a55-0d6c3f5a1e02"
-    await problem(await service.get(never), 404, "not-found")
+    await problem(await service.get(NEVER), 404, "not-found")
 
 
 @pytest.mark.parametrize(
@@ -243,14 +256,8 @@ async def test_what_was_erased_early_or_by_another_rule_is_told(service: Service
         check(service, early)
 
 
-@pytest.mark.parametrize(
-    ("rule", "why"),
-    [("P8D", ""), ("P4D", "longer than its rule"), ("for ever", "cannot be read")],
-)
-async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
-    service: Service, tmp_path: Path, rule: str, why: str
-) -> None:
-    """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may."""
+async def kept_by(service: Service, rule: str) -> Raw:
+    """The certificate of what was kept for eight days and then erased, and came in by this rule."""
     identifier, due = uuid4(), years.now() + timedelta(days=8)
     told = {"day": due.date().isoformat(), "due": instant(due), "rule": rule}
     async with connection(service.vault.pool) as lent:
@@ -259,7 +266,19 @@ async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
     async with connection(service.vault.pool) as lent:
         await ledger.record(lent, "k", "erased", recording=identifier, facts=told)
     answer = await service.get(f"/v1/certificates/{identifier}", "privacy")
-    raw, key = await answer.json(), str(service.vault.signer.verifier)
+    raw: Raw = await answer.json()
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [("P8D", ""), ("P4D", "longer than its rule"), ("for ever", "cannot be read")],
+)
+async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
+    service: Service, tmp_path: Path, rule: str, why: str
+) -> None:
+    """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may."""
+    raw, key = await kept_by(service, rule), str(service.vault.signer.verifier)
     said = stand_alone(tmp_path, raw, key)
     if not why:
         assert check(service, raw).rule == rule

@@ -19,7 +19,7 @@ from storage.signer import Signer
 from tests.needles import WRONG
 from tests.roles import connection
 from tests.services import Service
-from tests.storage.test_certificates import LIES, Raw, erased
+from tests.storage.test_certificates import LIES, Raw, erased, kept_by
 from tests.web.browsing import Browser, signed_in
 from tests.web.test_pages import HTML
 from tests.web.test_upload import problem
@@ -129,6 +129,22 @@ async def test_what_failed_is_named(erased: tuple[Service, str, Raw]) -> None:
     _, text = await checked(service, short)
     assert steps(text) == ["held", "held", "held", "failed"]
     assert "It has the entries of one erasure, and no others" in text
+
+
+@pytest.mark.parametrize("rule", ["P4D", "for ever"])
+async def test_what_was_kept_for_too_long_is_not_told_as_erased_too_early(
+    service: Service, rule: str
+) -> None:
+    raw = await kept_by(service, rule)
+    for language, words in (
+        ("en", "It was due by its rule"),
+        ("fi", "Sen määräaika oli säännön mukainen"),
+        ("sv", "Den förföll enligt sin regel"),
+    ):
+        _, text = await checked(service, raw, language)
+        assert steps(text)[-1] == "failed"
+        failed = text.partition('class="failed"')[2].partition("</li>")[0]
+        assert words in failed
 
 
 async def test_one_of_another_archive_is_told_apart(

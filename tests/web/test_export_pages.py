@@ -8,11 +8,11 @@ import pytest
 
 from archive import export
 from archive.access import Level
-from storage import export_making
+from storage import export_making, four_eyes
 from tests.jobs.test_expiry import a_year_ago
 from tests.services import Service
 from tests.web.browsing import Browser, hidden, signed_in
-from tests.web.test_exports import entries, several
+from tests.web.test_exports import asked, entries, several
 from tests.web.test_listen import upload
 
 WHY = "Complaint 4711"
@@ -87,6 +87,9 @@ async def test_a_form_without_a_call_or_a_reason_makes_none(service: Service) ->
     longest = {"csrf": token, "reason": "\u20ac" * 500, f"call.{one}": "on"}
     longest |= {f"call.{one[:-4]}{number:04}": "on" for number in range(export.MOST - 1)}
     assert (await browser.ask("POST", "/exports", longest)).status == 404, "it is read, and refused"
+    more = {**longest, "call.one-more": "on"}
+    answer = await browser.ask("POST", "/exports", more, Accept="text/html")
+    assert (answer.status, 'data-kind="large"' in await answer.text()) == (413, True)
     assert await entries(service, "export.asked") == []
 
 
@@ -119,6 +122,29 @@ async def test_a_second_person_is_shown_what_waits_and_agrees(
     assert (answer.status, answer.headers["Location"]) == (303, "/exports")
     assert (await browser.get(address, **officer)).status == 404, "it is none of theirs"
     assert await export_making.run(service.vault)
+
+
+async def test_what_nobody_agreed_to_within_a_day_is_offered_no_more(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "ALONE", 1)
+    address = f"/exports/{await asked(service, await several(service, 2))}"
+    browser = Browser(service, service.retrieval)
+
+    async def seen(path: str, level: str) -> str:
+        key = {"Authorization": f"Bearer {service.tokens[level]}", "Accept_Language": "en"}
+        return await (await browser.get(path, Accept="text/html", **key)).text()
+
+    await service.turn_clock(four_eyes.WAIT - timedelta(seconds=60))
+    assert f'action="{address}/agree"' in await seen("/exports", "privacy")
+    assert f"<code>{address}</code>" in await seen(address, "supervisor")
+    await service.turn_clock(four_eyes.WAIT + timedelta(seconds=30))
+    assert "/agree" not in await seen("/exports", "privacy")
+    assert 'data-kind="missing"' in await seen(address, "privacy")
+    mine = await seen(address, "supervisor")
+    assert "Nobody agreed to it within a day." in mine
+    assert f"<code>{address}</code>" not in mine, "nobody is to be sent to it"
+    assert f'action="{address}/end"' in mine
 
 
 async def test_an_account_of_another_level_has_no_exports(service: Service) -> None:

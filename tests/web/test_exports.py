@@ -344,7 +344,8 @@ async def test_nobody_agrees_a_day_later_or_for_who_has_no_key_any_more(service:
         )
     await problem(await agree(service, first), 403, "forbidden")
     await service.turn_clock(timedelta(hours=24, seconds=30))
-    await problem(await agree(service, second), 403, "forbidden")
+    await problem(await agree(service, second), 404, "not-found")
+    await problem(await service.get(f"/v1/exports/{second}", "privacy"), 404, "not-found")
 
 
 async def test_it_is_over_after_three_days_and_erased_with_an_entry(

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -9,12 +10,16 @@ from hypothesis import strategies as st
 
 from archive.access import Level
 from archive.redaction import Span
+from storage import playback
 from tests.services import Service
 from tests.sounds import tone
 from tests.web.browsing import Browser, hidden, signed_in
 from tests.web.test_listen import upload
+from tests.web.test_reasons import asking
 from tests.web.test_redaction import loudest, redacted
 from web import marking
+
+__all__ = ["asking"]
 
 
 @given(st.integers(0, 12 * 3600 * 1000))
@@ -116,6 +121,36 @@ async def test_a_form_that_was_loaded_before_undoes_nothing_that_was_made_silent
     assert (await service.get(f"/v1{path}")).status == 404
 
 
+async def test_what_is_refused_once_the_hour_of_a_reason_is_over_is_told_and_keeps_its_marks(
+    asking: Service,
+) -> None:
+    identifier = await upload(asking, "c1", tone(4), call_type="contract")
+    path, browser = f"/recordings/{identifier}", Browser(asking, asking.retrieval)
+    key = {"Authorization": f"Bearer {asking.tokens['supervisor']}", "Accept_Language": "en"}
+    answer = await browser.ask("POST", f"{path}/reasons", {"reason": "a complaint"}, **key)
+    assert answer.status == 303
+    await asking.turn_clock(timedelta(minutes=61))
+    page = await (await browser.get(path, **key)).text()
+    assert "Why do you listen?" in page
+    form = {"copy": str(UUID(int=1)), "from-0": "0:01", "to-0": "0:02", "reason": "x", "do": "save"}
+    answer = await browser.ask("POST", f"{path}/redaction", form, **key)
+    page = await answer.text()
+    assert (answer.status, "Somebody else has just changed it" in page) == (409, True)
+    assert 'value="0:01"' in page, "what was typed is not lost"
+    assert (await asking.get(f"/v1{path}/audio")).status == 403, "it is not heard all the same"
+
+
+async def test_what_is_too_long_for_a_copy_is_told_as_that(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifier = await upload(service, "c1", tone(4))
+    monkeypatch.setattr(playback, "wav_size", lambda audio: None)
+    form = {"from-0": "0:01", "to-0": "0:02", "reason": "card", "do": "save"}
+    status, page = await _send(await signed_in(service), identifier, form)
+    assert (status, "It is too long for a copy." in page) == (413, True)
+    assert 'value="0:01"' in page, "what was typed is not lost"
+
+
 async def test_who_may_hear_the_original_hears_before_what_would_be_kept(
     service: Service,
 ) -> None:
@@ -148,8 +183,21 @@ async def test_a_form_of_an_ended_session_leads_back_to_its_page(service: Servic
         ("/search", "/"),
         ("/exports", "/"),
     ):
-        answer = await browser.ask("POST", path, {"csrf": token}, Accept="text/html")
-        assert (answer.status, f'href="/sign-in?to={back}"' in await answer.text()) == (401, True)
+        await _led_back(browser, path, token, back)
+
+
+async def test_the_form_of_a_certificate_of_an_ended_session_leads_back_to_its_page(
+    service: Service,
+) -> None:
+    browser = await signed_in(service, "aud", Level.AUDITOR)
+    token = await browser.token("/certificate")
+    await service.turn_clock(timedelta(minutes=16))
+    await _led_back(browser, "/certificate", token, "/certificate")
+
+
+async def _led_back(browser: Browser, path: str, token: str, back: str) -> None:
+    answer = await browser.ask("POST", path, {"csrf": token}, Accept="text/html")
+    assert (answer.status, f'href="/sign-in?to={back}"' in await answer.text()) == (401, True)
 
 
 async def _standing(service: Service, identifier: str) -> list[dict[str, int]]:

@@ -259,6 +259,19 @@ async def test_pages_of_a_list_follow_each_other(service: Service, monkeypatch: 
         assert seen == ids[::-1], text
 
 
+async def test_whoever_hears_a_page_is_told_of_older_calls(
+    service: Service, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("web.finding.PAGE", 2)
+    for number in range(3):
+        await upload(service, f"c{number}", started_at=ago(hours=9 - number))
+    _, listed = await search(service, {"text": ""})
+    assert 'data-counted="Uusimmat 2 puhelua; vanhempia on lisää"' in listed
+    monkeypatch.setattr("web.finding.PAGE", 3)
+    _, listed = await search(service, {"text": ""})
+    assert 'data-counted="3 puhelua, uusin ensin"' in listed
+
+
 async def test_each_search_and_look_is_in_the_ledger(service: Service) -> None:
     identifier = await upload(service, "a", agent="Anna")
     await search(service, {"text": "Anna"})

@@ -90,6 +90,19 @@ async def test_a_session_ends_when_it_is_not_used_and_when_it_is_old(service: Se
         assert await lent.fetchval("SELECT count(*) FROM session") == 1, "what is over goes"
 
 
+async def test_the_page_of_a_recording_knows_how_long_its_session_lasts_unused(
+    service: Service,
+) -> None:
+    """What it plays without asking is told of by this. Nothing of a key ends that way."""
+    path = f"/recordings/{await upload(service, 'c', tone())}"
+    anna = await signed_in(service)
+    assert 'data-idle="900"' in await (await anna.get(path)).text()
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE session SET idle = interval '4 minutes'")
+    assert 'data-idle="240"' in await (await anna.get(path)).text()
+    assert "data-idle" not in await (await service.get(path)).text()
+
+
 async def test_a_session_ends_at_its_instant(service: Service) -> None:
     anna = await signed_in(service)
     at, instant, limits = datetime.now(UTC), timedelta(microseconds=1), sessions.Limits()
