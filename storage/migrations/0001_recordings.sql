@@ -477,13 +477,16 @@ CREATE FUNCTION is_decision(act text) RETURNS boolean IMMUTABLE LANGUAGE sql
         'fuse.let_go', 'retention.asked', 'retention.changed', 'recording.lost');
 -- What the jobs alone do, only who may erase tells of: on its word a day is closed, and copies go. And no
 -- part writes more than an entry can be; what is not kept out so does not stop the ledger (storage/tree.py).
+-- Nights and rebuilds look for what was stored, and by which day.
 ALTER TABLE ledger_waiting ENABLE ROW LEVEL SECURITY;
 CREATE POLICY no_decision ON ledger_waiting USING (true)
     WITH CHECK (NOT is_decision(act) AND (ends_on IS NULL) = (details IS NULL)
         AND jsonb_typeof(facts) = 'object' AND pg_column_size(facts) < 65536
         AND octet_length(actor) + octet_length(act) < 1024
         AND (act NOT IN ('erased', 'day.closed', 'night.done', 'days.frozen')
-            OR has_function_privilege('may_erase()'::regprocedure, 'EXECUTE')));
+            OR has_function_privilege('may_erase()'::regprocedure, 'EXECUTE'))
+        AND (act NOT IN ('stored', 'rebuilt') OR recording IS NOT NULL
+            AND facts->>'day' LIKE '____-__-__' AND facts ?& '{due,rule}'));
 
 -- The redacted copy that stands for a recording: its object's name, when it was made, how long its
 -- audio is, and its head. One that has a name and no head is lost: nobody hears the original instead.

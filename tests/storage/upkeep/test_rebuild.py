@@ -5,6 +5,7 @@ The backups are real ones, made with `pg_dump` and put back with `psql` into ano
 """
 
 import argparse
+import json
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -367,6 +368,46 @@ async def test_a_recording_that_the_ledger_never_came_to_tell_of_is_rebuilt(
     vault = await backups.put_back(None, service.vault)
     assert (await rebuild.run(owned(vault))).rebuilt == 2
     assert await heard(await backups.serve(vault, service), last) == tone(1)
+
+
+NEVER_WRITTEN = (
+    "{}",
+    '{"x": 0.5}',
+    '{"day": "x", "due": 3, "rule": [], "export": "x", "copy": "x", "replaced": "x"}',
+    '{"day": "9999-99-99", "due": "2027-11-26T12:00:00.000000Z", "rule": "P1Y"}',
+    '{"day": "2027-11-26", "due": "x", "rule": "P1Y", "export": 3, "copy": 3}',
+)
+
+
+async def test_entries_that_the_archive_never_wrote_stop_no_night_and_no_rebuild(
+    service: Service, backups: Backups
+) -> None:
+    """Whoever holds a login that adds entries can write what he likes. Nor does one that says that
+    a recording is an export have it taken away.
+    """
+    kept = await upload(service, "kept", tone(1))
+    day, _ = await stored(service, kept)
+    lie = {"export": kept, "day": day.isoformat(), "due": f"{day}T12:00:00.000000Z"}
+    told: list[tuple[str, UUID | None, str]] = [("export.asked", None, json.dumps(lie))]
+    for act in ("stored", "rebuilt", "export.asked", "redaction.made", "redaction.withdrawn"):
+        told += [(act, who, facts) for facts in NEVER_WRITTEN for who in (None, uuid4())]
+    told += [
+        (act, uuid4(), facts) for act in ("erased", "day.closed") for facts in NEVER_WRITTEN[:2]
+    ]
+    async with connection(service.vault.pool) as lent:
+        await lent.executemany(
+            "INSERT INTO ledger_waiting (actor, act, recording, facts)"
+            " VALUES ('k', $1, $2, $3::text::jsonb)",
+            told,
+        )
+    assert (await service.night()).reconciled.failed is False
+    await tree.checkpoint(service.vault)
+    vault = await backups.put_back(None, service.vault)
+    report = await rebuild.run(owned(vault))
+    assert (report.rebuilt, report.told, report.failed) == (1, 0, False)
+    again = await backups.serve(vault, service)
+    assert await heard(again, kept) == tone(1)
+    assert (await reconcile.run(vault, repair=True)).removed == 0
 
 
 async def test_without_the_published_ledger_nothing_is_done(
