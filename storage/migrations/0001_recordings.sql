@@ -481,7 +481,7 @@ CREATE FUNCTION is_decision(act text) RETURNS boolean IMMUTABLE LANGUAGE sql
 ALTER TABLE ledger_waiting ENABLE ROW LEVEL SECURITY;
 CREATE POLICY no_decision ON ledger_waiting USING (true)
     WITH CHECK (NOT is_decision(act) AND (ends_on IS NULL) = (details IS NULL)
-        AND jsonb_typeof(facts) = 'object' AND pg_column_size(facts) < 65536
+        AND jsonb_typeof(facts) = 'object' AND octet_length(facts::text) < 65536
         AND octet_length(actor) + octet_length(act) < 1024
         AND (act NOT IN ('erased', 'day.closed', 'night.done', 'days.frozen')
             OR has_function_privilege('may_erase()'::regprocedure, 'EXECUTE'))

@@ -229,6 +229,7 @@ async def test_what_the_jobs_do_is_told_by_no_other_part(
     [
         ("k", "x", f'{{"entries": "{"x" * 70_000}"}}'),
         ("k", "x", f'{{"entries": {[*range(1000, 20_000)]}}}'),
+        ("k", "x", '{"entries": [1e100000]}'),
         ("k", "x", '["a"]'),
         ("k", "x", "3"),
         ("k", "x" * 1024, "{}"),
