@@ -469,24 +469,24 @@ CREATE TRIGGER recording_unmade BEFORE DELETE ON recording FOR EACH ROW
 
 -- What people decide is written down by their commands alone, which the owner runs: an entry lets a
 -- recording be erased before its year, and no part of the service may put one there. Nor that one is
--- lost, which only a rebuild tells: the ledger's story is whole without its erasing. Sealed details
--- come with the day of their key. A policy, and no trigger or CHECK: it is looked at with the plan,
--- where a trigger costs each entry half as much again, and a CHECK a sixth.
+-- lost, which only a rebuild tells: the ledger's story is whole without its erasing; or that one is
+-- there again. Sealed details come with the day of their key. A policy, and no trigger or CHECK: it is
+-- looked at with the plan, where a trigger costs each entry half as much again, and a CHECK a sixth.
 CREATE FUNCTION is_decision(act text) RETURNS boolean IMMUTABLE LANGUAGE sql
     RETURN act IN ('erasure.asked', 'erasure.granted', 'fuse.release_asked', 'fuse.released',
-        'fuse.let_go', 'retention.asked', 'retention.changed', 'recording.lost');
--- What the jobs alone do, only who may erase tells of: on its word a day is closed, and copies go. And no
--- part writes more than an entry can be; what is not kept out so does not stop the ledger (storage/tree.py).
--- Nights and rebuilds look for what was stored, and by which day.
+        'fuse.let_go', 'retention.asked', 'retention.changed', 'recording.lost', 'rebuilt');
+-- What the jobs alone do, only who may erase tells of: on its word a day is closed, and copies go. That a
+-- recording is stored, with its day, tells only who may make its row: nights and rebuilds look for it. And
+-- no part writes more than an entry can be; what is not kept out so does not stop the ledger (storage/tree.py).
 ALTER TABLE ledger_waiting ENABLE ROW LEVEL SECURITY;
 CREATE POLICY no_decision ON ledger_waiting USING (true)
     WITH CHECK (NOT is_decision(act) AND (ends_on IS NULL) = (details IS NULL)
         AND jsonb_typeof(facts) = 'object' AND octet_length(facts::text) < 65536
         AND octet_length(actor) + octet_length(act) < 1024
-        AND (act NOT IN ('erased', 'day.closed', 'night.done', 'days.frozen')
+        AND (act NOT IN ('erased', 'day.closed', 'night.done', 'days.frozen', 'export.erased', 'reconciled')
             OR has_function_privilege('may_erase()'::regprocedure, 'EXECUTE'))
-        AND (act NOT IN ('stored', 'rebuilt') OR recording IS NOT NULL
-            AND facts->>'day' LIKE '____-__-__' AND facts ?& '{due,rule}'));
+        AND (act <> 'stored' OR recording IS NOT NULL AND facts->>'day' LIKE '____-__-__'
+            AND facts ?& '{due,rule}' AND has_column_privilege('recording'::regclass, 'id', 'INSERT')));
 
 -- The redacted copy that stands for a recording: its object's name, when it was made, how long its
 -- audio is, and its head. One that has a name and no head is lost: nobody hears the original instead.
