@@ -241,8 +241,7 @@ ALTER TABLE access_key
     ADD CHECK (num_nonnulls(queues, teams) = 0 OR level IN ('supervisor', 'privacy'));
 CREATE TABLE team (
     name text PRIMARY KEY,
-    members bytea NOT NULL,
-    changed_at timestamptz NOT NULL DEFAULT archive_now()
+    members bytea NOT NULL
 );
 
 -- Until when somebody who said why may hear a recording; what they said is in the ledger, sealed.
@@ -400,8 +399,7 @@ CREATE INDEX glass_broken ON glass (reader, until) WHERE until IS NOT NULL;
 -- One row: the zone and the periods that are in force. Two people put others in their place.
 CREATE TABLE policy (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    periods jsonb NOT NULL,
-    since timestamptz NOT NULL DEFAULT archive_now()
+    periods jsonb NOT NULL
 );
 
 -- What a step takes with it is the schema's to do, and only who may call `may_erase` takes the last

@@ -262,8 +262,8 @@ async def _change_periods(lent: Connection, size: int) -> int:
     return _count(
         await lent.execute(
             "INSERT INTO policy AS p (periods) SELECT unnest($1::text[])::jsonb"
-            " ON CONFLICT (only_row) DO UPDATE SET periods = EXCLUDED.periods,"
-            " since = archive_now() WHERE p.periods <> EXCLUDED.periods",
+            " ON CONFLICT (only_row) DO UPDATE SET periods = EXCLUDED.periods"
+            " WHERE p.periods <> EXCLUDED.periods",
             wanted[-1:],
         )
     )
