@@ -25,6 +25,12 @@ late: by then a nightly job has run.
 """
 
 _GONE = b"gone"
+_UNREADABLE = (
+    *(KeyError, TypeError, ValueError, AttributeError, ArithmeticError),
+    RecursionError,
+)
+"""What comes of an entry that is none."""
+
 _OTHER = re.compile(
     rb'\{"act":"(?:listened|searched|viewed)","actor":"[^"\\]*","at":"([^"\\]{27})"'
 )
@@ -170,7 +176,7 @@ def _hear_unusual(story: Story, position: int, line: bytes, latest: bytes) -> st
                 _hear_erased(story, position, *at_due_whose)
             else:
                 _hear_lost(story, position, latest, *at_due_whose)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+    except _UNREADABLE:
         story.fault(f"entry {position} cannot be read")
         return ""
     return at

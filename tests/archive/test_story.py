@@ -110,6 +110,7 @@ WRONG = [
     ("is lost by another", [*WHOLE[:5], entry("recording.lost", 3, ONE, **facts(BEGIN))]),
     ("cannot be read", [*WHOLE[:5], entry("recording.lost", 3, ONE)]),
     ("cannot be read", [*WHOLE, lambda: b"no entry"]),
+    ("cannot be read", [*WHOLE, lambda: b"[" * 100_000]),
     ("cannot be read", [*WHOLE, entry("night.done", 37)]),
     ("cannot be read", [*WHOLE, dated("0001-01-01T00:00:00+14:00")]),
     ("cannot be read", [*WHOLE, dated(3)]),
