@@ -244,15 +244,25 @@ async def test_what_was_erased_early_or_by_another_rule_is_told(service: Service
 
 
 @pytest.mark.parametrize(
-    ("rule", "why"),
-    [("P8D", ""), ("P4D", "longer than its rule"), ("for ever", "cannot be read")],
+    ("rule", "later", "why"),
+    [
+        ("P8D", 0, ""),
+        ("P8D", 1, ""),
+        ("P4D", 0, "longer than its rule"),
+        ("for ever", 0, "cannot be read"),
+        ("P8D", 3653, "another one than that of its due time"),
+        ("P8D", -2, "another one than that of its due time"),
+    ],
 )
-async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
-    service: Service, tmp_path: Path, rule: str, why: str
+async def test_a_due_time_or_a_day_that_the_rule_does_not_give_is_no_lie_that_holds(
+    service: Service, tmp_path: Path, rule: str, later: int, why: str
 ) -> None:
-    """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may."""
+    """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may; or
+    the key of its day is.
+    """
     identifier, due = uuid4(), years.now() + timedelta(days=8)
-    told = {"day": due.date().isoformat(), "due": instant(due), "rule": rule}
+    day = due.astimezone(UTC).date() + timedelta(days=later)
+    told = {"day": day.isoformat(), "due": instant(due), "rule": rule}
     async with connection(service.vault.pool) as lent:
         await ledger.record(lent, "k", "stored", recording=identifier, facts=told)
     await service.turn_clock(timedelta(days=9))
