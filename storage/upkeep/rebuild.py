@@ -12,10 +12,10 @@ since, and has rows of some that were erased since. In this order:
    one that the ledger knows stands for it; if it knows neither, either may have been acknowledged,
    and both become rows.
 3. What is told as stored and has no row is told as erased if it was due and nothing is left of it,
-   for then only the telling was lost; and if it is not due it is told as lost, also where the store
-   still holds something that does not open, or has it under a delete marker: with its day that
-   goes, and no erasure is ever told. *The ledger leaves nothing out that came due, and what can
-   never be erased is no hidden one.*
+   for then only the telling was lost; what is left goes when its day is closed, and is told of
+   then. If it is not due it is told as lost, also where the store still holds something that does
+   not open, or has it under a delete marker: with its day that goes, and no erasure is ever told.
+   *The ledger leaves nothing out that came due, and what can never be erased is no hidden one.*
 4. The redacted copies of recordings stand again where the ledger says so (`storage.upkeep.copies`).
    *What nobody was to hear is heard by nobody.*
 5. The archive is free again, and erasing is held until people who have looked release it.
@@ -252,7 +252,7 @@ async def _tell_gone(
     held: bool,
 ) -> None:
     """Tell of a recording of which nothing opens: as lost; or as erased if it is due and nothing is
-    held either. What is due and held goes when its day is closed.
+    held either. What is due and held goes when its day is closed, which tells of it.
     """
     identifier, facts = row["recording"], ledger.due(expiry)
     # By the clock as it is now: a loss that is told when it is due excuses nothing.

@@ -652,6 +652,51 @@ async def test_what_was_told_before_a_rebuild_was_broken_off_is_not_told_again(
     assert acts.count(("erased" if due else "recording.lost", gone)) == 1
 
 
+@pytest.mark.parametrize("broken", [False, True])
+async def test_what_is_due_and_does_not_open_is_told_as_erased_when_its_day_is_closed(
+    service: Service,
+    backups: Backups,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    broken: bool,
+) -> None:
+    """Then its last bytes go; also if the service dies once the day's key is destroyed."""
+    gone = await upload(service, "c1", started_at=a_year_ago(seconds=50))
+    day, key = await stored(service, gone)
+    await tree.checkpoint(service.vault)
+    await service.vault.objects.remove(await service.holdings())
+    await put(service, key, b"damaged")
+    vault, span = await backups.put_back(None, service.vault), when_over(day)
+    await set_clock(vault, span)
+    report = await rebuild.run(owned(vault))
+    assert (report.told, report.lost.count, report.strange.count) == (0, 0, 1)
+    again = await backups.serve(vault, service)
+    await again.turn_all_clocks(span, monkeypatch)
+    today = vault.policy.day_of(await database.now(vault.pool))
+    assert (await release(owned(again.vault), today, again.tokens["admin"])).done
+
+    def reached(name: str) -> None:
+        if name == "destroyed":
+            raise ConnectionError("the power")
+
+    if broken:
+        with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+            patched.setattr(steps, "reached", reached)
+            await again.night()
+    for _ in range(2):
+        assert not (await again.night()).reconciled.failed
+    told = [act for act, one in await again.acts() if one == gone or act == "day.closed"]
+    assert told == ["stored", "erased", "day.closed"]
+    assert await again.holdings() == []
+    await certified(again, gone)
+    path = await export(again.vault, tmp_path / "ledger")
+    found = audit.verify_export(path, vault.signer.verifier, [], years.now() + span)
+    assert (found["faults"], found["erased"], found["overdue"]) == ([], 1, 0)
+    async with connection(vault.pool) as lent:
+        assert await lent.fetchval("SELECT erased FROM day WHERE expires_on = $1", day) == 1
+
+
 async def test_a_lost_recording_that_is_found_after_all_is_rebuilt_and_erased_in_time(
     service: Service, backups: Backups
 ) -> None:
