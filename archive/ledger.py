@@ -100,13 +100,13 @@ def canonical(known: object) -> bytes:
     return _ENCODER.encode(known).encode()
 
 
-def too_deep(text: bytes, facts: object) -> bool:
+def too_deep(text: bytes, facts: dict[str, object]) -> bool:
     """Whether these facts have more levels than DEEPEST. `text` has them in it: where that has no
     more brackets, as nearly everywhere, nothing is measured.
     """
     if text.count(b"{") + text.count(b"[") <= DEEPEST:
         return False
-    level = [facts]
+    level: list[dict[str, object] | list[object]] = [facts]
     for _ in range(DEEPEST):
         parts = (each.values() if isinstance(each, dict) else each for each in level)
         level = [part for each in parts for part in each if isinstance(part, (dict, list))]

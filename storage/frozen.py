@@ -108,7 +108,7 @@ async def _surging(lent: Connection, days: Iterable[date]) -> dict[date, tuple[i
     )
     last = await lent.fetchrow(
         "SELECT facts->>'through' AS through, position FROM told WHERE act = 'fuse.released'"
-        " ORDER BY position DESC, at DESC LIMIT 1"
+        " AND facts ? 'through' ORDER BY position DESC, at DESC LIMIT 1"
     )
     found: dict[date, tuple[int, int]] = {}
     for day in sorted({*days}):

@@ -612,15 +612,17 @@ CREATE TRIGGER account_granted BEFORE UPDATE OF level, call_types, queues, teams
     FOR EACH ROW WHEN (OLD.subject IS NULL) EXECUTE FUNCTION grant_more();
 
 -- Who gives entries their places puts no decision into the ledger that did not wait for one: what the
--- same statement takes out of what waits is still seen. The index is for this, and so that what is due
--- is found in a full queue as well.
+-- same statement takes out of what waits is still seen. Nor does one that cannot be told (storage/tree.py)
+-- stop the ledger. The index is for this, and so that what is due is found in a full queue as well.
 CREATE INDEX ledger_waiting_asked ON ledger_waiting (recording)
     WHERE is_decision(act) OR act IN ('stored', 'rebuilt');
 ALTER TABLE ledger ENABLE ROW LEVEL SECURITY;
 CREATE POLICY decided ON ledger USING (true) WITH CHECK (NOT is_decision(act) OR EXISTS (
     SELECT FROM ledger_waiting w WHERE is_decision(w.act)
     AND (w.recording = ledger.recording OR (w.recording IS NULL AND ledger.recording IS NULL))
-    AND (w.act, w.at, w.actor, w.facts) = (ledger.act, ledger.at, ledger.actor, ledger.facts)));
+    AND (w.act, w.at, w.actor) = (ledger.act, ledger.at, ledger.actor)
+    AND ledger.facts IN (w.facts, jsonb_build_object('untold',
+        encode(sha256(convert_to(w.facts::text, 'UTF8')), 'hex')))));
 
 -- So that the ledger is searched by day and by act, newest first, whatever its size.
 CREATE INDEX ledger_at ON ledger (at, position);

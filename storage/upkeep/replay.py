@@ -216,7 +216,7 @@ async def _since(lent: Connection, size: int, fact: str, acts: list[str]) -> lis
     """
     rows = await lent.fetch(
         "SELECT l.facts->>$2 AS told FROM ledger l WHERE l.position >= $1"
-        " AND l.act = ANY ($3) AND NOT EXISTS (SELECT FROM ledger_waiting w"
+        " AND l.act = ANY ($3) AND l.facts ? $2 AND NOT EXISTS (SELECT FROM ledger_waiting w"
         " WHERE w.act = l.act AND w.at = l.at AND w.facts = l.facts) ORDER BY l.position",
         size,
         fact,

@@ -391,9 +391,8 @@ async def test_entries_that_the_archive_never_wrote_stop_no_night_and_no_rebuild
     told: list[tuple[str, UUID | None, str]] = [("export.asked", None, json.dumps(lie))]
     for act in ("stored", "rebuilt", "export.asked", "redaction.made", "redaction.withdrawn"):
         told += [(act, who, facts) for facts in NEVER_WRITTEN for who in (None, uuid4())]
-    told += [
-        (act, uuid4(), facts) for act in ("erased", "day.closed") for facts in NEVER_WRITTEN[:2]
-    ]
+    for act in ("erased", "day.closed", "retention.changed", "fuse.released", "erasure.granted"):
+        told += [(act, uuid4(), facts) for facts in NEVER_WRITTEN[:2]]
     async with connection(service.vault.pool) as lent:
         await lent.executemany(
             "INSERT INTO ledger_waiting (actor, act, recording, facts)"
