@@ -15,14 +15,14 @@ import binascii
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 
 from archive import merkle
 from archive.ledger import Entry, canonical
 from archive.merkle import ProofError
 from archive.note import Checkpoint, Note
-from archive.retention import last_due
+from archive.retention import is_day_of, last_due
 
 FORMAT = "call-archive certificate 1"
 BEGIN = ("stored", "rebuilt")
@@ -262,8 +262,14 @@ def _check_same(story: _Story) -> None:
     for name in ("export", "day", "due") if story.of_export else ("day", "due", "rule"):
         if name not in erased.facts or begun.facts.get(name) != erased.facts[name]:
             raise CertificateError(f"`{name}` was another one in the first entry.")
+    due = _instant(erased)
+    try:  # of its day is the key that ends with it
+        same = is_day_of(date.fromisoformat(str(erased.facts["day"])), due.astimezone(UTC).date())
+    except (ValueError, OverflowError) as error:
+        raise CertificateError(f"Its day cannot be read: {error}.") from None
+    if not same:
+        raise CertificateError("Its `day` is another one than that of its due time.")
     if story.of_export:
-        _instant(erased)
         _count(begun.facts)
 
 

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+DEEPEST = 50
+"""Levels of an entry's facts, at the most: who reads it may bear fewer than who hashed it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -95,6 +98,19 @@ def canonical(known: object) -> bytes:
     """JSON in its one form. Raises TypeError for a float, of which there is more than one."""
     refuse_floats(known)
     return _ENCODER.encode(known).encode()
+
+
+def too_deep(text: bytes, facts: dict[str, object]) -> bool:
+    """Whether these facts have more levels than DEEPEST. `text` has them in it: where that has no
+    more brackets, as nearly everywhere, nothing is measured.
+    """
+    if text.count(b"{") + text.count(b"[") <= DEEPEST:
+        return False
+    level: list[dict[str, object] | list[object]] = [facts]
+    for _ in range(DEEPEST):
+        parts = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [part for each in parts for part in each if isinstance(part, (dict, list))]
+    return bool(level)
 
 
 def refuse_floats(known: object) -> None:

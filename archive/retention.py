@@ -73,6 +73,13 @@ def last_due(told: date, rule: str) -> date:
     return _later(told + day, Period.parse(rule.split(" ", 1)[0])) + day
 
 
+def is_day_of(day: date, due: date) -> bool:
+    """Whether what is due on this day by UTC can be filed under that one: in no zone is it further
+    than a day away.
+    """
+    return abs((day - due).days) <= 1
+
+
 @dataclass(frozen=True, slots=True)
 class Expiry:
     """When one recording is due, and by which rule. `on` is the local date of `at`."""

@@ -1,5 +1,6 @@
 """Whether the ledger's story is whole: every recording that came due is in it as erased, none
-early but what two people granted, none twice, none left out but what was told as lost before.
+early but what two people granted, none twice, none left out but what was told as lost before; and
+each was filed under the day on which it was due, whose key ended with it.
 
 It is read from an export: each entry's canonical bytes on a line of its own, in their order, then
 an empty line and the signed checkpoint. Nothing else is needed but the public key.
@@ -17,7 +18,7 @@ from uuid import UUID
 from archive import nights
 from archive.certificate import BEGIN, GRANTED, by_two
 from archive.ledger import instant
-from archive.retention import last_due
+from archive.retention import is_day_of, last_due
 
 LATE = timedelta(days=1)
 """How long after its instant a recording that is not erased counts as left out, and an erasure as
@@ -35,27 +36,38 @@ MOST = 100
 
 _USUAL = re.compile(
     rb'\{"act":"(stored|erased)","actor":"[^"]*","at":"([^"]*)","facts":\{'
-    rb'(?:"absent":\[[^]]*\],"attempt":"[^"]*",)?"day":"[^"]*","due":"([^"]*)","rule":'
-    rb'"([^"]*)"\},"recording":"([^"]*)"\}'
+    rb'(?:"absent":\[[^]]*\],"attempt":"[^"]*",)?"day":"([^"]{10}","due":"[^"]{27}","rule":'
+    rb'"[^"]*)"\},"recording":"([^"]*)"\}'
 )
 """What nearly all entries look like that count here: read several times as fast as any JSON. It is
-for lines without a backslash, so that a text ends at the next quotation mark.
+for lines without a backslash, so that a text ends at the next quotation mark. The day, the due time
+and the rule are one piece, as they stand there: that is what is kept of a recording.
 """
 
+_DAYS, _DUE, _RULE = slice(29), slice(19, 46), slice(56, None)
+"""Where it has the day and the due time's own day, the due time, and the rule."""
 
-class _Rules(dict[tuple[bytes, bytes], list[Any]]):
-    """By the day on which something is told as stored, and its rule: what no time is behind when it
-    can be due, nothing if the rule is none; and how many there are.
+
+class _Rules(dict[tuple[bytes, bytes, bytes], list[Any]]):
+    """By the day on which something is told as stored, its day with that of its due time, and its
+    rule: what is wrong with these, if anything; and how many there are.
     """
 
-    def __missing__(self, key: tuple[bytes, bytes]) -> list[Any]:
-        day, rule = (_text(each) for each in key)
-        try:
-            last = last_due(date.fromisoformat(day), rule).isoformat().encode() + b"~"
-        except (ValueError, OverflowError):
-            last = b""
-        self[key] = found = [last, 0]
+    def __missing__(self, key: tuple[bytes, bytes, bytes]) -> list[Any]:
+        told, days, rule = (_text(each) for each in key)
+        self[key] = found = [_against_rule(told, days[:10], days[-10:], rule), 0]
         return found
+
+
+def _against_rule(told: str, day: str, due: str, rule: str) -> str:
+    try:
+        due_on, last = date.fromisoformat(due), last_due(date.fromisoformat(told), rule)
+        filed = is_day_of(date.fromisoformat(day), due_on)
+    except (ValueError, OverflowError):
+        return "has a time or a rule that cannot be read"
+    if due_on > last:
+        return "is due later than its rule says"
+    return "" if filed else "is filed under another day than that of its due time"
 
 
 @dataclass(slots=True)
@@ -87,8 +99,8 @@ class Story:
     grants: list[str] = field(default_factory=list)
     lately: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
-    # Ids and times stay the bytes that they were read as: a million of them are not made into text.
-    _due: dict[bytes, bytes] = field(default_factory=dict)
+    # Ids and what is kept stay the bytes that they were read as: a million are not made into text.
+    _kept: dict[bytes, bytes] = field(default_factory=dict)
     _rules: _Rules = field(default_factory=_Rules)
     _granted: set[bytes] = field(default_factory=set)
     _closed: set[date] = field(default_factory=set)
@@ -116,7 +128,7 @@ def read(lines: Iterable[bytes], now: datetime | None = None) -> Story:
     _tell_lost(story)
     _left_out(story)
     rules = Counter[str]()
-    for (_, rule), (_, count) in story._rules.items():
+    for (*_, rule), (_, count) in story._rules.items():
         rules[_text(rule)] += count
     story.rules = dict(rules.most_common(MOST))
     return story
@@ -124,16 +136,16 @@ def read(lines: Iterable[bytes], now: datetime | None = None) -> Story:
 
 def _hear_all(story: Story, lines: Iterable[bytes], now: str) -> None:
     position, latest, until = -1, b"", now.encode()
-    usual_of, other_of, due_of, rules = _USUAL.fullmatch, _OTHER.match, story._due, story._rules
+    usual_of, other_of, kept, rules = _USUAL.fullmatch, _OTHER.match, story._kept, story._rules
     for position, line in enumerate(lines):
         if b"\\" not in line and (usual := usual_of(line)):
-            act, at, due, rule, identifier = usual.groups()
+            act, at, told, identifier = usual.groups()
             if act != b"stored":
-                _hear_erased(story, position, at, due, identifier)
-            elif identifier in due_of or due > (known := rules[at[:10], rule])[0]:
-                _hear_begun(story, position, at, due, rule, identifier)
+                _hear_erased(story, position, at, told, identifier)
+            elif identifier in kept or (known := rules[at[:10], told[_DAYS], told[_RULE]])[0]:
+                _hear_begun(story, position, at, told, identifier)
             else:  # most entries: no call for these
-                due_of[identifier] = due
+                kept[identifier] = told
                 story.stored += 1
                 known[1] += 1
         elif other := other_of(line):
@@ -152,7 +164,7 @@ def _hear_unusual(story: Story, position: int, line: bytes, latest: bytes) -> st
     """
     try:
         entry = json.loads(line)
-        act, facts = entry["act"], entry["facts"]
+        act, facts, whose = entry["act"], entry["facts"], entry.get("recording")
         at = instant(datetime.fromisoformat(entry["at"]))
         if act == "night.done":
             _check_night(story, position, facts)
@@ -160,17 +172,14 @@ def _hear_unusual(story: Story, position: int, line: bytes, latest: bytes) -> st
             _check_closing(story, position, at, date.fromisoformat(facts["day"]))
         elif act == GRANTED:
             if by_two(facts):
-                story._granted.add(_bytes(entry["recording"]))
+                story._granted.add(_bytes(whose))
         elif act in BEGIN:
-            told = (at, facts["due"], facts["rule"], entry["recording"])
-            _hear_begun(story, position, *map(_bytes, told))
-        elif act in ("erased", "recording.lost"):
-            at_due_whose = map(_bytes, (at, facts["due"], entry["recording"]))
-            if act == "erased":
-                _hear_erased(story, position, *at_due_whose)
-            else:
-                _hear_lost(story, position, latest, *at_due_whose)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+            _hear_begun(story, position, _bytes(at), _kept(facts), _bytes(whose))
+        elif act == "erased":
+            _hear_erased(story, position, _bytes(at), _kept(facts), _bytes(whose))
+        elif act == "recording.lost":
+            _hear_lost(story, position, latest, _bytes(at), _kept(facts), _bytes(whose))
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
         story.fault(f"entry {position} cannot be read")
         return ""
     return at
@@ -182,38 +191,42 @@ def _bytes(text: object) -> bytes:
     return text.encode()
 
 
-def _hear_begun(
-    story: Story, position: int, at: bytes, due: bytes, rule: bytes, identifier: bytes
-) -> None:
-    """Take into account that a recording came in."""
-    known, ruled = story._due.get(identifier), story._rules[at[:10], rule]
-    story.stored += 1
-    ruled[1] += 1
-    if not ruled[0]:
-        _wrong(story, position, identifier, "has a time or a rule that cannot be read")
-    elif due > ruled[0]:
-        _wrong(story, position, identifier, "is due later than its rule says")
+def _kept(facts: dict[str, Any]) -> bytes:
+    """What is kept of a recording, as `_USUAL` has it. Raises what comes of facts that are none."""
+    day, due, rule = (_bytes(facts[name]) for name in ("day", "due", "rule"))
+    if (len(day), len(due)) != (10, 27):
+        raise ValueError("a day or a due time has not its one form")
+    return b'%b","due":"%b","rule":"%b' % (day, due, rule)
+
+
+def _hear_begun(story: Story, position: int, at: bytes, told: bytes, identifier: bytes) -> None:
+    """Take into account that a recording came in, or is there again."""
+    known, ruled = story._kept.get(identifier), story._rules[at[:10], told[_DAYS], told[_RULE]]
+    if ruled[0]:
+        _wrong(story, position, identifier, ruled[0])
     story._lost.pop(identifier, None)  # it was found
     if known is None:
-        story._due[identifier] = due
+        story.stored += 1
+        ruled[1] += 1
+        story._kept[identifier] = told
     elif known == _GONE:
         _wrong(story, position, identifier, "comes back after it was erased")
-    elif known != due:
-        _wrong(story, position, identifier, "is given another due time")
+    elif known != told:
+        _wrong(story, position, identifier, f"is given another {_other(known, told)}")
 
 
-def _hear_erased(story: Story, position: int, at: bytes, due: bytes, identifier: bytes) -> None:
+def _hear_erased(story: Story, position: int, at: bytes, told: bytes, identifier: bytes) -> None:
     """Take into account that a recording was erased."""
-    known = story._due.get(identifier)
+    known, due = story._kept.get(identifier), told[_DUE]
     story.erased += 1
     story._erased.append((position, identifier))
-    story._due[identifier] = _GONE
+    story._kept[identifier] = _GONE
     if known == _GONE:
         _wrong(story, position, identifier, "is erased a second time")
     elif known is None:
         _wrong(story, position, identifier, "is erased and was never stored")
-    elif known != due:
-        _wrong(story, position, identifier, "is erased by another due time")
+    elif known != told:
+        _wrong(story, position, identifier, f"is erased by another {_other(known, told)}")
     if at > story._ahead:
         _wrong(story, position, identifier, "is erased at a time that has not come yet")
     # Both in the ledger's one form, so that their order is that of the texts.
@@ -247,22 +260,26 @@ def _hear_late(story: Story, position: int, at: bytes, due: bytes, identifier: b
 
 
 def _hear_lost(
-    story: Story, position: int, latest: bytes, at: bytes, due: bytes, identifier: bytes
+    story: Story, position: int, latest: bytes, at: bytes, told: bytes, identifier: bytes
 ) -> None:
-    """Take into account that nothing is left of a recording.
-
-    It excuses no erasing that was due by then; nor does one that is dated back, for then anything
-    could be told as lost that should have been erased.
+    """Take into account that nothing is left of a recording. It excuses no erasing that was due by
+    then; nor if it is dated back, for then anything could be told as lost that was to be erased.
     """
-    known = story._due.get(identifier)
+    known = story._kept.get(identifier)
     if known is None:
         _wrong(story, position, identifier, "is lost and was never stored")
     elif known == _GONE:
         _wrong(story, position, identifier, "is lost after it was erased")
-    elif known != due:
-        _wrong(story, position, identifier, "is lost by another due time")
-    elif max(at, latest) < due:
+    elif known != told:
+        _wrong(story, position, identifier, f"is lost by another {_other(known, told)}")
+    elif max(at, latest) < told[_DUE]:
         story._lost.setdefault(identifier, at)
+
+
+def _other(known: bytes, told: bytes) -> str:
+    """What of two things that are kept is not the same."""
+    day = "day" if known[_DAYS] != told[_DAYS] else "rule"
+    return "due time" if known[_DUE] != told[_DUE] else day
 
 
 def _wrong(story: Story, position: int, identifier: bytes, what: str) -> None:
@@ -306,10 +323,11 @@ def _check_closing(story: Story, position: int, at: str, day: date) -> None:
 def _tell_lost(story: Story) -> None:
     """What is lost when the story ends."""
     for identifier, at in story._lost.items():
-        if (due := story._due[identifier]) != _GONE:
+        if (kept := story._kept[identifier]) != _GONE:
             story.lost += 1
             if len(story.losses) < MOST:
-                told = f"{_text(identifier)} is due at {_text(due)} and is lost since {_text(at)}"
+                due = _text(kept[_DUE])
+                told = f"{_text(identifier)} is due at {due} and is lost since {_text(at)}"
                 story.losses.append(told)
 
 
@@ -323,8 +341,8 @@ def _left_out(story: Story) -> None:
         story.fault(f"it is told until {story.told_until}, which is no time")
         return
     until = story.told_until.encode()
-    for identifier, due in story._due.items():
-        if due > until or due == _GONE or identifier in story._lost:
+    for identifier, kept in story._kept.items():
+        if kept == _GONE or (due := kept[_DUE]) > until or identifier in story._lost:
             continue
         if due <= late:
             story.fault(f"{_text(identifier)} was due at {_text(due)} and is not erased")

@@ -4,7 +4,8 @@ From then on every copy of that day's recordings, in old versions, replicas and 
 and database, is noise, whoever holds it. A day is closed when it is over by the database's clock
 and by the key holder's own, when no recording of it is left in any state but erased, and when the
 store was seen to hold nothing under its prefix: what lies there without a row is removed first,
-since its day in the name says that it is due.
+since its day in the name says that it is due. With it goes the last of what a rebuild could not
+open, and that is told of here.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.errors import UnavailableError
 from archive.ledger import instant
-from storage import export_erasing, ledger, steps
+from storage import export_erasing, holdings, ledger, steps
 from storage.database import Connection, connection
 from storage.keyring import KeyRingError, NoDayKeyError, Ring
 from storage.vault import Vault
@@ -72,7 +73,7 @@ async def _finish(vault: Vault, day: date) -> Closing:
     """
     destroyed_at = await asyncio.to_thread(vault.ring.destroy, day)
     async with connection(vault.pool) as lent, lent.transaction():
-        await _note(lent, vault.ring.id, day, destroyed_at, 0)
+        await _note(vault, lent, day, destroyed_at, 0)
     return Closing(day, True, 0, "its key was destroyed before a crash")
 
 
@@ -94,7 +95,7 @@ async def _close(vault: Vault, day: date) -> Closing:
     destroyed_at = await asyncio.to_thread(_destroy, vault.ring, day)
     steps.reached("destroyed")
     async with connection(vault.pool) as lent, lent.transaction():
-        await _note(lent, vault.ring.id, day, destroyed_at, strays)
+        await _note(vault, lent, day, destroyed_at, strays)
     steps.reached("closed")
     return Closing(day, True, strays, "every recording of it is erased and its key is destroyed")
 
@@ -136,7 +137,7 @@ def _destroy(ring: Ring, day: date) -> datetime:
 
 
 async def _note(
-    lent: Connection, holder: str, day: date, destroyed_at: datetime, strays: int
+    vault: Vault, lent: Connection, day: date, destroyed_at: datetime, strays: int
 ) -> None:
     """Write down, once, that the day is closed, with the holder's receipt for its key."""
     first = await lent.fetchval(
@@ -148,13 +149,39 @@ async def _note(
     if not first:  # another service closed it in the same night
         return
     await forget(lent, [day])
+    await _tell_rest(vault, lent, day)
     facts = {
         "day": day.isoformat(),
         "strays": strays,
-        "holder": holder,
+        "holder": vault.ring.id,
         "key_destroyed_at": instant(destroyed_at),
     }
     await ledger.record(lent, ledger.SYSTEM, "day.closed", facts=facts)
+
+
+async def _tell_rest(vault: Vault, lent: Connection, day: date) -> None:
+    """Tell as erased what the ledger has as stored for this day and nobody told of since: the
+    database was lost, and what was left of it did not open, so that it got no row again.
+
+    What waits for its place has a row. An entry that the archive did not write holds up no day.
+    """
+    rows = await lent.fetch(
+        "SELECT DISTINCT ON (l.recording) l.recording, l.facts, archive_now() AS now FROM ledger l"
+        " WHERE l.act IN ('stored', 'rebuilt') AND l.facts->>'day' = $1"
+        " AND l.recording IS NOT NULL"
+        " AND NOT EXISTS (SELECT FROM recording r WHERE r.id = l.recording) AND NOT EXISTS"
+        " (SELECT FROM ledger t WHERE t.recording = l.recording AND (t.act = 'erased'"
+        " OR t.act = 'recording.lost' AND t.position > l.position))"
+        " ORDER BY l.recording, l.position DESC",
+        day.isoformat(),
+    )
+    known = {row["recording"]: ledger.expiry(row["facts"]) for row in rows}
+    over = {one: each for one, each in known.items() if each and each.at <= rows[0]["now"]}
+    absent = holdings.absent(versions=vault.objects.versions)
+    for identifier, expiry in over.items():
+        facts = {**ledger.due(expiry), "absent": absent}
+        await ledger.record(lent, ledger.SYSTEM, "erased", recording=identifier, facts=facts)
+    await lent.execute("UPDATE day SET erased = erased + $2 WHERE expires_on = $1", day, len(over))
 
 
 async def forget(lent: Connection, days: Sequence[date]) -> None:

@@ -178,5 +178,19 @@ async def known(lent: Connection, ids: Sequence[UUID]) -> Mapping[UUID, UUID | N
         [str(each) for each in ids],
     )
     rows = await lent.fetch("SELECT id, attempt FROM export WHERE id = ANY ($1)", ids)
-    gone: dict[UUID, UUID | None] = {UUID(row["id"]): None for row in told}
+    exports = [named(row["id"]) for row in told]
+    gone: dict[UUID, UUID | None] = {each: None for each in exports if each}
     return gone | {row["id"]: row["attempt"] for row in rows}
+
+
+def named(told: object) -> UUID | None:
+    """The export that an entry names; None for what is none.
+
+    Recordings have UUIDs of version 7: one that an entry names stays what it is, for what lies
+    without a row under the name of an export goes.
+    """
+    try:
+        found = UUID(str(told))
+    except ValueError:
+        return None
+    return found if str(found) == told and found.version == 4 else None

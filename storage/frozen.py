@@ -108,7 +108,7 @@ async def _surging(lent: Connection, days: Iterable[date]) -> dict[date, tuple[i
     )
     last = await lent.fetchrow(
         "SELECT facts->>'through' AS through, position FROM told WHERE act = 'fuse.released'"
-        " ORDER BY position DESC, at DESC LIMIT 1"
+        " AND facts ? 'through' ORDER BY position DESC, at DESC LIMIT 1"
     )
     found: dict[date, tuple[int, int]] = {}
     for day in sorted({*days}):
@@ -158,7 +158,9 @@ async def _stored(
         since,
         None if days is None else [day.isoformat() for day in days],
     )
-    return {date.fromisoformat(row["day"]): row["count"] for row in rows}
+    # Who adds entries can name a day that is none: that is no recording of any day.
+    named = {ledger.day(row["day"]): row["count"] for row in rows}
+    return {day: count for day, count in named.items() if day}
 
 
 async def _tallies(

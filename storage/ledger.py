@@ -10,7 +10,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from uuid import UUID
 
 import asyncpg
@@ -49,6 +49,7 @@ so. The archive's own erasing writes no such entry, and nothing is destroyed on 
 """
 
 _NONCE = 12
+_LONGEST = 200  # characters of a rule
 
 
 async def record(
@@ -84,6 +85,27 @@ async def record(
 def due(expiry: Expiry) -> dict[str, object]:
     """What an entry tells of when a recording is due, and by which rule."""
     return {"day": expiry.on.isoformat(), "due": instant(expiry.at), "rule": expiry.rule}
+
+
+def expiry(facts: Mapping[str, object]) -> Expiry | None:
+    """What `due` wrote. None for anything else: who adds entries can write what they like."""
+    on, at, rule = day(facts.get("day")), facts.get("due"), facts.get("rule")
+    if on is None or not isinstance(at, str) or not isinstance(rule, str) or len(rule) > _LONGEST:
+        return None
+    try:
+        found = Expiry(datetime.fromisoformat(at), on, rule)
+        return found if instant(found.at) == at else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def day(told: object) -> date | None:
+    """The day that an entry names; None for what is none."""
+    try:
+        found = date.fromisoformat(str(told))
+    except ValueError:
+        return None
+    return found if found.isoformat() == told else None
 
 
 def seal(ring: Ring, day: date, details: Mapping[str, object]) -> tuple[date, bytes]:

@@ -54,7 +54,7 @@ async def change(lent: Connection, ring: Ring, wanted: Policy, token: str) -> bo
             raise RefusedError("what the configuration wants is in force")
         if await four_eyes.agree(lent, caller.id, matter) is None:
             return False
-        await lent.execute("UPDATE policy SET periods = $1, since = archive_now()", facts)
+        await lent.execute("UPDATE policy SET periods = $1", facts)
     return True
 
 

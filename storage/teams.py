@@ -31,7 +31,7 @@ async def put(lent: Connection, ring: Ring, policy: Policy, members: Members) ->
     async with lent.transaction():
         await lent.execute(
             "INSERT INTO team (name, members) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE"
-            " SET members = EXCLUDED.members, changed_at = archive_now()",
+            " SET members = EXCLUDED.members",
             members.team,
             scopes.seal(ring, members),
         )

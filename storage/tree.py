@@ -7,8 +7,9 @@ nothing. In the same transaction the tree's hashes grow, in tiles of 256 (C2SP t
 then costs a look at a few tiles, whatever the size of the ledger.
 
 The hash of an entry is made from the row as the database gave it back, not from what was sent. What
-has no one form, or is too long for a bundle, was not written by `ledger.record`: whoever wrote it
-does not stop the ledger, for in the place of its facts the hash of what they were is told.
+has no one form, is too long for a bundle or too deep for its readers was not written by
+`ledger.record`: whoever wrote it does not stop the ledger, for in the place of its facts the hash
+of what they were is told.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from archive import merkle, tiles
-from archive.ledger import Entry, canonical
+from archive.ledger import Entry, canonical, too_deep
 from archive.merkle import Growth, Node
 from archive.note import Note
 from archive.tiles import FULL, STEP, Tile, Tiles
@@ -85,10 +86,10 @@ async def _untold(lent: Connection, error: Exception) -> list[int]:
 def _can_be_told(names: str, said: str) -> bool:
     try:
         facts = json.loads(said)
-        length = len(canonical({"names": names, "facts": facts}))
+        text = canonical({"names": names, "facts": facts})
     except _UNTOLD:
         return False
-    return isinstance(facts, dict) and length <= ledger.MOST
+    return isinstance(facts, dict) and len(text) <= ledger.MOST and not too_deep(text, facts)
 
 
 async def _take(lent: Connection, signed: int, untold: list[int]) -> int:
@@ -125,6 +126,8 @@ async def extend(lent: Connection, size: int, entries: Iterable[Entry]) -> None:
         text = entry.text
         if len(text) > tiles.LONGEST or not isinstance(entry.facts, dict):
             raise ValueError("an entry is too long for a bundle, or is none")
+        if too_deep(text, entry.facts):
+            raise ValueError("an entry is too deep for who reads it later")
         leaf = merkle.leaf_hash(text)
         made[0, position // FULL] += leaf
         leaves.append(leaf)

@@ -107,6 +107,14 @@ def last_due(at: str, rule: str) -> date:
     return date(year, month + 1, day) + timedelta(days=days + 1)
 
 
+def due_on_its_day(facts: dict[str, Any]) -> datetime:
+    """When it was due. Its day, whose key ended with it, is the day of that in some zone."""
+    due = datetime.fromisoformat(facts["due"])
+    if abs((date.fromisoformat(facts["day"]) - due.astimezone(UTC).date()).days) > 1:
+        fail("its day is another one than that of its due time")
+    return due
+
+
 def of_export(acts: dict[str, dict[str, Any]], places: dict[str, int], count: int) -> None:
     least, most = {"export.asked", "export.erased"}, {"export.asked", "export.erased", "day.closed"}
     if not least <= set(acts) <= most or len(acts) != count:
@@ -114,6 +122,7 @@ def of_export(acts: dict[str, dict[str, Any]], places: dict[str, int], count: in
     asked, erased, closed = acts["export.asked"], acts["export.erased"], acts.get("day.closed")
     if any(asked["facts"][name] != erased["facts"][name] for name in ("export", "day", "due")):
         fail("the export was asked for under another id, day or time")
+    due_on_its_day(erased["facts"])
     if not places["export.asked"] < places["export.erased"]:
         fail("the export was erased before it was asked for")
     check_closed(places, closed, erased, "export.erased")
@@ -136,7 +145,7 @@ def of_recording(acts: dict[str, dict[str, Any]], places: dict[str, int], count:
     same = all(stored["facts"][name] == erased["facts"][name] for name in ("day", "due", "rule"))
     if not same or stored["recording"] != erased["recording"]:
         fail("the recording was stored under another id, day, time or rule")
-    due = datetime.fromisoformat(erased["facts"]["due"])
+    due = due_on_its_day(erased["facts"])
     if due.astimezone(UTC).date() > last_due(stored["at"], stored["facts"]["rule"]):
         fail("the recording was to be kept for longer than its rule says")
     early = datetime.fromisoformat(erased["at"]) < due

@@ -241,8 +241,7 @@ ALTER TABLE access_key
     ADD CHECK (num_nonnulls(queues, teams) = 0 OR level IN ('supervisor', 'privacy'));
 CREATE TABLE team (
     name text PRIMARY KEY,
-    members bytea NOT NULL,
-    changed_at timestamptz NOT NULL DEFAULT archive_now()
+    members bytea NOT NULL
 );
 
 -- Until when somebody who said why may hear a recording; what they said is in the ledger, sealed.
@@ -400,8 +399,7 @@ CREATE INDEX glass_broken ON glass (reader, until) WHERE until IS NOT NULL;
 -- One row: the zone and the periods that are in force. Two people put others in their place.
 CREATE TABLE policy (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    periods jsonb NOT NULL,
-    since timestamptz NOT NULL DEFAULT archive_now()
+    periods jsonb NOT NULL
 );
 
 -- What a step takes with it is the schema's to do, and only who may call `may_erase` takes the last
@@ -469,21 +467,24 @@ CREATE TRIGGER recording_unmade BEFORE DELETE ON recording FOR EACH ROW
 
 -- What people decide is written down by their commands alone, which the owner runs: an entry lets a
 -- recording be erased before its year, and no part of the service may put one there. Nor that one is
--- lost, which only a rebuild tells: the ledger's story is whole without its erasing. Sealed details
--- come with the day of their key. A policy, and no trigger or CHECK: it is looked at with the plan,
--- where a trigger costs each entry half as much again, and a CHECK a sixth.
+-- lost, which only a rebuild tells: the ledger's story is whole without its erasing; or that one is
+-- there again. Sealed details come with the day of their key. A policy, and no trigger or CHECK: it is
+-- looked at with the plan, where a trigger costs each entry half as much again, and a CHECK a sixth.
 CREATE FUNCTION is_decision(act text) RETURNS boolean IMMUTABLE LANGUAGE sql
     RETURN act IN ('erasure.asked', 'erasure.granted', 'fuse.release_asked', 'fuse.released',
-        'fuse.let_go', 'retention.asked', 'retention.changed', 'recording.lost');
--- What the jobs alone do, only who may erase tells of: on its word a day is closed, and copies go. And no
--- part writes more than an entry can be; what is not kept out so does not stop the ledger (storage/tree.py).
+        'fuse.let_go', 'retention.asked', 'retention.changed', 'recording.lost', 'rebuilt');
+-- What the jobs alone do, only who may erase tells of: on its word a day is closed, and copies go. That a
+-- recording is stored, with its day, tells only who may make its row: nights and rebuilds look for it. And
+-- no part writes more than an entry can be; what is not kept out so does not stop the ledger (storage/tree.py).
 ALTER TABLE ledger_waiting ENABLE ROW LEVEL SECURITY;
 CREATE POLICY no_decision ON ledger_waiting USING (true)
     WITH CHECK (NOT is_decision(act) AND (ends_on IS NULL) = (details IS NULL)
-        AND jsonb_typeof(facts) = 'object' AND pg_column_size(facts) < 65536
+        AND jsonb_typeof(facts) = 'object' AND octet_length(facts::text) < 65536
         AND octet_length(actor) + octet_length(act) < 1024
-        AND (act NOT IN ('erased', 'day.closed', 'night.done', 'days.frozen')
-            OR has_function_privilege('may_erase()'::regprocedure, 'EXECUTE')));
+        AND (act NOT IN ('erased', 'day.closed', 'night.done', 'days.frozen', 'export.erased', 'reconciled')
+            OR has_function_privilege('may_erase()'::regprocedure, 'EXECUTE'))
+        AND (act <> 'stored' OR recording IS NOT NULL AND facts->>'day' LIKE '____-__-__'
+            AND facts ?& '{due,rule}' AND has_column_privilege('recording'::regclass, 'id', 'INSERT')));
 
 -- The redacted copy that stands for a recording: its object's name, when it was made, how long its
 -- audio is, and its head. One that has a name and no head is lost: nobody hears the original instead.
@@ -611,15 +612,17 @@ CREATE TRIGGER account_granted BEFORE UPDATE OF level, call_types, queues, teams
     FOR EACH ROW WHEN (OLD.subject IS NULL) EXECUTE FUNCTION grant_more();
 
 -- Who gives entries their places puts no decision into the ledger that did not wait for one: what the
--- same statement takes out of what waits is still seen. The index is for this, and so that what is due
--- is found in a full queue as well.
+-- same statement takes out of what waits is still seen. Nor does one that cannot be told (storage/tree.py)
+-- stop the ledger. The index is for this, and so that what is due is found in a full queue as well.
 CREATE INDEX ledger_waiting_asked ON ledger_waiting (recording)
     WHERE is_decision(act) OR act IN ('stored', 'rebuilt');
 ALTER TABLE ledger ENABLE ROW LEVEL SECURITY;
 CREATE POLICY decided ON ledger USING (true) WITH CHECK (NOT is_decision(act) OR EXISTS (
     SELECT FROM ledger_waiting w WHERE is_decision(w.act)
     AND (w.recording = ledger.recording OR (w.recording IS NULL AND ledger.recording IS NULL))
-    AND (w.act, w.at, w.actor, w.facts) = (ledger.act, ledger.at, ledger.actor, ledger.facts)));
+    AND (w.act, w.at, w.actor) = (ledger.act, ledger.at, ledger.actor)
+    AND ledger.facts IN (w.facts, jsonb_build_object('untold',
+        encode(sha256(convert_to(w.facts::text, 'UTF8')), 'hex')))));
 
 -- So that the ledger is searched by day and by act, newest first, whatever its size.
 CREATE INDEX ledger_at ON ledger (at, position);

@@ -67,17 +67,26 @@ async def settle(vault: Vault, aside: Sequence[Holding], strange: Names, lost: N
 async def _ledger(lent: Connection) -> tuple[dict[UUID, _Told], set[UUID]]:
     """What stands by the ledger, and every copy that is told as withdrawn or replaced."""
     rows = await lent.fetch(
-        "SELECT recording, act, at, (facts->>'copy')::uuid AS copy,"
-        " (facts->>'replaced')::uuid AS replaced FROM told"
-        " WHERE act IN ('redaction.made', 'redaction.withdrawn') ORDER BY position, at"
+        "SELECT recording, act, at, facts->>'copy' AS copy, facts->>'replaced' AS replaced"
+        " FROM told WHERE act IN ('redaction.made', 'redaction.withdrawn')"
+        " AND recording IS NOT NULL ORDER BY position, at"
     )
     told: dict[UUID, _Told] = {}
     over = set()
     for row in rows:
+        if (copy := _named(row["copy"])) is None:  # the archive never wrote this
+            continue
         made = row["act"] == "redaction.made"
-        told[row["recording"]] = _Told(row["copy"] if made else None, row["at"])
-        over.add(row["replaced"] if made else row["copy"])
-    return told, over - {None}
+        told[row["recording"]] = _Told(copy if made else None, row["at"])
+        over.add(_named(row["replaced"]) if made else copy)
+    return told, {each for each in over if each}
+
+
+def _named(told: str | None) -> UUID | None:
+    try:
+        return UUID(told) if told else None
+    except ValueError:
+        return None
 
 
 async def _read(vault: Vault, lent: Connection, holding: Holding) -> _Copy | None:

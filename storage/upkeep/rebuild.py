@@ -12,10 +12,10 @@ since, and has rows of some that were erased since. In this order:
    one that the ledger knows stands for it; if it knows neither, either may have been acknowledged,
    and both become rows.
 3. What is told as stored and has no row is told as erased if it was due and nothing is left of it,
-   for then only the telling was lost; and if it is not due it is told as lost, also where the store
-   still holds something that does not open, or has it under a delete marker: with its day that
-   goes, and no erasure is ever told. *The ledger leaves nothing out that came due, and what can
-   never be erased is no hidden one.*
+   for then only the telling was lost; what is left goes when its day is closed, and is told of
+   then. If it is not due it is told as lost, also where the store still holds something that does
+   not open, or has it under a delete marker: with its day that goes, and no erasure is ever told.
+   *The ledger leaves nothing out that came due, and what can never be erased is no hidden one.*
 4. The redacted copies of recordings stand again where the ledger says so (`storage.upkeep.copies`).
    *What nobody was to hear is heard by nobody.*
 5. The archive is free again, and erasing is held until people who have looked release it.
@@ -38,6 +38,8 @@ import asyncpg
 
 from archive.certificate import BEGIN
 from archive.export import Why
+from archive.ledger import instant
+from archive.retention import Expiry
 from storage import (
     attempts,
     clocks,
@@ -200,11 +202,18 @@ async def _end_exports(vault: Vault) -> None:
             " WHERE e.act = 'export.erased' AND e.facts->>'export' = a.facts->>'export')"
         )
     for row in rows:
-        facts = {name: row["facts"][name] for name in ("export", "day", "due")}
-        name = recordings.prefix(date.fromisoformat(facts["day"]), UUID(facts["export"]))
-        if await attempts.gone(vault, name):
-            facts |= {"why": str(Why.WITHDRAWN)}
-            facts |= {"absent": holdings.absent(versions=vault.objects.versions)}
+        expiry = ledger.expiry({**row["facts"], "rule": ""})  # an export has none
+        identifier = export_erasing.named(row["facts"].get("export"))
+        if expiry is None or identifier is None:  # the archive never wrote this
+            continue
+        if await attempts.gone(vault, recordings.prefix(expiry.on, identifier)):
+            facts = {
+                "export": str(identifier),
+                "day": expiry.on.isoformat(),
+                "due": instant(expiry.at),
+                "why": str(Why.WITHDRAWN),
+                "absent": holdings.absent(versions=vault.objects.versions),
+            }
             async with connection(vault.pool) as lent:
                 await ledger.record(lent, ledger.SYSTEM, "export.erased", facts=facts)
 
@@ -219,27 +228,35 @@ async def _tell(vault: Vault, report: Report) -> None:
             "SELECT DISTINCT ON (l.recording) l.recording, l.facts, EXISTS (SELECT FROM told t"
             " WHERE t.recording = l.recording AND t.act = 'recording.lost'"
             " AND t.position > l.position) AS over FROM ledger l WHERE l.act = ANY($1)"
+            " AND l.recording IS NOT NULL"
             " AND NOT EXISTS (SELECT FROM recording r WHERE r.id = l.recording) AND NOT EXISTS"
             " (SELECT FROM told t WHERE t.recording = l.recording AND t.act = 'erased')"
             " ORDER BY l.recording, l.position DESC",
             list(BEGIN),
         )
     for row in rows:
-        day = date.fromisoformat(row["facts"]["day"])
-        held = await vault.objects.holdings(recordings.prefix(day, row["recording"]))
+        if (expiry := ledger.expiry(row["facts"])) is None:  # the archive never wrote this
+            continue
+        held = await vault.objects.holdings(recordings.prefix(expiry.on, row["recording"]))
         async with connection(vault.pool) as lent:
-            await _tell_gone(vault, lent, row, report, held=bool(held))
+            await _tell_gone(vault, lent, row, expiry, report, held=bool(held))
 
 
 async def _tell_gone(
-    vault: Vault, lent: Connection, row: asyncpg.Record, report: Report, *, held: bool
+    vault: Vault,
+    lent: Connection,
+    row: asyncpg.Record,
+    expiry: Expiry,
+    report: Report,
+    *,
+    held: bool,
 ) -> None:
     """Tell of a recording of which nothing opens: as lost; or as erased if it is due and nothing is
-    held either. What is due and held goes when its day is closed.
+    held either. What is due and held goes when its day is closed, which tells of it.
     """
-    identifier, facts = row["recording"], row["facts"]
+    identifier, facts = row["recording"], ledger.due(expiry)
     # By the clock as it is now: a loss that is told when it is due excuses nothing.
-    if not await lent.fetchval("SELECT $1::text::timestamptz <= archive_now()", facts["due"]):
+    if not await lent.fetchval("SELECT $1::timestamptz <= archive_now()", expiry.at):
         report.lost.add(str(identifier))
         log.error("recording %s is lost: it has no row, nor an object that opens", identifier)
         if not row["over"]:

@@ -185,7 +185,8 @@ async def _count_untombed(lent: Connection) -> int:
         "SELECT count(DISTINCT e.recording) FROM ledger e JOIN ledger g"
         " ON g.recording = e.recording AND g.act = $1 WHERE e.act = 'erased'"
         " AND NOT EXISTS (SELECT FROM recording r WHERE r.id = e.recording) AND NOT EXISTS (SELECT"
-        " FROM day d WHERE d.expires_on = (e.facts->>'day')::date AND d.closed_at IS NOT NULL)",
+        " FROM day d WHERE to_char(d.expires_on, 'YYYY-MM-DD') = e.facts->>'day'"
+        " AND d.closed_at IS NOT NULL)",
         GRANTED,
     )
     return found
@@ -195,12 +196,13 @@ async def _close(lent: Connection) -> int:
     """Count what is told as erased of each day, and close the days that are told as closed."""
     await lent.execute(
         "INSERT INTO day (expires_on, erased) SELECT (facts->>'day')::date, count(*) FROM ledger"
-        " WHERE act = 'erased' GROUP BY 1"
+        " WHERE act = 'erased' AND facts->>'day' LIKE '____-__-__' GROUP BY 1"
         " ON CONFLICT (expires_on) DO UPDATE SET erased = EXCLUDED.erased"
     )
     rows = await lent.fetch(
         "INSERT INTO day AS d (expires_on, closed_at) SELECT (facts->>'day')::date, min(at)"
-        " FROM ledger WHERE act = 'day.closed' GROUP BY 1 ON CONFLICT (expires_on)"
+        " FROM ledger WHERE act = 'day.closed' AND facts->>'day' LIKE '____-__-__'"
+        " GROUP BY 1 ON CONFLICT (expires_on)"
         " DO UPDATE SET closed_at = EXCLUDED.closed_at WHERE d.closed_at IS NULL"
         " RETURNING expires_on"
     )
@@ -214,7 +216,7 @@ async def _since(lent: Connection, size: int, fact: str, acts: list[str]) -> lis
     """
     rows = await lent.fetch(
         "SELECT l.facts->>$2 AS told FROM ledger l WHERE l.position >= $1"
-        " AND l.act = ANY ($3) AND NOT EXISTS (SELECT FROM ledger_waiting w"
+        " AND l.act = ANY ($3) AND l.facts ? $2 AND NOT EXISTS (SELECT FROM ledger_waiting w"
         " WHERE w.act = l.act AND w.at = l.at AND w.facts = l.facts) ORDER BY l.position",
         size,
         fact,
@@ -260,8 +262,8 @@ async def _change_periods(lent: Connection, size: int) -> int:
     return _count(
         await lent.execute(
             "INSERT INTO policy AS p (periods) SELECT unnest($1::text[])::jsonb"
-            " ON CONFLICT (only_row) DO UPDATE SET periods = EXCLUDED.periods,"
-            " since = archive_now() WHERE p.periods <> EXCLUDED.periods",
+            " ON CONFLICT (only_row) DO UPDATE SET periods = EXCLUDED.periods"
+            " WHERE p.periods <> EXCLUDED.periods",
             wanted[-1:],
         )
     )

@@ -139,7 +139,7 @@ def _text(entry: Entry) -> bytes | None:
     """What the tree would hash of a row; nothing of one that no entry can look like."""
     try:
         return entry.text
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return None
 
 

@@ -1,6 +1,7 @@
 """The story of a ledger: whole, or told what is wrong with it."""
 
 import random
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -24,7 +25,7 @@ def entry(
 
 
 def facts(due: datetime = DUE) -> dict[str, object]:
-    return {"day": "2026-11-02", "due": instant(due), "rule": "P1D"}
+    return {"day": due.date().isoformat(), "due": instant(due), "rule": "P1D"}
 
 
 def gone(due: datetime = DUE) -> dict[str, object]:
@@ -97,6 +98,18 @@ WRONG = [
     ("never stored", [*WHOLE, entry("erased", 37, UUID(int=9), **gone())]),
     ("comes back", [*WHOLE, entry("rebuilt", 37, ONE, **facts())]),
     ("another due time", [*WHOLE[:5], entry("erased", 24, ONE, **gone(DUE - timedelta(hours=3)))]),
+    ("by another day", [*WHOLE[:5], entry("erased", 24, ONE, **gone() | {"day": "2026-11-03"})]),
+    ("by another rule", [*WHOLE[:5], entry("erased", 24, ONE, **gone() | {"rule": "P1Y"})]),
+    ("by another rule", [*WHOLE[:5], entry("erased", 24, ONE, **facts() | {"rule": "P1Y"})]),
+    (
+        "given another day",
+        [*WHOLE[:3], entry("rebuilt", 1, ONE, **facts() | {"day": "2026-11-01"})],
+    ),
+    ("filed under another day", [entry("stored", 0, ONE, **facts() | {"day": "2036-11-02"})]),
+    ("filed under another day", [entry("stored", 0, ONE, **facts() | {"day": "2026-11-04"})]),
+    ("filed under another day", [entry("rebuilt", 0, ONE, **facts() | {"day": "2026-10-31"})]),
+    ("cannot be read", [entry("stored", 0, ONE, **facts() | {"day": "2026-99-99"})]),
+    ("cannot be read", [entry("stored", 0, ONE, **facts() | {"day": "for ever"})]),
     ("given another", [*WHOLE[:3], entry("stored", 1, ONE, **facts(DUE + timedelta(days=9)))]),
     ("is not erased", [*WHOLE[:5], entry("searched", 49)]),
     ("root is not", [*WHOLE[:7], entry("night.done", 30, **night(0, 7, ONE, UUID(int=3)))]),
@@ -110,13 +123,15 @@ WRONG = [
     ("is lost by another", [*WHOLE[:5], entry("recording.lost", 3, ONE, **facts(BEGIN))]),
     ("cannot be read", [*WHOLE[:5], entry("recording.lost", 3, ONE)]),
     ("cannot be read", [*WHOLE, lambda: b"no entry"]),
+    ("cannot be read", [*WHOLE, lambda: b"[" * 100_000]),
     ("cannot be read", [*WHOLE, entry("night.done", 37)]),
     ("cannot be read", [*WHOLE, dated("0001-01-01T00:00:00+14:00")]),
     ("cannot be read", [*WHOLE, dated(3)]),
     ("which is no time", [*WHOLE, dated("2026-99-99T00:00:00.000000Z", "listened")]),
     ("later than its rule", [due_by("P1Y Europe/Helsinki v1", BEGIN.replace(year=9999))]),
     ("later than its rule", [due_by("P1Y", BEGIN + timedelta(days=368), "rebuilt")]),
-    ("later than its rule", [entry("stored", 0, ONE, **{**facts(), "due": "zzz"})]),
+    ("cannot be read", [entry("stored", 0, ONE, **{**facts(), "due": "zzz"})]),
+    ("cannot be read", [entry("stored", 0, ONE, **{**facts(), "due": "z" * 27})]),
     ("a rule that cannot", [due_by("for ever", DUE)]),
     ("a rule that cannot", [due_by("P99Y99999D", DUE), due_by("P0D", DUE)]),
     ("before it is due", [*WHOLE[:5], granted(), EARLY]),
@@ -157,6 +172,21 @@ def test_an_erasure_that_two_people_granted_is_told_as_early() -> None:
     found = told(*WHOLE[:5], granted(keys=["a", "b"]), EARLY, WHOLE[6])
     assert (found.faults, found.early, found.erased) == ([], 1, 2)
     assert [str(ONE) in each and instant(DUE) in each for each in found.grants] == [True]
+
+
+def test_a_day_is_that_of_the_due_time_in_some_zone() -> None:
+    for day in ("2026-11-01", "2026-11-02", "2026-11-03"):
+        known = facts() | {"day": day}
+        found = told(entry("stored", 0, ONE, **known), entry("erased", 24, ONE, **known))
+        assert (found.faults, found.erased) == ([], 1)
+
+
+def test_what_is_there_again_is_counted_once() -> None:
+    """A rebuild tells of each that it found, also of those that the ledger knows."""
+    again = [entry("rebuilt", 3, one, **facts()) for one in (ONE, TWO, ONE)]
+    found = told(*WHOLE[:5], *again, *WHOLE[5:7])
+    assert (found.faults, found.stored, found.erased) == ([], 2, 2)
+    assert found.rules == {"P1D": 2}
 
 
 def test_the_rules_that_recordings_came_in_by_are_counted() -> None:
@@ -265,16 +295,21 @@ def test_thousands_of_faults_are_not_all_told() -> None:
     assert (len(found.faults), found.erased) == (100, 300)
 
 
-def test_what_looks_usual_is_read_as_any_other_would_be() -> None:
+def test_what_looks_usual_is_read_as_any_other_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """The quick way of reading finds what JSON finds, whatever a text holds."""
     strange = ['"', "\\", '","due":"2000', "}", "]", '\\"', "ä", "\u2028", "x" * 300]
     dice = random.Random(5)
     for _ in range(300):
         due = instant(DUE + timedelta(days=dice.randrange(5)))
-        known = {"day": dice.choice(strange), "due": due, "rule": dice.choice(strange)}
+        known: dict[str, object] = {"day": dice.choice([*strange, "2026-11-02"]), "due": due}
+        known["rule"] = dice.choice([*strange, "P9D"])
         if dice.random() < 0.5:
             known |= {"attempt": dice.choice(strange), "absent": [dice.choice(strange)]}
         if dice.random() < 0.2:
             known["zzz"] = {"due": "2000-01-01T00:00:00.000000Z"}
-        line = Entry(0, BEGIN, dice.choice(strange), "stored", ONE, known).text
-        assert story.read([line])._due == {str(ONE).encode(): due.encode()}
+        act = dice.choice(["stored", "erased"])
+        lines = [Entry(0, BEGIN, dice.choice(strange), act, ONE, known).text]
+        quick = story.read(lines)
+        with monkeypatch.context() as patched:
+            patched.setattr(story, "_USUAL", re.compile(b"(?!)"))
+            assert story.read(lines) == quick

@@ -256,10 +256,13 @@ async def test_what_was_erased_early_or_by_another_rule_is_told(service: Service
         check(service, early)
 
 
-async def kept_by(service: Service, rule: str) -> Raw:
-    """The certificate of what was kept for eight days and then erased, and came in by this rule."""
+async def kept_by(service: Service, rule: str, later: int = 0) -> Raw:
+    """The certificate of what was kept for eight days and then erased, and came in by this rule,
+    filed under a day so much later than that on which it is due.
+    """
     identifier, due = uuid4(), years.now() + timedelta(days=8)
-    told = {"day": due.date().isoformat(), "due": instant(due), "rule": rule}
+    day = due.astimezone(UTC).date() + timedelta(days=later)
+    told = {"day": day.isoformat(), "due": instant(due), "rule": rule}
     async with connection(service.vault.pool) as lent:
         await ledger.record(lent, "k", "stored", recording=identifier, facts=told)
     await service.turn_clock(timedelta(days=9))
@@ -271,14 +274,23 @@ async def kept_by(service: Service, rule: str) -> Raw:
 
 
 @pytest.mark.parametrize(
-    ("rule", "why"),
-    [("P8D", ""), ("P4D", "longer than its rule"), ("for ever", "cannot be read")],
+    ("rule", "later", "why"),
+    [
+        ("P8D", 0, ""),
+        ("P8D", 1, ""),
+        ("P4D", 0, "longer than its rule"),
+        ("for ever", 0, "cannot be read"),
+        ("P8D", 3653, "another one than that of its due time"),
+        ("P8D", -2, "another one than that of its due time"),
+    ],
 )
-async def test_a_due_time_that_the_rule_does_not_give_is_no_lie_that_holds(
-    service: Service, tmp_path: Path, rule: str, why: str
+async def test_a_due_time_or_a_day_that_the_rule_does_not_give_is_no_lie_that_holds(
+    service: Service, tmp_path: Path, rule: str, later: int, why: str
 ) -> None:
-    """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may."""
-    raw, key = await kept_by(service, rule), str(service.vault.signer.verifier)
+    """Both entries tell it, and the erasing kept to it: and it was kept for longer than it may; or
+    the key of its day is.
+    """
+    raw, key = await kept_by(service, rule, later), str(service.vault.signer.verifier)
     said = stand_alone(tmp_path, raw, key)
     if not why:
         assert check(service, raw).rule == rule

@@ -3,10 +3,11 @@
 What is expected is read from `storage.roles.RIGHTS`, which docs/roles.md has as a table.
 """
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -195,7 +196,7 @@ async def test_who_erases_removes_no_row_that_stands_for_a_recording(
 DECISIONS = (
     *("erasure.asked", "erasure.granted", "retention.asked", "retention.changed"),
     *("fuse.release_asked", "fuse.released", "fuse.let_go"),
-    "recording.lost",
+    *("recording.lost", "rebuilt"),
 )
 
 
@@ -214,7 +215,9 @@ async def test_no_part_of_the_service_writes_down_what_people_decide(
     await owner.execute(entry, act)
 
 
-@pytest.mark.parametrize("act", ["erased", "day.closed", "night.done", "days.frozen"])
+@pytest.mark.parametrize(
+    "act", ["erased", "day.closed", "night.done", "days.frozen", "export.erased", "reconciled"]
+)
 async def test_what_the_jobs_do_is_told_by_no_other_part(
     owner: Link, link: Link, role: str, act: str
 ) -> None:
@@ -224,11 +227,40 @@ async def test_what_the_jobs_do_is_told_by_no_other_part(
     await owner.execute(entry)
 
 
+STORED = {"day": "2027-11-26", "due": "2027-11-26T12:00:00.000000Z", "rule": "P1Y"}
+
+
+@pytest.mark.parametrize(
+    ("recording", "facts", "whole"),
+    [
+        (uuid4(), STORED, True),
+        (None, STORED, False),
+        (uuid4(), {}, False),
+        (uuid4(), STORED | {"day": "soon"}, False),
+        (uuid4(), STORED | {"day": None}, False),
+        (uuid4(), {"day": "2027-11-26", "due": "2027-11-26T12:00:00.000000Z"}, False),
+    ],
+)
+async def test_that_a_recording_is_stored_is_told_by_who_takes_it_in(
+    link: Link, role: str, recording: UUID | None, facts: dict[str, object], *, whole: bool
+) -> None:
+    """With what it is looked for by: a night would look for what no day has."""
+    entry = (
+        "INSERT INTO ledger_waiting (actor, act, recording, facts) VALUES ('k', 'stored', $1, $2)"
+    )
+    if whole and role == "ingest":
+        await link.execute(entry, recording, json.dumps(facts))
+        return
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await link.execute(entry, recording, json.dumps(facts))
+
+
 @pytest.mark.parametrize(
     ("actor", "act", "facts"),
     [
         ("k", "x", f'{{"entries": "{"x" * 70_000}"}}'),
         ("k", "x", f'{{"entries": {[*range(1000, 20_000)]}}}'),
+        ("k", "x", '{"entries": [1e100000]}'),
         ("k", "x", '["a"]'),
         ("k", "x", "3"),
         ("k", "x" * 1024, "{}"),
@@ -322,8 +354,8 @@ async def test_who_gives_places_puts_no_decision_there_that_did_not_wait(
 
 
 def test_these_are_all_decisions() -> None:
-    """As the sources write them: an act that is asked for, granted or let go; and a loss."""
-    acts = r"[\"'](erasure\.\w+|retention\.\w+|fuse\.\w+|recording\.lost)[\"']"
+    """As the sources write them: what is asked for, granted or let go; a loss and its mending."""
+    acts = r"[\"'](erasure\.\w+|retention\.\w+|fuse\.\w+|recording\.lost|rebuilt)[\"']"
     found = set[str]()
     for name in ("early", "policy", "release", "borne", "upkeep/rebuild"):
         text = (Path(__file__).parents[2] / f"storage/{name}.py").read_text()

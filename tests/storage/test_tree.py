@@ -84,6 +84,8 @@ UNTELLABLE = (
     '{"x": 0.5}',
     f'{{"x": {"9" * 5000}}}',
     f'{{"x": {"[" * 5000 + "]" * 5000}}}',
+    f'{{"x": {"[" * 900 + "]" * 900}}}',
+    f'{{"x": {"[" * 50 + "]" * 50}}}',
     '["x"]',
 )
 """What a part of the service could write past `ledger.record`, or the owner."""
@@ -106,6 +108,14 @@ async def test_an_entry_that_cannot_be_told_stops_nothing(vault: Vault) -> None:
         assert (signed.size, before.act, after.act) == (after.position + 1, "before", "after")
         assert odd.facts == {"untold": hashlib.sha256(said.encode()).hexdigest()}
         assert (before.facts, after.facts) == ({"day": "before"}, {"day": "after"})
+
+
+async def test_what_is_as_deep_as_may_be_is_told_and_read_again(vault: Vault) -> None:
+    deep = json.loads(f'{{"x": {"[" * 49 + "]" * 49}, "y": "{"[{" * 99}"}}')
+    async with connection(vault.pool) as lent:
+        await ledger.record(lent, "k", "deep", facts=deep)
+    await tree.checkpoint(vault)
+    assert [entry.facts for entry in await everything(vault)] == [deep]
 
 
 async def test_everything_is_proven_out_of_the_database(vault: Vault) -> None:

@@ -464,7 +464,7 @@ async def test_an_export_that_was_erased_has_a_certificate(
     await problem(await service.get(path, "supervisor"), 404, "not-found")
 
 
-@pytest.mark.parametrize("name", ["export", "day", "due", "recordings"])
+@pytest.mark.parametrize("name", ["export", "day", "due", "recordings", "that of its due time"])
 async def test_a_certificate_of_an_export_that_does_not_fit_does_not_hold(
     service: Service, name: str
 ) -> None:
@@ -481,7 +481,9 @@ async def test_a_certificate_of_an_export_that_does_not_fit_does_not_hold(
         "day": "2026-11-30",
         "due": "2026-11-29T13:00:00.000000Z",
     }
-    begun = {**good, name: other[name]}
+    begun = {**good, name: other[name]} if name in other else good | {"day": "2036-11-29"}
+    if name not in other:
+        good = begun
     async with connection(service.vault.pool) as lent:
         await ledger.record(lent, "k", "export.asked", facts=begun)
         await ledger.record(lent, "k", "export.erased", facts={**good, "why": "expired"})

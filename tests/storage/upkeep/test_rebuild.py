@@ -5,6 +5,7 @@ The backups are real ones, made with `pg_dump` and put back with `psql` into ano
 """
 
 import argparse
+import json
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -369,6 +370,45 @@ async def test_a_recording_that_the_ledger_never_came_to_tell_of_is_rebuilt(
     assert await heard(await backups.serve(vault, service), last) == tone(1)
 
 
+NEVER_WRITTEN = (
+    "{}",
+    '{"x": 0.5}',
+    '{"day": "x", "due": 3, "rule": [], "export": "x", "copy": "x", "replaced": "x"}',
+    '{"day": "9999-99-99", "due": "2027-11-26T12:00:00.000000Z", "rule": "P1Y"}',
+    '{"day": "2027-11-26", "due": "x", "rule": "P1Y", "export": 3, "copy": 3}',
+)
+
+
+async def test_entries_that_the_archive_never_wrote_stop_no_night_and_no_rebuild(
+    service: Service, backups: Backups
+) -> None:
+    """Whoever holds a login that adds entries can write what he likes. Nor does one that says that
+    a recording is an export have it taken away.
+    """
+    kept = await upload(service, "kept", tone(1))
+    day, _ = await stored(service, kept)
+    lie = {"export": kept, "day": day.isoformat(), "due": f"{day}T12:00:00.000000Z"}
+    told: list[tuple[str, UUID | None, str]] = [("export.asked", None, json.dumps(lie))]
+    for act in ("stored", "rebuilt", "export.asked", "redaction.made", "redaction.withdrawn"):
+        told += [(act, who, facts) for facts in NEVER_WRITTEN for who in (None, uuid4())]
+    for act in ("erased", "day.closed", "retention.changed", "fuse.released", "erasure.granted"):
+        told += [(act, uuid4(), facts) for facts in NEVER_WRITTEN[:2]]
+    async with connection(service.vault.pool) as lent:
+        await lent.executemany(
+            "INSERT INTO ledger_waiting (actor, act, recording, facts)"
+            " VALUES ('k', $1, $2, $3::text::jsonb)",
+            told,
+        )
+    assert (await service.night()).reconciled.failed is False
+    await tree.checkpoint(service.vault)
+    vault = await backups.put_back(None, service.vault)
+    report = await rebuild.run(owned(vault))
+    assert (report.rebuilt, report.told, report.failed) == (1, 0, False)
+    again = await backups.serve(vault, service)
+    assert await heard(again, kept) == tone(1)
+    assert (await reconcile.run(vault, repair=True)).removed == 0
+
+
 async def test_without_the_published_ledger_nothing_is_done(
     service: Service, backups: Backups
 ) -> None:
@@ -609,6 +649,51 @@ async def test_what_was_told_before_a_rebuild_was_broken_off_is_not_told_again(
     assert (report.told, report.lost.count) == ((0, 0) if due else (0, 1))
     acts = await replace(service, vault=vault).acts()
     assert acts.count(("erased" if due else "recording.lost", gone)) == 1
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_what_is_due_and_does_not_open_is_told_as_erased_when_its_day_is_closed(
+    service: Service,
+    backups: Backups,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    broken: bool,
+) -> None:
+    """Then its last bytes go; also if the service dies once the day's key is destroyed."""
+    gone = await upload(service, "c1", started_at=a_year_ago(seconds=50))
+    day, key = await stored(service, gone)
+    await tree.checkpoint(service.vault)
+    await service.vault.objects.remove(await service.holdings())
+    await put(service, key, b"damaged")
+    vault, span = await backups.put_back(None, service.vault), when_over(day)
+    await set_clock(vault, span)
+    report = await rebuild.run(owned(vault))
+    assert (report.told, report.lost.count, report.strange.count) == (0, 0, 1)
+    again = await backups.serve(vault, service)
+    await again.turn_all_clocks(span, monkeypatch)
+    today = vault.policy.day_of(await database.now(vault.pool))
+    assert (await release(owned(again.vault), today, again.tokens["admin"])).done
+
+    def reached(name: str) -> None:
+        if name == "destroyed":
+            raise ConnectionError("the power")
+
+    if broken:
+        with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+            patched.setattr(steps, "reached", reached)
+            await again.night()
+    for _ in range(2):
+        assert not (await again.night()).reconciled.failed
+    told = [act for act, one in await again.acts() if one == gone or act == "day.closed"]
+    assert told == ["stored", "erased", "day.closed"]
+    assert await again.holdings() == []
+    await certified(again, gone)
+    path = await export(again.vault, tmp_path / "ledger")
+    found = audit.verify_export(path, vault.signer.verifier, [], years.now() + span)
+    assert (found["faults"], found["erased"], found["overdue"]) == ([], 1, 0)
+    async with connection(vault.pool) as lent:
+        assert await lent.fetchval("SELECT erased FROM day WHERE expires_on = $1", day) == 1
 
 
 async def test_a_lost_recording_that_is_found_after_all_is_rebuilt_and_erased_in_time(

@@ -2,10 +2,12 @@
 the bucket is put again.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from archive.ledger import Entry
 from storage import nights, published, tree
 from storage.signer import SignerError
 from storage.upkeep import reread
@@ -48,6 +50,14 @@ async def test_one_night_reads_for_a_time_and_the_next_goes_on(
     monkeypatch.setattr(reread, "SECONDS", 0.0)
     assert await reread.run(signed, 0) == reread.Report(0, 512, then=512)
     assert await reread.run(signed, 512) == reread.Report(512, 808, then=0)
+
+
+def test_a_row_that_is_deeper_than_anybody_hashes_is_no_entry() -> None:
+    deep: list[object] = []
+    for _ in range(3000):
+        deep = [deep]
+    entry = Entry(0, datetime(2026, 11, 26, tzinfo=UTC), "k", "odd", None, {"x": deep})
+    assert reread._text(entry) is None
 
 
 CHANGES = [
