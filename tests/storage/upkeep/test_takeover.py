@@ -3,6 +3,7 @@ or it was recovered without the end of its log. Nothing is swept on its word.
 """
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 
 from archive.errors import UnavailableError
 from jobs import nightly, schedule
-from storage import sweep
+from storage import redactions, sweep
+from storage.sealing import Identity
 from storage.signer import RewrittenError
 from storage.upkeep import mark, rebuild
 from storage.vault import Vault
@@ -26,9 +28,12 @@ from tests.postgres import Postgres
 from tests.roles import connection, owned
 from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
+from tests.storage.upkeep.test_copies import copy_of
 from tests.storage.upkeep.test_rebuild import heard, open_service_on
+from tests.storage.upkeep.test_reconcile import abandon
 from tests.stores.servers import Server
 from tests.web.test_listen import upload
+from tests.web.test_redaction import redacted
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,36 @@ async def test_what_was_acknowledged_outlives_a_database_that_lost_it(
                 assert await heard(again, identifier) == tone(1)
     finally:
         recovered.stop()
+
+
+async def test_a_takeover_while_uploads_are_swept_costs_no_copy(service: Service) -> None:
+    """Of a copy that was acknowledged the standby may know that it was begun, and no more."""
+    identifier = await upload(service, "call", tone(4))
+    await redacted(service, identifier)
+    copy, vault = await copy_of(service, identifier), service.vault
+    await mark.keep(vault)
+    async with connection(vault.pool) as lent:
+        row = await lent.fetchrow("SELECT id, expires_on, redacted FROM recording")
+        assert row
+        await redactions.leave(lent, Identity(row["expires_on"], row["id"], row["redacted"]))
+        await lent.execute(
+            "UPDATE recording SET redacted = NULL, redacted_at = NULL, redacted_bytes = NULL,"
+            " redacted_header = NULL, redacted_details = NULL"
+        )
+    given_up, path = await abandon(service, row["expires_on"], -5), vault.signer.directory
+    real = vault.objects
+
+    async def meanwhile(*words: Any) -> Any:
+        known = json.loads((path / mark.FILE).read_text())
+        (path / mark.FILE).write_text(json.dumps({**known, "timeline": "00000009"}))
+        return await real.holdings(*words)
+
+    slow: Any = Faulty(real, holdings=meanwhile)
+    with pytest.raises(RewrittenError, match="taken over"):
+        await sweep.run(replace(vault, objects=slow))
+    left = {holding.key for holding in await service.holdings()}
+    assert copy in left
+    assert given_up not in left
 
 
 async def past_the_lease(vault: Vault) -> None:
