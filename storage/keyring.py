@@ -197,10 +197,12 @@ class Ring:
             raise KeyRingError(f"{day.isoformat()} is not over by the key holder's clock")
         with self._locked():
             state = self._load()
-            if day in state.content.destroyed:
+            done = state.content.destroyed.get(day)
+            self._root_file.keep(state.root, again=done is not None)
+            if done is not None:
                 if self._root_file.roots() != [state.root]:
                     raise KeyRingError(_OLD_ROOT)
-                return state.content.destroyed[day]
+                return done
             before, now = self._file.read_bytes(), datetime.now(UTC)
             days = {each: key for each, key in state.content.days.items() if each != day}
             destroyed = {
@@ -273,7 +275,7 @@ class Ring:
         durable.rename(self._new, self._file)
 
     def _load(self) -> _State:
-        """What the file holds, after finishing what a crash broke off; with the lock held."""
+        """What the file holds; with the lock held. Finishes what was broken off, where it can."""
         stamp = self._stamp()
         if stamp is None:
             raise self._missing()
@@ -283,11 +285,13 @@ class Ring:
         if state.root not in self._root_file.roots():
             # What is written under a root that is nowhere would never open again.
             raise self._foreign(self._file)
-        self._root_file.keep(state.root)
+        with suppress(OSError):  # its day alone stays open: `destroy` tells that it cannot wipe
+            self._root_file.keep(state.root)
         return state
 
     def _unseal(self, path: Path) -> tuple[bytes, _Content]:
         if opened := self._opened(path.read_bytes()):
+            durable.sync_directory(path.parent)  # what renamed it may have been broken off before
             return opened
         raise self._foreign(path)
 

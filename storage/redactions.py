@@ -44,6 +44,7 @@ from storage.keyring import NoDayKeyError
 from storage.recordings import Opened, object_key
 from storage.sealing import Identity, Seal
 from storage.spool import Spool
+from storage.upkeep import mark
 from storage.vault import Vault
 
 LEASE = timedelta(minutes=10)
@@ -305,9 +306,11 @@ async def collect(vault: Vault, limit: int) -> int:
     """Remove the objects of copies that do not stand; returns how many are wholly gone.
 
     One whose time is over is fenced first. A second look comes a day later, since a write that
-    timed out can land late.
+    timed out can land late. Raises RewrittenError as `sweep.run` does: a standby that took over may
+    not know that a copy was acknowledged.
     """
     async with connection(vault.pool) as lent:
+        await mark.recognize(vault, lent)
         rows = await lent.fetch(
             "WITH held AS (SELECT id FROM redaction_attempt a"
             " WHERE lease_until < (SELECT archive_now()) AND NOT EXISTS"

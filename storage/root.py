@@ -38,13 +38,15 @@ class RootFile:
         free = [_root(text) for text in self._places()].index(None)
         durable.overwrite(self.path, free * _PLACE, _line(root))
 
-    def keep(self, root: bytes) -> None:
-        """Wipe everything but this root: other roots, and what is left of one half wiped."""
+    def keep(self, root: bytes, *, again: bool = False) -> None:
+        """Wipe everything but this root: other roots, and what is left of one half wiped. `again`:
+        also what reads as wiped. After a sync that failed it does, and the disk may have the root.
+        """
         kept = False
         for number, text in enumerate(self._places()):
             if _root(text) == root and not kept:
                 kept = True
-            elif text.strip(b"-"):
+            elif again or text.strip(b"-"):
                 durable.overwrite(self.path, number * _PLACE, _WIPED)
 
     def _places(self) -> list[bytes]:

@@ -41,13 +41,13 @@ class Postgres:
     """A running server, with these settings besides; `stop` ends it and removes its folder.
 
     Its folder is a new one, or that of a `backup` that was made: it is recovered, without what was
-    written later.
+    written later; a `standby` waits for that, and only reads.
     """
 
-    def __init__(self, backup: Path | None = None, **more: str) -> None:
+    def __init__(self, backup: Path | None = None, *, standby: bool = False, **more: str) -> None:
         self.folder = backup or Path(tempfile.mkdtemp(prefix="pg-"))
         if backup:
-            (backup / "recovery.signal").touch()
+            (backup / ("standby.signal" if standby else "recovery.signal")).touch()
             more["restore_command"] = "false"
             self._user = asyncio.run(embedded_postgres.choose_user(backup))
         else:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import asyncpg
 
+from archive.errors import UnavailableError
 from storage import durable, tree
 from storage.database import Connection, connection
 from storage.signer import RewrittenError, SignerError
@@ -65,7 +66,7 @@ async def recognize(vault: LedgerParts, lent: Connection) -> Mark:
     """What is seen of the database at the end of this connection, which stays the same one.
 
     Raises RewrittenError when it is not the one that was marked last, SignerError when the mark
-    cannot be read.
+    cannot be read, UnavailableError when it is a standby, which only reads.
     """
     known = await asyncio.to_thread(_read, vault.signer.directory / FILE)  # it cannot be ahead then
     seen = await _look(lent)
@@ -89,6 +90,9 @@ async def begin_anew(vault: Vault) -> None:
 
 
 async def _look(lent: Connection) -> Mark:
+    # A standby knows no position of a next write, and fails in words of no server that is away.
+    if await lent.fetchval("SELECT pg_is_in_recovery()"):
+        raise UnavailableError("The database is away; it only reads.")
     system = await _ask(lent, "SELECT system_identifier::text FROM pg_control_system()")
     # That of the next write: the one of the last checkpoint may be older than the takeover.
     timeline = await _ask(lent, "SELECT left(pg_walfile_name(pg_current_wal_flush_lsn()), 8)")

@@ -521,6 +521,58 @@ def test_what_is_not_on_the_disk_is_not_in_memory_either(
     assert open_ring(tmp_path / "ring").days() == ring.days()
 
 
+def go_on(ring: Ring) -> None:
+    ring.ensure(TODAY + DAY, TODAY + 20 * DAY)
+
+
+@pytest.mark.parametrize("act", [go_on, Ring.days, lambda ring: ring.destroy(TODAY)])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same", "another"])
+def test_no_root_is_wiped_before_the_name_of_the_new_ring_is_on_the_disk(
+    ring: Ring, tmp_path: Path, act: Callable[[Ring], object], elsewhere: bool
+) -> None:
+    """Who broke the destruction off had renamed it; a power cut may bring back the old one."""
+    later = open_ring(tmp_path, today=TODAY + DAY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "sync_directory", lambda _: _fail())
+        with pytest.raises(KeyRingError, match="No space"):
+            later.destroy(TODAY)
+    with looked_at() as done:
+        act(open_ring(tmp_path, today=TODAY + DAY) if elsewhere else later)
+    synced = done.index(("fsync", file_of(tmp_path).parent))
+    assert synced < done.index(("pwrite", root_of(tmp_path))), done
+
+
+def test_keys_whose_ring_may_not_have_its_name_on_the_disk_seal_nothing(
+    ring: Ring, tmp_path: Path
+) -> None:
+    other = open_ring(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "sync_directory", lambda _: _fail())
+        with pytest.raises(KeyRingError, match="No space"):
+            ring.ensure(TODAY, TODAY + 20 * DAY)
+        for each in (ring, other):
+            with pytest.raises(KeyRingError, match="No space"):
+                each.day_key(TODAY + 20 * DAY)
+    assert ring.day_key(TODAY + 20 * DAY) == other.day_key(TODAY + 20 * DAY)
+
+
+def test_a_wipe_whose_sync_failed_is_done_again(tmp_path: Path) -> None:
+    """It reads as wiped, by the kernel's memory; to sync it once more would write nothing."""
+    steps = steps_of(tmp_path / "whole", destroy)
+    assert steps[-2:] == ["pwrite", "fsync"]
+    folder = tmp_path / "ring"
+    prepared(folder, destroy)
+    with (
+        stopped_at(len(steps), _fail, after=False),
+        pytest.raises(KeyRingError, match="No space"),
+    ):
+        destroy(folder)
+    assert root_of(folder).read_bytes().count(b"-" * 44) == 1
+    with looked_at() as done:
+        destroy(folder)
+    assert done[-2:] == [("pwrite", root_of(folder)), ("fsync", root_of(folder))]
+
+
 @pytest.mark.parametrize("cut", [0, 1, 20, 43, 44])
 def test_a_root_that_was_half_written_is_no_root(ring: Ring, tmp_path: Path, cut: int) -> None:
     """The machine stops while a place of the root file is written: as a new root, and as wiped."""
@@ -548,10 +600,9 @@ def test_a_root_that_was_put_back_by_hand_is_one_root(
     assert line not in root_of(tmp_path).read_text()
 
 
-def test_a_rotation_broken_off_elsewhere_is_finished_by_who_is_running(
-    ring: Ring, tmp_path: Path
-) -> None:
-    old_root = root_of(tmp_path).read_bytes().splitlines()[0]
+def broken_off(folder: Path) -> bytes:
+    """Destroy today's key, and have it broken off before the old root is wiped; that root."""
+    old_root = root_of(folder).read_bytes().splitlines()[0]
     real = durable.overwrite
 
     def no_wiping(path: Path, position: int, content: bytes) -> None:
@@ -560,9 +611,34 @@ def test_a_rotation_broken_off_elsewhere_is_finished_by_who_is_running(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(durable, "overwrite", no_wiping)
         with pytest.raises(KeyRingError):
-            open_ring(tmp_path, today=TODAY + DAY).destroy(TODAY)
-    assert old_root in root_of(tmp_path).read_bytes()
+            destroy(folder)
+    assert old_root in root_of(folder).read_bytes()
+    return old_root
+
+
+def test_a_rotation_broken_off_elsewhere_is_finished_by_who_is_running(
+    ring: Ring, tmp_path: Path
+) -> None:
+    old_root = broken_off(tmp_path)
     ring.ensure(TODAY + DAY, TODAY + 20 * DAY)
+    assert old_root not in root_of(tmp_path).read_bytes()
+
+
+def test_a_root_that_cannot_be_wiped_leaves_its_day_open_and_stops_nothing_else(
+    ring: Ring, tmp_path: Path
+) -> None:
+    """Broken off, and its device only reads from then on: neither place of the root is free."""
+    old_root = broken_off(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "overwrite", lambda *_: _fail())
+        later = open_ring(tmp_path, today=TODAY + DAY)
+        assert later.day_key(TODAY + DAY) == ring.day_key(TODAY + DAY)
+        later.ensure(TODAY + DAY, TODAY + 20 * DAY)
+        for day in (TODAY, TODAY - DAY):
+            with pytest.raises(KeyRingError, match="No space"):
+                later.destroy(day)
+    assert open_ring(tmp_path).days()[0] == TODAY + 20 * DAY
+    assert later.destroy(TODAY) == ring.destroyed()[TODAY]
     assert old_root not in root_of(tmp_path).read_bytes()
 
 
@@ -571,7 +647,7 @@ def test_a_destruction_after_which_an_old_copy_opens_is_none(
 ) -> None:
     """Also when it is asked for again, until the old root is wiped."""
     with monkeypatch.context() as patched:
-        patched.setattr(RootFile, "keep", lambda self, root: None)
+        patched.setattr(RootFile, "keep", lambda self, root, again=False: None)
         for _ in range(2):
             with pytest.raises(KeyRingError, match="old copy"):
                 open_ring(tmp_path, today=TODAY + DAY).destroy(TODAY)
