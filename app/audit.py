@@ -221,7 +221,7 @@ async def _verify_ledger(arguments: argparse.Namespace) -> int:
         f" {facts['told_until'] or 'never'},"
         f" {facts['stored']} recordings stored ({_ruled(facts['rules'])}),"
         f" {facts['erased']} erased,"
-        f" {facts['early']} of them early, as two people granted,"
+        f" {facts['early']} of them early, as two keys granted,"
         f" {facts['late']} over a day late,"
         f" {facts['lost']} lost, {facts['overdue']} due within the last day and not erased yet,"
         f" {facts['nights']} nights, {facts['days_closed']} days closed,"

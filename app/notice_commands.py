@@ -17,7 +17,7 @@ def add_parser(commands: Commands) -> None:
         "notices",
         "List recordings elsewhere that were told of and are not fetched, and why.",
         "  archive notices\n"
-        "  archive notices --again ID   # now, and not after its pause\n"
+        "  archive notices --again ID   # now, and not after its pause; not what is refused\n"
         "  archive notices --drop ID    # for good: nobody is told of it any more",
         _notices,
     )
@@ -33,10 +33,14 @@ async def _notices(arguments: argparse.Namespace) -> int:
     loaded = config.load(arguments.config, os.environ)
     async with keyed(loaded) as (lent, _):
         if asked := arguments.again or arguments.drop:
-            act = notices.again if arguments.again else notices.drop
-            done = await act(lent, asked)
+            if arguments.again:
+                state = await notices.again(lent, asked)
+            else:
+                state = "done" if await notices.drop(lent, asked) else None
+            done = state not in {None, "refused"}
             facts = {"notice": str(asked), "done": done}
-            print(json.dumps(facts) if arguments.json else "done" if done else "no such notice")
+            words = "done" if done else "refused: drop it" if state else "no such notice"
+            print(json.dumps(facts) if arguments.json else words)
             return 0 if done else 1
         left = await notices.left(lent)
     if arguments.json:

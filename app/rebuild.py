@@ -49,5 +49,10 @@ def _print(report: Report) -> None:
         print(
             f"LOST     recording {identifier}: it was acknowledged, and nothing that opens is left"
         )
+    for identifier in report.copies.named:
+        print(
+            f"LOST     redacted copy of {identifier}: nobody but `privacy` hears the original now."
+            " Redact it anew, or put the copy's object back and run this again"
+        )
     for name in report.strange.named:
         print(f"strange  {name}: it does not open, is not whole, or its call has another object")

@@ -23,7 +23,7 @@ async def run(config: Config, *, repair: bool, most: int, as_json: bool) -> int:
 def _print(report: Report) -> None:
     print(f"{report.recordings} recordings stored, {report.objects} objects under expiry days")
     for identifier in report.lost.named:
-        print(f"LOST     recording {identifier}: its object is not there whole")
+        print(f"LOST     recording {identifier}: its object, or its copy's, is not there whole")
     for name in report.unknown.named:
         print(f"unknown  {name}: no row names it; it is left alone until its day is over")
     for why, count in report.due.items():

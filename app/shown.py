@@ -48,7 +48,7 @@ def words(shown: Erasure | ExportErasure) -> str:
     return (
         f"holds: the ledger says that recording {shown.recording} was due at"
         f" {shown.due.isoformat()} ({shown.rule}), was erased at {shown.erased_at.isoformat()},"
-        f"{' early, as two people granted,' if shown.early else ''}"
+        f"{' early, as two keys granted,' if shown.early else ''}"
         f" and that {closed}"
     )
 

@@ -1,6 +1,6 @@
 """Whether the ledger's story is whole: every recording that came due is in it as erased, none
-early but what two people granted, none twice, none left out but what was told as lost before; and
-each was filed under the day on which it was due, whose key ended with it.
+early but what two keys granted, none twice, none left out but what was told as lost before; and each
+was filed under the day on which it was due, whose key ended with it.
 
 It is read from an export: each entry's canonical bytes on a line of its own, in their order, then
 an empty line and the signed checkpoint. Nothing else is needed but the public key.
@@ -75,7 +75,7 @@ class Story:
     """What was read: how many entries, how many recordings came in and were erased, what is wrong.
 
     `rules` are those by which recordings came in, the most frequent hundred, and of how many each.
-    `early` are the erasures before their instant that two people granted. `late` are those over a
+    `early` are the erasures before their instant that two keys granted. `late` are those over a
     day after it: a promise that was not kept, told truly. `lost` are those of which it was told
     before they were due that nothing is left, and never that they were found: a loss, and nothing
     hidden. `told_until` is the latest time that an entry bears: not the last one's, since
@@ -243,7 +243,7 @@ def _hear_early(story: Story, position: int, at: bytes, due: bytes, identifier: 
     story.early += 1
     if len(story.grants) < MOST:
         told = f"{_text(identifier)} was due at {_text(due)} and is erased at {_text(at)}"
-        story.grants.append(f"entry {position}: {told}, as two people granted")
+        story.grants.append(f"entry {position}: {told}, as two keys granted")
 
 
 def _hear_late(story: Story, position: int, at: bytes, due: bytes, identifier: bytes) -> None:

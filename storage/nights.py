@@ -100,6 +100,10 @@ async def account(lent: Connection) -> Account:
 
 
 async def latest(lent: Connection, count: int) -> list[tuple[datetime, Mapping[str, Any]]]:
-    """The last reports, newest first, each with when it began."""
-    rows = await lent.fetch("SELECT ran_at, report FROM night ORDER BY ran_at DESC LIMIT $1", count)
+    """The last reports, newest first, each with when it began; none of a clock that was ahead."""
+    rows = await lent.fetch(
+        "SELECT ran_at, report FROM night WHERE ran_at <= (SELECT archive_now())"
+        " ORDER BY ran_at DESC LIMIT $1",
+        count,
+    )
     return [(row["ran_at"], row["report"]) for row in rows]

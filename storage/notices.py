@@ -218,14 +218,17 @@ async def left(lent: Connection) -> list[Left]:
     return [Left(**dict(row)) for row in rows]
 
 
-async def again(lent: Connection, notice: UUID) -> bool:
-    """Let a notice be worked on now; False if there is none that waits."""
-    done = await lent.execute(
-        "UPDATE notice SET due_at = archive_now()"
-        " WHERE id = $1 AND state IN ('waiting', 'deleting')",
+async def again(lent: Connection, notice: UUID) -> str | None:
+    """Let a notice be worked on now, and return its state; None if none of this id is left.
+
+    Nobody works on one that is refused: where its audio lies is forgotten.
+    """
+    state: str | None = await lent.fetchval(
+        "UPDATE notice SET due_at = archive_now() WHERE id = $1 AND state <> 'done'"
+        " RETURNING state",
         notice,
     )
-    return done.endswith(" 1")
+    return state
 
 
 async def drop(lent: Connection, notice: UUID) -> bool:

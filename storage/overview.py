@@ -114,7 +114,7 @@ async def standing(lent: Connection, day_end: datetime | None, signed: int | Non
         " AND facts->>'day' IS NULL AND facts->>'night' IS NULL"
         " ORDER BY position DESC LIMIT 1) reconciled ON true"
         " LEFT JOIN LATERAL (SELECT report->'reread' AS reread FROM night"
-        " ORDER BY ran_at DESC LIMIT 1) last ON true",
+        " WHERE ran_at <= (SELECT archive_now()) ORDER BY ran_at DESC LIMIT 1) last ON true",
         signed,
     )
     if row is None:

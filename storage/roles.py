@@ -14,6 +14,7 @@ from storage.database import Connection
 
 _KEYS = "SELECT, UPDATE (used_at)"
 _ENTRY = "INSERT (actor, act, recording, facts, ends_on, details)"
+_TOLD = "SELECT (position, at, actor, act, recording, facts, sealed)"
 _WATCHED = (
     "SELECT (id, source, call_type, expires_on, state, lease_until, started_at, expires_at, rule,"
     " received_at, verified_at, damaged_at)"
@@ -74,7 +75,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "told": "SELECT",
         "term": "SELECT",
         "filed": "SELECT",
-        "ledger": "SELECT",
+        "ledger": _TOLD,
         "ledger_waiting": _ENTRY,
     },
     "operations": {
@@ -89,8 +90,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "notice": "SELECT (state, asked_at, expires_at)",
         "landing": "SELECT",
         "holder": "SELECT",
-        "ledger": "SELECT",
-        "ledger_waiting": f"SELECT, {_ENTRY}",
+        "ledger": _TOLD,
+        "ledger_waiting": f"SELECT (number, at), {_ENTRY}",
         "told": "SELECT",
         "day": "SELECT",
         "night": "SELECT",
@@ -108,8 +109,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "export": "SELECT, UPDATE (recordings, reason, epoch, lease_until, attempt, done, packed,"
         " header, bytes, made_at, ended, erased_at), DELETE",
         "filed": "SELECT, DELETE",
-        "ledger": "SELECT",
-        "ledger_waiting": f"SELECT, {_ENTRY}",
+        "ledger": _TOLD,
+        "ledger_waiting": _ENTRY,
         "told": "SELECT",
         "day": "SELECT, INSERT, UPDATE (compared_at, erased, closed_at)",
         "frozen": "SELECT, INSERT, DELETE",
@@ -119,7 +120,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         **_EVERYBODY,
         "ledger_head": "SELECT, UPDATE (size, published)",
         "ledger_tile": "SELECT, INSERT, UPDATE (hashes)",
-        "ledger": "SELECT, INSERT",
+        "ledger": f"{_TOLD}, INSERT",
         "ledger_waiting": "SELECT, DELETE",
     },
     "sign_in": {

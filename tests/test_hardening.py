@@ -21,6 +21,7 @@ import yaml
 
 from app.config import load
 from app.serve import PARTS
+from app.settings import ConfigError
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "deploy/systemd/call-archive.service"
@@ -152,6 +153,24 @@ def test_the_installed_configuration_names_the_folders_of_the_unit(tmp_path: Pat
         assert [name for name in set_there if not name.endswith("_FILE")] == []
 
 
+def test_on_servers_of_ones_own_a_command_without_a_login_begins_no_database(
+    tmp_path: Path,
+) -> None:
+    """A second archive on the real ring would say that all is well."""
+    installed = tmp_path / "config.toml"
+    shutil.copy(ROOT / "config.toml", installed)
+    [edit] = re.findall(r"^ {4}(sed -i .*) /etc/call-archive/config.toml$", GUIDE, re.MULTILINE)
+    subprocess.run(["sh", "-c", f"{edit} {installed}"], check=True)
+    lines = [ROOT / "config.toml", installed]
+    before, after = (set(page.read_text().splitlines()) for page in lines)
+    assert (before - after, after - before) == ({'url = "embedded"'}, {'url = ""'})
+    with pytest.raises(ConfigError, match="must say where the database is"):
+        load(installed, {})
+    (tmp_path / "url").write_text("postgresql://archive@db/archive")
+    named = {"ARCHIVE_DATABASE_URL_FILE": str(tmp_path / "url")}
+    assert not load(installed, named).database.embedded
+
+
 @pytest.mark.parametrize("external", [False, True])
 def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service(
     external: bool, tmp_path: Path
@@ -183,6 +202,10 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
     (tmp_path / "my.key").write_text("token")
     mine = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ARCHIVE_TOKEN_FILE": "my.key"}
     words = [str(tmp_path / "archive"), "erase", "--reason", "request 4711"]
+    for lost in ({"ARCHIVE_TOKEN": "cra_"}, {"ARCHIVE_TOKEN_FILE": "other.key"}):
+        done = subprocess.run(words, env=mine | lost, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, ""), "nothing is done without the token"
+        assert "ARCHIVE_TOKEN_FILE" in done.stderr
     done = subprocess.run(words, env=mine, cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert lines[:5] == ["--config", f"{given}/config.toml", *words[1:]]

@@ -161,7 +161,7 @@ def of_recording(acts: dict[str, dict[str, Any]], places: dict[str, int], count:
     print(
         f"holds: the ledger says that recording {erased['recording']} was due at"
         f" {erased['facts']['due']} ({erased['facts']['rule']}) and was erased at {erased['at']}"
-        f"{', early, as two people granted;' if early else ';'}"
+        f"{', early, as two keys granted;' if early else ';'}"
         f" {key_of_day(closed)}"
     )
 

@@ -2,9 +2,10 @@
 
 What the ledger tells last of a recording decides. A copy that it says stands is taken from its
 object; if there is none, the copy is lost, and until somebody who may hear the original makes
-another nobody else hears either. A copy of which the ledger does not know was made when the last
-entries were lost, and may have been acknowledged: it stands, since that keeps silent what was to be
-silent. One that is told as withdrawn or replaced goes.
+another, or its object is put back before another rebuild, nobody else hears either. A copy of which
+the ledger does not know was made when the last entries were lost, and may have been acknowledged:
+it stands, since that keeps silent what was to be silent. One that is told as withdrawn or replaced
+goes.
 """
 
 from collections.abc import Sequence
@@ -121,11 +122,13 @@ def _stands(copy: _Copy, told: _Told | None) -> bool:
 
 
 async def _stand(lent: Connection, copy: _Copy) -> None:
-    """Let a copy stand in a row that has none, or has one that was made before."""
+    """Let a copy stand in a row that has none, has lost it, or has one that was made before."""
     await lent.execute(
         "UPDATE recording SET redacted = $2, redacted_at = $3, redacted_bytes = $4,"
         " redacted_header = $5, redacted_details = $6"
-        " WHERE id = $1 AND (redacted IS NULL OR redacted_at < $3)",
+        " WHERE id = $1 AND (redacted IS NULL OR redacted_at < $3"
+        # Of one that is lost nobody knows when it was made: the time is that of its entry.
+        " OR redacted = $2 AND redacted_header IS NULL)",
         copy.identity.recording,
         copy.identity.attempt,
         copy.redaction.made_at,
@@ -158,7 +161,8 @@ async def _lost(lent: Connection, told: dict[UUID, _Told]) -> list[UUID]:
         " redacted_header = NULL, redacted_details = NULL"
         " FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS t(id, copy, at)"
         " WHERE r.id = t.id AND r.state = 'stored' AND (r.redacted IS NULL OR r.redacted_at < t.at"
-        " AND r.redacted <> t.copy) RETURNING r.id",
+        " AND r.redacted <> t.copy OR r.redacted = t.copy AND r.redacted_header IS NULL)"
+        " RETURNING r.id",
         list(standing),
         [word.standing for word in standing.values()],
         [word.at for word in standing.values()],

@@ -75,7 +75,8 @@ class Report:
     `over` are of recordings that were erased, and of exports; `strange` do not open, are not whole,
     or are of a call that another object stands for. `aside` are those that may be redacted copies.
     `told` recordings are told as erased whose erasing was not told. `lost` ones were acknowledged,
-    are not due, and nothing that opens is left of them, or of the copy that stood for them.
+    are not due, and nothing that opens is left of them; of those in `copies` nothing is left of the
+    redacted copy that stood for them.
     """
 
     replayed: Replayed
@@ -85,12 +86,13 @@ class Report:
     told: int = 0
     strange: Names = field(default_factory=Names)
     lost: Names = field(default_factory=Names)
+    copies: Names = field(default_factory=Names)
     aside: list[Holding] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
         """Whether somebody has to look at it."""
-        return bool(self.strange.count or self.lost.count)
+        return bool(self.strange.count or self.lost.count or self.copies.count)
 
     @property
     def counts(self) -> dict[str, object]:
@@ -103,6 +105,7 @@ class Report:
             "told": self.told,
             "strange": self.strange.count,
             "lost": self.lost.count,
+            "lost_copies": self.copies.count,
         }
 
     def as_json(self) -> dict[str, object]:
@@ -111,6 +114,7 @@ class Report:
             **self.counts,
             "strange_objects": self.strange.named,
             "lost_ids": self.lost.named,
+            "lost_copies_of": self.copies.named,
         }
 
 
@@ -130,7 +134,7 @@ async def run(vault: Vault) -> Report:
     for start in range(0, len(later), _PAGE):
         await _rebuild(vault, later[start : start + _PAGE], report, told=False)
     await _end_exports(vault)
-    await copies.settle(vault, report.aside, report.strange, report.lost)
+    await copies.settle(vault, report.aside, report.strange, report.copies)
     await _tell(vault, report)
     steps.reached("rebuilt")
     async with connection(vault.pool) as lent, lent.transaction():

@@ -111,9 +111,13 @@ async def test_what_stays_away_is_listed_tried_again_and_dropped(
     assert await fetch(service.vault, hooks) == 0
     said("--again", told["id"])
     assert await fetch(service.vault, hooks) == 1
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE notice SET state = 'refused', details = NULL")
+    assert said("--again", told["id"], status=1) == "refused: drop it\n"
+    assert json.loads(said("--again", told["id"], "--json", status=1))["done"] is False
     assert json.loads(said("--drop", told["id"], "--json"))["done"] is True
     assert said() == ""
-    said("--again", told["id"], status=1)
-    said("--drop", told["id"], status=1)
+    for act in ("--again", "--drop"):
+        assert said(act, told["id"], status=1) == "no such notice\n"
     assert (await rows(service.vault))[0]["details"] is None
     assert "notice.dropped" in [act for act, _ in await service.acts()]

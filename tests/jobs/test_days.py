@@ -20,6 +20,7 @@ from storage.keyring import NoDayKeyError
 from storage.objects import StoreError
 from storage.vault import Vault
 from tests.jobs.test_expiry import a_year_ago, when_over
+from tests.roles import connection
 from tests.services import Faulty, Service, open_service
 from tests.sounds import tone
 from tests.web.test_cdrs import JSON, record
@@ -60,7 +61,7 @@ async def test_what_was_searched_for_ends_with_the_calls_of_its_day(
     await upload(service, "call", caller="+358401234567")
     assert (await service.get("/v1/recordings?number=%2B358401234567")).status == 200
     await tree.sequence(service.vault)
-    async with database.connection(service.vault.pool) as lent:
+    async with connection(service.vault.pool) as lent:
         entry = await lent.fetchrow("SELECT * FROM ledger WHERE act = 'searched'")
     assert entry is not None
     day, words = entry["ends_on"], entry["details"]

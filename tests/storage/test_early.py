@@ -93,7 +93,7 @@ async def test_the_certificate_names_the_rule_of_an_early_erasure(
     assert acts == ["stored", "erasure.granted", "erased"]
     said = stand_alone(tmp_path, raw, str(key))
     assert said.returncode == 0, said.stderr
-    assert "early, as two people granted" in said.stdout
+    assert "early, as two keys granted" in said.stdout
     page = await (await service.get(f"/v1/certificates/{gone}/page?lang=en")).text()
     assert "as two people decided" in page
     # Without the granting, the same is a lie.

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from archive.lifecycle import STEPS, State
-from storage import schema
+from storage import ledger, schema
 from storage.roles import ERASES, RIGHTS
 from tests.postgres import Postgres
 from tests.roles import login
@@ -471,6 +471,11 @@ def test_what_the_roles_are_for() -> None:
     assert can("INSERT", "recording") == {"ingest"}
     assert can("INSERT", "ledger") == can("DELETE", "ledger_waiting") == {"sequencer"}
     assert can("UPDATE", "ledger") | can("DELETE", "ledger") == set()
+    # A search's terms and the reason of an act: the owner's command alone opens them.
+    assert can("SELECT", "ledger", "details") == set()
+    assert can("SELECT", "ledger_waiting", "details") == {"sequencer"}
+    for column in ledger.COLUMNS.split(", "):
+        assert can("SELECT", "ledger", column) == {"retrieval", "operations", "jobs", "sequencer"}
     assert can("UPDATE", "ledger_waiting") | can("INSERT", "ledger_waiting", "at") == set()
     assert can("INSERT", "access_key") | can("DELETE", "access_key") == set()
     assert can("UPDATE", "access_key", "secret") | can("UPDATE", "access_key", "level") == set()

@@ -15,7 +15,7 @@ import pytest
 from archive.access import Level
 from archive.errors import UnavailableError
 from archive.lifecycle import State
-from storage import clocks, fuse, overview, tree
+from storage import clocks, fuse, nights, overview, tree
 from storage.overview import Standing
 from storage.signer import SignerError
 from storage.upkeep import verify
@@ -256,11 +256,18 @@ async def test_the_figures_tell_what_the_last_comparison_and_the_last_night_saw(
     await service.vault.objects.put(strange, [b"x"], 1, md5(b"x").digest(), 10)
     await service.night()
     assert [await value(service, name) for name in names] == [1, 1, 0, 0]
+    async with connection(service.vault.pool) as lent:  # a night of a clock that was ahead
+        await lent.execute(
+            "INSERT INTO night (ran_at, report) VALUES (archive_now() + interval '1 year', $1)",
+            {"reread": {"wrong": 0, "missing": 0}},
+        )
     async with unguarded(service.vault) as lent:
         await lent.execute("UPDATE ledger SET actor = 'x' WHERE recording = $1", UUID(kept))
     with pytest.raises(SignerError):
         await service.night()
     assert [await value(service, name) for name in names] == [1, 1, 1, 0]
+    async with connection(service.vault.pool) as lent:
+        assert "days" in (await nights.latest(lent, 1))[0][1]
     _, wrong = await checks(service)
     assert wrong.keys() >= {"lost", "rows"}
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from app import rebuild as command
 from storage import recordings, redactions, tree
 from storage.holdings import Holding
 from storage.upkeep import rebuild, reconcile, verify
@@ -14,6 +15,7 @@ from tests.roles import connection, owned
 from tests.services import Service
 from tests.sounds import tone
 from tests.storage.upkeep.test_rebuild import Backups, backups
+from tests.storage.upkeep.test_reconcile import put
 from tests.storage.upkeep.test_verify import later, marks, told
 from tests.web.test_listen import upload
 from tests.web.test_redaction import CARD, body, one, redact, redacted, withdraw
@@ -97,7 +99,8 @@ async def test_what_was_silent_is_silent_in_a_database_that_is_made_anew(
         vault = await backups.put_back(database, service.vault)
         report = await rebuild.run(owned(vault))
         lost = 0 if database else 1
-        assert (report.strange.count, report.lost.count) == (0, lost), report
+        assert (report.strange.count, report.copies.count) == (0, lost), report
+        assert report.lost.count == 0, "the original is whole"
         again = await backups.serve(vault, service)
         for name in ("stands", "replaced"):
             content = await body(again, one(ids[name], "/audio"))
@@ -110,6 +113,34 @@ async def test_what_was_silent_is_silent_in_a_database_that_is_made_anew(
         assert ids["lost"] in shown
         await problem_free(again)
         await redactions.collect(vault, 100)
+
+
+async def test_a_lost_copy_that_is_put_back_stands_again(
+    service: Service, backups: Backups, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identifier = await upload(service, "c1", tone(4))
+    await redacted(service, identifier)
+    key = await copy_of(service, identifier)
+    objects = service.vault.objects
+    async with objects.get(key, 0, (await objects.holdings(key))[0].size) as pieces:
+        content = b"".join([piece async for piece in pieces])
+    await lose(service, key)
+    await tree.checkpoint(service.vault)
+    vault = await backups.put_back(None, service.vault)
+    for _ in range(2):
+        report = await rebuild.run(owned(vault))
+        assert (report.copies.named, report.lost.count, report.failed) == ([identifier], 0, True)
+    again = await backups.serve(vault, service)
+    assert (await again.get(one(identifier, "/audio"))).status == 500
+    command._print(report)
+    said = capsys.readouterr().out
+    assert f"LOST     redacted copy of {identifier}: nobody but `privacy`" in said
+    assert "LOST     recording" not in said
+    await put(service, key, content)
+    report = await rebuild.run(owned(vault))
+    assert (report.copies.count, report.strange.count, report.failed) == (0, 0, False)
+    heard = await body(again, one(identifier, "/audio"))
+    assert heard and not any(heard[SILENT])
 
 
 async def problem_free(service: Service) -> None:
