@@ -152,11 +152,10 @@ def test_the_installed_configuration_names_the_folders_of_the_unit(tmp_path: Pat
         assert [name for name in set_there if not name.endswith("_FILE")] == []
 
 
-@pytest.mark.parametrize("external", [False, True])
-def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service(
-    external: bool, tmp_path: Path
-) -> None:
-    """The script under a systemd-run that copies credentials as the real one does."""
+def deployed(tmp_path: Path) -> tuple[Path, Path]:
+    """Where the script writes down what it gave systemd-run, and where secrets lie: under one that
+    copies credentials as the real one does.
+    """
     program, said = tmp_path / ".venv/bin/archive", tmp_path / "said"
     given, held = tmp_path / "etc", tmp_path / "held"
     for folder in (program.parent, given, held):
@@ -167,7 +166,7 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
         while [ "${{1#-}}" != "$1" ]; do
             case $1 in
                 -p) echo "$2" >> {said}; what=${{2#LoadCredential=}}; shift 2 ;;
-                *) shift; continue ;;
+                *) echo "$1" >> {said}; shift; continue ;;
             esac
             [ ! -e "${{what#*:}}" ] || cp "${{what#*:}}" "{held}/${{what%%:*}}"
         done
@@ -177,6 +176,14 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
     (tmp_path / "archive").write_text(re.sub(r"(?m)^etc=.*", f"etc={given}", script))
     for each in ("systemd-run", "archive", ".venv/bin/archive"):
         (tmp_path / each).chmod(0o755)
+    return said, given
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service(
+    external: bool, tmp_path: Path
+) -> None:
+    (said, given), held = deployed(tmp_path), tmp_path / "held"
     loaded = sorted(load.split(":")[0] for load in directives(DROP_IN)["LoadCredential"])
     for name in loaded if external else ():
         (given / name).write_text(name)
@@ -196,8 +203,21 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
     environment = {name for name in told if name != "ARCHIVE_TOKEN_FILE"}
     settings = re.findall(r"^Environment=(\w+)=%d/", DROP_IN.read_text(), re.MULTILINE)
     assert environment == ({*settings} if external else set())
-    properties = said.read_text().splitlines()
-    assert {f"User={directives(UNIT)['User'][0]}", "UMask=0077"} <= {*properties}
+    words = said.read_text().splitlines()
+    assert {f"User={directives(UNIT)['User'][0]}", "UMask=0077"} <= {*words}
+
+
+@pytest.mark.parametrize("name", ["ARCHIVE_DATABASE_URL_FILE", "ARCHIVE_TOKEN_FILE"])
+def test_a_command_without_a_secret_that_it_was_to_have_is_not_begun(
+    name: str, tmp_path: Path
+) -> None:
+    said, _ = deployed(tmp_path)
+    mine = {"PATH": f"{tmp_path}:/usr/bin:/bin", name: str(tmp_path / "nothing")}
+    words = [str(tmp_path / "archive"), "migrate"]
+    done = subprocess.run(words, env=mine, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"archive: the file that {name} names is not there\n"
+    assert not said.exists()
 
 
 PART = ROOT / "deploy/systemd/part.conf"
