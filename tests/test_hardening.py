@@ -183,6 +183,7 @@ def deployed(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service(
     external: bool, tmp_path: Path
 ) -> None:
+    """And is described without its words: the description is in the system's journal."""
     (said, given), held = deployed(tmp_path), tmp_path / "held"
     loaded = sorted(load.split(":")[0] for load in directives(DROP_IN)["LoadCredential"])
     for name in loaded if external else ():
@@ -204,6 +205,8 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
     settings = re.findall(r"^Environment=(\w+)=%d/", DROP_IN.read_text(), re.MULTILINE)
     assert environment == ({*settings} if external else set())
     words = said.read_text().splitlines()
+    assert [each for each in words if each.startswith("--desc")] == ["--description=archive erase"]
+    assert "request 4711" not in said.read_text()
     assert {f"User={directives(UNIT)['User'][0]}", "UMask=0077"} <= {*words}
 
 
