@@ -207,7 +207,13 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
     words = said.read_text().splitlines()
     assert [each for each in words if each.startswith("--desc")] == ["--description=archive erase"]
     assert "request 4711" not in said.read_text()
-    assert {f"User={directives(UNIT)['User'][0]}", "UMask=0077"} <= {*words}
+    unit = directives(UNIT)
+    # `--pty` beside `--pipe` is for a terminal alone: Ctrl-C ends the command by it.
+    assert {"--pipe", "--pty", f"User={unit['User'][0]}", "UMask=0077"} <= {*words}
+    for name in ("MemorySwapMax", "StateDirectoryMode"):
+        assert f"{name}={unit[name][0]}" in words
+    folders = {f"StateDirectory={name}" for name in unit["StateDirectory"][0].split()}
+    assert {each for each in words if each.startswith("StateDirectory=")} == folders
 
 
 @pytest.mark.parametrize("name", ["ARCHIVE_DATABASE_URL_FILE", "ARCHIVE_TOKEN_FILE"])
