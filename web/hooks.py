@@ -23,9 +23,9 @@ from archive.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from archive.recording import IS_AHEAD, Call
+from archive.recording import IS_AHEAD
 from archive.webhook import Webhook
-from storage import database, fetching, numbers
+from storage import clocks, database, fetching, numbers
 from storage import notices as kept
 from storage.fetching import FetchError
 from storage.vault import Vault
@@ -118,7 +118,7 @@ async def _take(
     for name in ("caller", "callee"):
         if isinstance(number := found.fields.get(name), str):
             found.fields[name] = numbers.with_plus(number)
-    call = Call.from_fields(found.fields, vault.policy, now)
+    call = await clocks.call_of(vault, found.fields, now)
     details = {
         "fields": found.fields,
         "url": found.url,
@@ -146,7 +146,7 @@ async def tape(webhooks: Mapping[str, Webhook], request: web.Request) -> web.Res
     except InvalidError as error:
         if error.errors == {"started_at": IS_AHEAD}:
             # That passes; 400 would lose the call for a clock that somebody can set.
-            raise UnavailableError("The call starts ahead of the archive's clock.") from None
+            raise clocks.ahead() from None
         if error.errors.keys() == {"started_at"}:
             raise MalformedError("The call's period is over, or it tells no time.") from None
         raise
