@@ -22,7 +22,7 @@ from archive.errors import (
 from archive.sidecar import UnclearError
 from storage import cdrs
 from storage.database import connection
-from web import asked, render
+from web import asked, digests, render
 from web.doors import Route, Visit
 
 MOST = 8 * 2**20
@@ -46,6 +46,7 @@ async def _before(request: web.Request, visit: Visit) -> None:
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise NotAudioError("Send the records as they are: a Content-Encoding is not taken.")
     _check_size(request.content_length or 0)
+    digests.offer_of(request)
 
 
 def _check_size(size: int) -> None:
@@ -59,6 +60,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
     They are read by a thread: ten thousand of them take seconds.
     """
     zone, body = _zone(request), await _body(request)
+    await asyncio.to_thread(digests.check, request, body)
     try:
         found = await asyncio.to_thread(cdr.read, body, zone)
     except UnclearError as error:

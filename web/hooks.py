@@ -29,7 +29,7 @@ from storage import clocks, database, fetching, numbers
 from storage import notices as kept
 from storage.fetching import FetchError
 from storage.vault import Vault
-from web import render, signatures, trace
+from web import digests, render, signatures, trace
 from web.doors import VAULT, WRONG_KEYS, OpenRoute
 
 log = logging.getLogger("archive.web")
@@ -68,6 +68,7 @@ async def post(webhooks: Mapping[str, Webhook], request: web.Request) -> web.Res
         wrong.count(request.remote)
         raise
     trace.note(actor=webhook.actor, decision="allowed")
+    digests.check(request, body)
     try:
         told = notices.read(webhook.kind, body, request.content_type)
     except ValueError as error:

@@ -100,6 +100,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
         try:
             while (part := await parts.next_part(reader)) is not None:
                 if part.name == "metadata" and admitted is None:
+                    digests.refuse(part)
                     told = await metadata.read(request, part)
                     call = await clocks.call_of(visit.vault, told.fields, visit.now)
                     admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
