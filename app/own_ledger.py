@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -56,10 +56,12 @@ async def at_hand(arguments: argparse.Namespace) -> AsyncIterator[tuple[Path, st
     from app.vault import opened
 
     loaded = config.load(arguments.config, os.environ)
-    with TemporaryDirectory(prefix="archive-") as folder:
+    with ExitStack() as stack:
         async with opened(loaded, join=True, whole=file is None) as vault:
             if file is None:
-                file = Path(folder) / "ledger.txt"
+                # Not in /tmp, which is the memory where the archive runs in a container.
+                kept = TemporaryDirectory(prefix="ledger-", dir=loaded.server.data_dir)
+                file = Path(stack.enter_context(kept)) / "ledger.txt"
                 await write(vault, file)
             if key is None:
                 key = str(vault.signer.verifier)

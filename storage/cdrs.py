@@ -30,7 +30,7 @@ from archive.cdr import FIELDS, Detail, merged
 from archive.lifecycle import State
 from archive.recording import AHEAD
 from archive.retention import Expiry, Policy
-from storage import ledger, numbers, recordings
+from storage import clocks, ledger, numbers, recordings
 from storage.database import Connection, connection
 from storage.keyring import NoDayKeyError, Ring, key_to_seal
 from storage.sealing import NONCE, DamagedError
@@ -70,11 +70,17 @@ class Hour:
 
 
 async def take(vault: Vault, caller: Caller, details: Sequence[Detail], now: datetime) -> Took:
-    """Keep the records of calls that were answered; one that is here already is merged with it."""
+    """Keep the records of calls that were answered; one that is here already is merged with it.
+
+    Raises UnavailableError for calls that begin ahead of a clock which was put back: the records
+    are to come again.
+    """
     access.require(caller, frozenset({Level.UPLOADER}))
     if caller.source is None:
         raise ValueError("an uploader's key has a source")
     rows, counts = await asyncio.to_thread(_rows, vault, caller.source, details, now)
+    if counts[-1] and await clocks.behind(vault):
+        raise clocks.ahead()
     async with connection(vault.pool) as lent, lent.transaction():
         new = await _insert(lent, caller, rows, now)
         if new:

@@ -2,14 +2,18 @@
 
 The clocks of the service, the database, the object store and the key holder are compared, and the
 database's with how far it was last seen to go. What was found goes to the fuse (`storage.fuse`).
+
+Nor may it refuse anything for good: by a clock that was put back every new call begins ahead of it.
 """
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from archive.errors import UnavailableError
+from archive.errors import InvalidError, UnavailableError
+from archive.recording import IS_AHEAD, Call
 from archive.retention import Policy
 from storage import ledger
 from storage.database import Connection, connection
@@ -99,6 +103,37 @@ async def believed(vault: Vault) -> bool:
     today, through = vault.policy.day_of(reading.database), reading.released_through
     faults = judge(reading, Others(service_now(), store, holder), vault.policy)
     return not faults or (through is not None and through >= today)
+
+
+async def behind(vault: Vault) -> bool:
+    """Whether the database's clock is behind where it was seen before, or behind the service's own:
+    its mark says so only until it has come that far again.
+    """
+    async with connection(vault.pool) as lent:
+        reading = await read(lent)
+    latest = max(service_now(), reading.mark or reading.database)
+    return latest - reading.database > APART
+
+
+async def call_of(
+    vault: Vault, fields: Mapping[str, object], now: datetime, *, known: bool = False
+) -> Call:
+    """`Call.from_fields` for a sender who is to come again once the database's clock is right:
+    UnavailableError for a call that is ahead of one which is behind, and wrong in nothing else.
+
+    `known`: it was no call ahead when it was first told of, so that the clock went back since.
+    """
+    try:
+        return Call.from_fields(fields, vault.policy, now)
+    except InvalidError as error:
+        if error.errors != {"started_at": IS_AHEAD} or not (known or await behind(vault)):
+            raise
+    raise ahead()
+
+
+def ahead() -> UnavailableError:
+    """What is told of calls that pass for calls ahead by a clock which is behind."""
+    return UnavailableError("The call starts ahead of the archive's clock.")
 
 
 async def mark(vault: Vault, *, whole: bool) -> None:

@@ -35,9 +35,8 @@ from archive.errors import (
     UnavailableError,
 )
 from archive.reach import Reach
-from archive.recording import Call
 from archive.webhook import Webhook
-from storage import database, intake, notices, steps
+from storage import clocks, database, intake, notices, steps
 from storage.intake import Offer
 from storage.notices import Job
 from storage.vault import Vault
@@ -110,7 +109,8 @@ async def _take(vault: Vault, webhook: Webhook, job: Job) -> UUID:
     now = await database.now(vault.pool)
     caller = Caller(webhook.actor, Level.UPLOADER, webhook.source)
     fields, sha512 = job.details["fields"], str(job.details["sha512"])
-    call = Call.from_fields(fields if isinstance(fields, dict) else {}, vault.policy, now)
+    said = fields if isinstance(fields, dict) else {}
+    call = await clocks.call_of(vault, said, now, known=True)
     admitted = await intake.admit(vault, caller, call, now)
     await vault.objects.clock()  # nothing is carried here that could not be put down
     login = _login(webhook, now, deleting=False)

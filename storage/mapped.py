@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from archive.access import Caller
 from archive.mapping import Raw, Reading
 from archive.recording import Call
-from storage import intake, numbers
+from storage import clocks, intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.vault import Vault
 
@@ -22,7 +22,7 @@ async def admit(
     """Refuse what can be refused without the audio; None where the call depends on that."""
     if (fields := reading.read(raw)) is None:
         return None
-    return await intake.admit(vault, caller, _call(vault, fields, now), now)
+    return await intake.admit(vault, caller, await _call(vault, fields, now), now)
 
 
 async def take_in(
@@ -56,12 +56,14 @@ async def _call_with(
     vault: Vault, caller: Caller, fields: dict[str, object], start: datetime, now: datetime
 ) -> Call:
     """The call. One whose start was taken from its arrival has the same when it arrives again."""
-    call = _call(vault, fields, now)
+    call = await _call(vault, fields, now)
     if fields.get("started_at") != start.isoformat():
         return call
     known = await intake.start_of(vault, caller, call.call_id)
-    return _call(vault, {**fields, "started_at": known.isoformat()}, now) if known else call
+    if known is None:
+        return call
+    return await _call(vault, {**fields, "started_at": known.isoformat()}, now)
 
 
-def _call(vault: Vault, fields: dict[str, object], now: datetime) -> Call:
-    return Call.from_fields(numbers.as_meant(fields), vault.policy, now)
+async def _call(vault: Vault, fields: dict[str, object], now: datetime) -> Call:
+    return await clocks.call_of(vault, numbers.as_meant(fields), now)

@@ -171,11 +171,10 @@ def test_on_servers_of_ones_own_a_command_without_a_login_begins_no_database(
     assert not load(installed, named).database.embedded
 
 
-@pytest.mark.parametrize("external", [False, True])
-def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service(
-    external: bool, tmp_path: Path
-) -> None:
-    """The script under a systemd-run that copies credentials as the real one does."""
+def deployed(tmp_path: Path) -> tuple[Path, Path]:
+    """Where the script writes down what it gave systemd-run, and where secrets lie: under one that
+    copies credentials as the real one does.
+    """
     program, said = tmp_path / ".venv/bin/archive", tmp_path / "said"
     given, held = tmp_path / "etc", tmp_path / "held"
     for folder in (program.parent, given, held):
@@ -186,7 +185,7 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
         while [ "${{1#-}}" != "$1" ]; do
             case $1 in
                 -p) echo "$2" >> {said}; what=${{2#LoadCredential=}}; shift 2 ;;
-                *) shift; continue ;;
+                *) echo "$1" >> {said}; shift; continue ;;
             esac
             [ ! -e "${{what#*:}}" ] || cp "${{what#*:}}" "{held}/${{what%%:*}}"
         done
@@ -196,6 +195,15 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
     (tmp_path / "archive").write_text(re.sub(r"(?m)^etc=.*", f"etc={given}", script))
     for each in ("systemd-run", "archive", ".venv/bin/archive"):
         (tmp_path / each).chmod(0o755)
+    return said, given
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service(
+    external: bool, tmp_path: Path
+) -> None:
+    """And is described without its words: the description is in the system's journal."""
+    (said, given), held = deployed(tmp_path), tmp_path / "held"
     loaded = sorted(load.split(":")[0] for load in directives(DROP_IN)["LoadCredential"])
     for name in loaded if external else ():
         (given / name).write_text(name)
@@ -219,8 +227,29 @@ def test_a_command_has_the_user_the_configuration_and_the_secrets_of_the_service
     environment = {name for name in told if name != "ARCHIVE_TOKEN_FILE"}
     settings = re.findall(r"^Environment=(\w+)=%d/", DROP_IN.read_text(), re.MULTILINE)
     assert environment == ({*settings} if external else set())
-    properties = said.read_text().splitlines()
-    assert {f"User={directives(UNIT)['User'][0]}", "UMask=0077"} <= {*properties}
+    words = said.read_text().splitlines()
+    assert [each for each in words if each.startswith("--desc")] == ["--description=archive erase"]
+    assert "request 4711" not in said.read_text()
+    unit = directives(UNIT)
+    # `--pty` beside `--pipe` is for a terminal alone: Ctrl-C ends the command by it.
+    assert {"--pipe", "--pty", f"User={unit['User'][0]}", "UMask=0077"} <= {*words}
+    for name in ("MemorySwapMax", "StateDirectoryMode"):
+        assert f"{name}={unit[name][0]}" in words
+    folders = {f"StateDirectory={name}" for name in unit["StateDirectory"][0].split()}
+    assert {each for each in words if each.startswith("StateDirectory=")} == folders
+
+
+@pytest.mark.parametrize("name", ["ARCHIVE_DATABASE_URL_FILE", "ARCHIVE_TOKEN_FILE"])
+def test_a_command_without_a_secret_that_it_was_to_have_is_not_begun(
+    name: str, tmp_path: Path
+) -> None:
+    said, _ = deployed(tmp_path)
+    mine = {"PATH": f"{tmp_path}:/usr/bin:/bin", name: str(tmp_path / "nothing")}
+    words = [str(tmp_path / "archive"), "migrate"]
+    done = subprocess.run(words, env=mine, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"archive: the file that {name} names is not there\n"
+    assert not said.exists()
 
 
 PART = ROOT / "deploy/systemd/part.conf"

@@ -22,7 +22,7 @@ from archive.errors import (
 from archive.sidecar import UnclearError
 from storage import cdrs
 from storage.database import connection
-from web import asked, render
+from web import asked, digests, render
 from web.doors import Route, Visit
 
 MOST = 8 * 2**20
@@ -47,6 +47,7 @@ async def _before(request: web.Request, visit: Visit) -> None:
         raise NotAudioError("Send the records as they are: a Content-Encoding is not taken.")
     if (request.content_length or 0) > MOST:
         raise _too_large()
+    digests.offer_of(request)
 
 
 def _too_large() -> TooLargeError:
@@ -61,6 +62,7 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
     zone = _zone(request)
     late = UnavailableError("The records took over a minute; nothing was kept.")
     body = await asked.whole(request, MOST, _PATIENCE, _too_large(), late)
+    await asyncio.to_thread(digests.check, request, body)
     try:
         found = await asyncio.to_thread(cdr.read, body, zone)
     except UnclearError as error:

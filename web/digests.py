@@ -6,11 +6,12 @@ could not be is refused, for to pass it over would look as if it had been.
 
 import base64
 import binascii
+import hashlib
 import re
 
 from aiohttp import BodyPartReader, hdrs, web
 
-from archive.errors import MalformedError
+from archive.errors import DigestMismatchError, MalformedError
 from storage.intake import Offer
 
 _LENGTHS = {"sha-256": 32, "sha-512": 64}
@@ -21,13 +22,24 @@ _DIGEST = re.compile(
 )
 
 
-def refuse(request: web.Request) -> None:
-    """Refuse a digest of a body that holds the audio among other things: none is made of it."""
-    if hdrs.CONTENT_MD5 in request.headers or "Content-Digest" in request.headers:
+def refuse(sent: web.Request | BodyPartReader) -> None:
+    """Refuse a digest of what none is made of: a body that holds the audio among other things, a
+    part of a form that is not checked.
+    """
+    if hdrs.CONTENT_MD5 in sent.headers or "Content-Digest" in sent.headers:
         raise MalformedError(
-            "Only a digest of the audio is checked: in a form a header of its part `audio`, in a"
-            " vCon the `content_hash`."
+            "No digest is checked here: only one of a body that is the audio, of the part `audio`"
+            " of a form to /v1/recordings, and in a vCon the `content_hash`."
         )
+
+
+def check(request: web.Request, body: bytes) -> None:
+    """Hold a body that is here against what was announced. DigestMismatchError for another one."""
+    offer = offer_of(request)
+    for name in ("sha256", "sha512", "md5"):
+        said = getattr(offer, name)
+        if said is not None and said != hashlib.new(name, body, usedforsecurity=False).digest():
+            raise DigestMismatchError("The digest of the body is another; send it again.")
 
 
 def offer_of(sent: web.Request | BodyPartReader) -> Offer:

@@ -23,13 +23,13 @@ from archive.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from archive.recording import IS_AHEAD, Call
+from archive.recording import IS_AHEAD
 from archive.webhook import Webhook
-from storage import database, fetching, numbers
+from storage import clocks, database, fetching, numbers
 from storage import notices as kept
 from storage.fetching import FetchError
 from storage.vault import Vault
-from web import asked, render, signatures, trace
+from web import asked, digests, render, signatures, trace
 from web.doors import VAULT, WRONG_KEYS, OpenRoute
 
 log = logging.getLogger("archive.web")
@@ -70,6 +70,7 @@ async def post(webhooks: Mapping[str, Webhook], request: web.Request) -> web.Res
         wrong.count(request.remote)
         raise
     trace.note(actor=webhook.actor, decision="allowed")
+    digests.check(request, body)
     try:
         told = notices.read(webhook.kind, body, request.content_type)
     except ValueError as error:
@@ -118,7 +119,7 @@ async def _take(
     except (ValueError, FetchError) as error:
         raise InvalidError({"notice": str(error)}) from None
     fields = numbers.as_meant(found.fields)
-    call = Call.from_fields(fields, vault.policy, now)
+    call = await clocks.call_of(vault, fields, now)
     details = {
         "fields": fields,
         "url": found.url,
@@ -146,7 +147,7 @@ async def tape(webhooks: Mapping[str, Webhook], request: web.Request) -> web.Res
     except InvalidError as error:
         if error.errors == {"started_at": IS_AHEAD}:
             # That passes; 400 would lose the call for a clock that somebody can set.
-            raise UnavailableError("The call starts ahead of the archive's clock.") from None
+            raise clocks.ahead() from None
         if error.errors.keys() == {"started_at"}:
             raise MalformedError("The call's period is over, or it tells no time.") from None
         raise

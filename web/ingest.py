@@ -21,7 +21,7 @@ from archive.errors import (
     UnavailableError,
 )
 from archive.recording import Call
-from storage import intake, numbers
+from storage import clocks, intake, numbers
 from storage.intake import Admitted, Offer, Taken
 from storage.spool import Spool
 from storage.vault import Vault
@@ -67,15 +67,15 @@ async def put(request: web.Request, visit: Visit) -> web.Response:
 
 async def _before_put(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
-    call = _call_of_query(request, visit)
+    call = await _call_of_query(request, visit)
     digests.offer_of(request)
     request[_ADMITTED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
 
 
-def _call_of_query(request: web.Request, visit: Visit) -> Call:
+async def _call_of_query(request: web.Request, visit: Visit) -> Call:
     fields = numbers.as_meant(asked.given(request))
     fields["call_id"] = request.match_info["call_id"]
-    return Call.from_fields(fields, visit.vault.policy, visit.now)
+    return await clocks.call_of(visit.vault, fields, visit.now)
 
 
 async def post(request: web.Request, visit: Visit) -> web.Response:
@@ -92,8 +92,9 @@ async def post(request: web.Request, visit: Visit) -> web.Response:
         try:
             while (part := await parts.next_part(reader)) is not None:
                 if part.name == "metadata" and admitted is None:
+                    digests.refuse(part)
                     told = await metadata.read(request, part)
-                    call = Call.from_fields(told.fields, visit.vault.policy, visit.now)
+                    call = await clocks.call_of(visit.vault, told.fields, visit.now)
                     admitted = await intake.admit(visit.vault, visit.caller, call, visit.now)
                 elif part.name == "audio" and held is None:
                     held = await _receive(visit, admitted, part), digests.offer_of(part)
@@ -128,7 +129,7 @@ async def _post_vcon(request: web.Request, visit: Visit) -> web.Response:
             _check_vcon(len(document))
         told = await asyncio.to_thread(metadata.of_vcon, bytes(document), request.query)
         del document
-        call = Call.from_fields(told.fields, vault.policy, visit.now)
+        call = await clocks.call_of(vault, told.fields, visit.now)
         admitted = await intake.admit(vault, visit.caller, call, visit.now)
         offer, body = Offer(sha512=told.sha512), _one(told.audio or b"")
         taken = await intake.take_in(vault, visit.caller, admitted, offer, body, visit.now)

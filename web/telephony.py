@@ -167,6 +167,7 @@ async def _file_of(
     """The one part of a form that is the file; the others are put into `texts`."""
     found = False
     while (part := await parts.next_part(reader)) is not None:
+        digests.refuse(part)
         if part.name != name:
             texts[part.name or ""] = await _text(part, sum(map(len, texts.values())))
         elif found:

@@ -22,8 +22,8 @@ from archive.errors import (
     TooManyError,
     UnavailableError,
 )
-from archive.recording import Call, Recording
-from storage import intake, numbers, uploads
+from archive.recording import Recording
+from storage import clocks, intake, numbers, uploads
 from storage.growing import GrowingFile
 from storage.intake import Admitted
 from storage.sealing import DamagedError
@@ -90,7 +90,7 @@ async def _before_create(request: web.Request, visit: Visit) -> None:
     Checksum.of(request)
     said = _said(request)
     tus.offer(said)
-    call = _call(said, visit)
+    call = await clocks.call_of(visit.vault, said, visit.now)
     request[_CREATED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
 
 
@@ -101,10 +101,6 @@ def _said(request: web.Request) -> dict[str, str]:
     """
     said = numbers.as_meant({**request.query, **tus.metadata(request.headers)})
     return {**said, "Upload-Metadata": request.headers.get("Upload-Metadata", "")}
-
-
-def _call(said: dict[str, str], visit: Visit) -> Call:
-    return Call.from_fields(said, visit.vault.policy, visit.now)
 
 
 async def create(request: web.Request, visit: Visit) -> web.Response:
@@ -303,7 +299,8 @@ async def _finish(visit: Visit, upload: Upload) -> tuple[Upload, Recording]:
 
 async def _taken(visit: Visit, upload: Upload) -> Recording:
     vault, caller, now = visit.vault, visit.caller, visit.now
-    admitted = await intake.admit(vault, caller, _call(dict(upload.said), visit), now)
+    call = await clocks.call_of(vault, upload.said, now, known=True)
+    admitted = await intake.admit(vault, caller, call, now)
     file = await uploads.opened(vault, upload)
     try:
         offer = tus.offer(upload.said)

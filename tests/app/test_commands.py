@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -265,6 +266,17 @@ def test_the_archive_itself_verifies_its_ledger_as_it_is_now(trial: Archive, her
     assert "own key" not in held.err
     other = "call-archive/x+5d6e7f80+" + key.rpartition("+")[2]
     assert here("ledger", "verify", "--key", other).status == 1
+
+
+def test_what_is_verified_is_laid_where_the_archive_keeps_its_own_and_goes(
+    trial: Archive, here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger is larger than the memory that `/tmp` is in a container."""
+    lying = {*trial.data_dir.iterdir()}
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    held = here("ledger", "verify")
+    assert held.status == 0, held.err
+    assert {*trial.data_dir.iterdir()} == lying
 
 
 def test_a_second_service_on_the_same_folder_is_refused(trial: Archive) -> None:

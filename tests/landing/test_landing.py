@@ -258,6 +258,19 @@ async def test_an_archive_that_is_away_refuses_nothing_and_asks_not_for_ever(
     assert len(await site.calls()) == len(keys)
 
 
+async def test_a_clock_that_was_put_back_refuses_nothing_that_lies_there(
+    open_site: Open, rclone_server: Server
+) -> None:
+    site = await open_site(rclone_server, "freeswitch_s3")
+    await site.put(freeswitch(), AUDIO)
+    await site.service.turn_clock(timedelta(hours=-2))
+    found = await site.look()
+    assert (found.taken, found.refused, found.left) == (0, 0, 1)
+    assert found.failed.startswith("The call starts ahead")
+    await site.service.turn_clock(timedelta())
+    assert (await site.look()).taken == 1
+
+
 async def test_starts_that_no_calendar_has_are_refused_and_hinder_nothing_behind_them(
     open_site: Open, rclone_server: Server
 ) -> None:

@@ -1,5 +1,6 @@
 """The clocks: whichever is wrong, nothing is erased early."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,9 @@ from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection, owned
 from tests.services import Faulty, Service, set_clock
+from tests.sounds import tone
 from tests.web.test_listen import upload
+from tests.web.test_upload import problem, query
 
 POLICY = Policy(ZoneInfo("Europe/Helsinki"), {})
 NOON = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -192,3 +195,43 @@ async def test_a_hold_stops_until_it_is_released_through_today(service: Service)
     report = await service.erase()
     assert (report.erased, report.stopped) == (1, "")
     assert [act for act, _ in await service.acts()].count("fuse.held") == 1
+
+
+async def _answers(service: Service) -> list[int]:
+    """What those are told who bring a call of half an hour ago, or its record, in each way."""
+    audio, fields = tone(), query(started_at=(years.now() - timedelta(minutes=30)).isoformat())
+    said = {**fields, "call_id": "in a form"}
+    record = {"call_id": "recorded", "started_at": fields["started_at"], "duration": 60}
+    with_json = {"Content-Type": "application/json"}
+    return [
+        (await service.put("whole", audio, fields)).status,
+        (await service.form([("metadata", json.dumps(said)), ("audio", audio)])).status,
+        (await service.post("/v1/cdr", json.dumps([record]).encode(), with_json)).status,
+    ]
+
+
+@pytest.mark.parametrize("seen_by", ["the mark", "the service"])
+async def test_by_a_clock_that_was_put_back_no_call_is_refused_for_good(
+    service: Service, monkeypatch: pytest.MonkeyPatch, seen_by: str
+) -> None:
+    """Where one machine has all clocks its mark alone tells; of another one the service's does,
+    also when the database's has come as far as its mark again.
+    """
+    back = timedelta(hours=-1)
+    if seen_by == "the mark":
+        await clocks.mark(service.vault, whole=True)
+        monkeypatch.setattr(clocks, "service_now", lambda: years.now() + back)
+    await service.turn_clock(back)
+    assert await _answers(service) == [503, 503, 503]
+    wrong = await service.put("c", tone(), query(call_type="chat"))
+    await problem(wrong, 422, "invalid")
+    monkeypatch.setattr(clocks, "service_now", years.now)
+    await service.turn_clock(timedelta())
+    assert await _answers(service) == [201, 201, 200]
+
+
+async def test_a_call_that_is_ahead_by_every_clock_is_refused(service: Service) -> None:
+    await clocks.mark(service.vault, whole=True)
+    ahead = query(started_at=(years.now() + timedelta(minutes=6)).isoformat())
+    body = await problem(await service.put("c", tone(), ahead), 422, "invalid")
+    assert "ahead" in body["errors"]["started_at"]

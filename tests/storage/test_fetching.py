@@ -134,6 +134,23 @@ async def test_an_archive_that_is_not_ready_asks_no_host_and_blames_none(
     assert (await only(vault))["state"] == "done"
 
 
+async def test_a_clock_that_was_put_back_refuses_no_notice(
+    service: Service, host: Vendor, hooks: dict[str, Webhook]
+) -> None:
+    vault = service.vault
+    await ask(vault, f"{host.url}/x.wav")
+    await service.turn_clock(timedelta(hours=-2))
+    await hurry(vault)
+    assert await fetch(vault, hooks) == 1
+    row = await only(vault)
+    assert (row["state"], row["failures"], host.asked) == ("waiting", 0, [])
+    assert await due_in(vault) <= timedelta(minutes=1)
+    await service.turn_clock(timedelta())
+    await hurry(vault)
+    assert await fetch(vault, hooks) == 1
+    assert (await only(vault))["state"] == "done"
+
+
 async def due_in(vault: Vault) -> timedelta:
     async with connection(vault.pool) as lent:
         later: timedelta = await lent.fetchval("SELECT due_at - archive_now() FROM notice")

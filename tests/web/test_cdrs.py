@@ -18,7 +18,7 @@ from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.roles import connection
 from tests.services import Service
 from tests.web.test_listen import found, upload
-from tests.web.test_upload import problem
+from tests.web.test_upload import digest, md5, problem, sha512
 
 JSON = {"Content-Type": "application/json"}
 
@@ -272,6 +272,18 @@ async def test_what_cannot_be_understood_hinders_nothing_else(service: Service) 
     local = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     body = json.dumps(record("z", started_at=local)).encode()
     assert (await service.post("/v1/cdr?zone=UTC", body, JSON)).status == 200
+
+
+async def test_records_are_held_against_the_digests_that_are_announced(service: Service) -> None:
+    body = json.dumps([record("a")]).encode()
+    for make in (digest, md5, sha512):
+        answer = await service.post("/v1/cdr", body, {**JSON, **make(body + b" ")})
+        await problem(answer, 400, "digest-mismatch")
+        assert await kept(service) == []
+    unread = {**JSON, "Content-Digest": "sha-256=none"}
+    await problem(await service.post("/v1/cdr", body, unread), 400, "malformed")
+    for make in (digest, md5, sha512):
+        assert (await service.post("/v1/cdr", body, {**JSON, **make(body)})).status == 200
 
 
 @pytest.mark.parametrize(

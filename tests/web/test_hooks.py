@@ -101,6 +101,17 @@ async def test_a_notice_that_comes_again_is_known(
     assert len(await found(hooked)) == 1
 
 
+async def test_a_notice_is_held_against_the_digests_that_are_announced(
+    hooked: Service, host: Vendor
+) -> None:
+    head, body = vendors.own(host)
+    for said, wanted in ((body + b" ", 400), (body, 202)):
+        digest = base64.b64encode(hashlib.sha256(said).digest()).decode()
+        answer = await wire(hooked, f"{head}Content-Digest: sha-256=:{digest}:\n", body)
+        assert answer.status == wanted
+        assert len(await rows(hooked.vault)) == (wanted == 202)
+
+
 async def test_what_each_is_asked_with(
     hooked: Service, host: Vendor, hooks: dict[str, Webhook]
 ) -> None:

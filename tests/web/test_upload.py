@@ -360,7 +360,34 @@ async def test_a_digest_of_a_form_as_a_whole_is_refused_and_never_ignored(servic
             }
             answer = await service.post(path, form, headers)
             await problem(answer, 400, "malformed")
-            assert "Only a digest of the audio is checked" in await answer.text()
+            assert "No digest is checked here" in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/rtpengine?call_type=other", "ngfile"),
+        ("/v1/freeswitch/other/c.cgi", "recorded_file"),
+        ("/v1/freeswitch/other/c.cgi", "beside"),
+        ("/v1/recordings", "metadata"),
+    ],
+)
+async def test_a_digest_of_a_part_that_is_not_checked_is_refused(
+    service: Service, path: str, name: str
+) -> None:
+    audio = tone()
+    for announced in (digest(b"other"), md5(audio), sha512(b"other")):
+        [(header, text)] = announced.items()
+        head = f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n{header}: {text}\r\n\r\n'
+        headers = {
+            "Content-Type": "multipart/form-data; boundary=b",
+            "X-Recording-Call-ID": "c",
+            "X-Recording-Call-Start-Time": str(int(datetime.now(UTC).timestamp())),
+        }
+        answer = await service.post(path, head.encode() + audio + b"\r\n--b--\r\n", headers)
+        await problem(answer, 400, "malformed")
+        assert "No digest is checked here" in await answer.text()
+    assert not await service.rows()
 
 
 async def test_forms_that_are_wrong(service: Service) -> None:

@@ -454,6 +454,17 @@ async def test_no_offset_is_the_whole_length_before_the_recording_exists(
     await nothing_left(service)
 
 
+async def test_a_clock_that_was_put_back_ends_no_upload(service: Service, client: Client) -> None:
+    await client.create()
+    await client.patch(0, AUDIO[:100_000])
+    await service.turn_clock(timedelta(hours=-2))
+    await problem(await client.patch(100_000, AUDIO[100_000:]), 503, "unavailable")
+    assert (await client.send("HEAD", {})).status == 503
+    await service.turn_clock(timedelta())
+    await heard(service, await client.send("HEAD", {}))
+    await nothing_left(service)
+
+
 async def test_what_was_not_finished_expires(
     service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
