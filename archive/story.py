@@ -1,6 +1,6 @@
 """Whether the ledger's story is whole: every recording that came due is in it as erased, none
-early but what two keys granted, none twice, none left out but what was told as lost before; and each
-was filed under the day on which it was due, whose key ended with it.
+early but what two keys granted, none twice, none left out but what was told as lost before; and
+each was filed under the day on which it was due, whose key ended with it.
 
 It is read from an export: each entry's canonical bytes on a line of its own, in their order, then
 an empty line and the signed checkpoint. Nothing else is needed but the public key.
