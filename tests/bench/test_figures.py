@@ -9,7 +9,7 @@ import pytest
 
 from app.embedded import Embedded
 from bench import __main__ as whole
-from bench import day, erasure, ledger, verify
+from bench import day, erasure, ledger, reconcile, verify
 from bench.report import Figure
 from bench.stack import Stack
 
@@ -31,9 +31,12 @@ async def test_archives_of_several_figures_are_measured_in_one_run(
 ) -> None:
     for module, count in ((ledger, 64), (verify, 3000), (day, 100), (erasure, 100)):
         monkeypatch.setattr(module, "COUNT", count)
-    figures = await whole.measure(["ledger", "verify", "day"], tmp_path / "bench")
+    monkeypatch.setattr(reconcile, "LARGE", 200)
+    figures = await whole.measure(["ledger", "verify", "day", "reconcile"], tmp_path / "bench")
     assert [each.figure for each in figures if each.broken] == []
-    assert [each.unit for each in figures] == ["entries/s", "entries/s", "s"]
+    assert [each.unit for each in figures] == [
+        *("entries/s", "entries/s", "s", "MB", "objects/s"),
+    ]
     assert all(each.value > 0 for each in figures)
 
 
