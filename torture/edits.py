@@ -28,7 +28,7 @@ from tests.services import Service
 from tests.web.test_listen import upload
 from torture.clocks import Offsets, turn_database, turned
 from torture.load import audio
-from torture.report import Limit, Row, Tally
+from torture.report import Limit, Row, Tally, total
 from torture.room import Room
 
 GOAL = 10_000
@@ -130,6 +130,7 @@ async def measure(room: Room, limit: Limit, *, entries: int = 30) -> list[Row]:
     return [
         Row.of("on the ledger", "edits of an export", exported, GOAL * 9 // 10, "edits"),
         Row.of("", "edits of the database, tree made anew", stored, GOAL // 25, "edits"),
+        Row.of("", "both together", total(exported, stored), GOAL, "edits"),
     ]
 
 
