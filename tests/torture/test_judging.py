@@ -1,20 +1,23 @@
 """How the rows of the torture room are counted and judged: what should not hold does not."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from storage import clocks
 from storage.database import connection
+from tests.app.child_service import Child
 from tests.jobs.test_expiry import a_year_ago
 from tests.services import Service
 from tests.storage.upkeep.test_reconcile import put, stored
 from tests.web.test_listen import upload
 from torture import __main__ as whole
-from torture import copies, truth
+from torture import closes, copies, truth
 from torture.load import Load
 from torture.report import Limit, Row, Tally, table
 from torture.room import Room
@@ -134,3 +137,18 @@ async def test_what_is_acknowledged_once_it_is_over_does_not_count_to_the_goal(r
         rows = await truth.told(load, room.place(), 1)
     assert [row.failed for row in rows] == [0] * len(rows)
     assert [(row.tried, row.holds) for row in rows[:2]] == [(0, False), (1, True)]
+
+
+async def test_a_service_that_ends_by_itself_is_no_kill_that_held(room: Room) -> None:
+    """It said why, and not in a traceback."""
+    log = room.place() / "log"
+    log.write_text("ingest 1\nretrieval 2\nready\nthe key ring cannot be read\n")
+    ended: Any = SimpleNamespace(pid=0, poll=lambda: 1, wait=lambda _: 1)
+    nursery: Any = SimpleNamespace(bear=lambda *_, **__: Child(ended, log))
+    house: Any = None
+    async with room.service() as service:
+        await service.night()
+        night = closes._Night(house, service, nursery, Tally(), Counter())
+        await closes._one_day(night, timedelta())
+    assert (night.kills.tried, night.kills.failed) == (4, 6)  # and the two that come after them
+    assert "the key ring cannot be read" in night.kills.faults[0]
