@@ -17,7 +17,7 @@ from tests.services import Service
 from tests.storage.upkeep.test_reconcile import put, stored
 from tests.web.test_listen import upload
 from torture import __main__ as whole
-from torture import closes, copies, truth
+from torture import closes, copies, early, truth
 from torture.load import Load
 from torture.report import Limit, Row, Tally, table
 from torture.room import Room
@@ -152,3 +152,12 @@ async def test_a_service_that_ends_by_itself_is_no_kill_that_held(room: Room) ->
         await closes._one_day(night, timedelta())
     assert (night.kills.tried, night.kills.failed) == (4, 6)  # and the two that come after them
     assert "the key ring cannot be read" in night.kills.faults[0]
+
+
+async def test_nothing_is_early_where_nothing_is_erased_and_that_is_a_fault(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meddled(monkeypatch, held_up)
+    first, fuse, right = await early.measure(room, Limit(2))
+    assert (first.failed, fuse.failed) == (0, 0)
+    assert (right.tried, right.failed) == (3, 3)
