@@ -17,7 +17,7 @@ from tests.services import Service
 from tests.storage.upkeep.test_reconcile import put, stored
 from tests.web.test_listen import upload
 from torture import __main__ as whole
-from torture import closes, copies, early, truth
+from torture import closes, copies, early, edits, truth
 from torture.load import Load
 from torture.report import Limit, Row, Tally, table
 from torture.room import Room
@@ -161,3 +161,15 @@ async def test_nothing_is_early_where_nothing_is_erased_and_that_is_a_fault(
     first, fuse, right = await early.measure(room, Limit(2))
     assert (first.failed, fuse.failed) == (0, 0)
     assert (right.tried, right.failed) == (3, 3)
+
+
+async def test_a_witness_that_refuses_whatever_it_is_shown_notices_nothing(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose_token(service: Service) -> None:
+        service.tokens["auditor"] = service.tokens["uploader"]
+
+    meddled(monkeypatch, lose_token)
+    rows = await edits.measure(room, Limit(1))
+    assert [row.failed for row in rows] == [0, 0, 0, 2]
+    assert rows[3].faults == ("a witness refuses the ledger, untouched",) * 2
