@@ -15,9 +15,10 @@ from tests.app.child_service import Child
 from tests.jobs.test_expiry import a_year_ago
 from tests.services import Service
 from tests.storage.upkeep.test_reconcile import put, stored
+from tests.stores.relay import Relay
 from tests.web.test_listen import upload
 from torture import __main__ as whole
-from torture import closes, copies, early, edits, truth
+from torture import closes, copies, early, edits, links, truth
 from torture.load import Load
 from torture.report import Limit, Row, Tally, table
 from torture.room import Room
@@ -173,3 +174,15 @@ async def test_a_witness_that_refuses_whatever_it_is_shown_notices_nothing(
     rows = await edits.measure(room, Limit(1))
     assert [row.failed for row in rows] == [0, 0, 0, 2]
     assert rows[3].faults == ("a witness refuses the ledger, untouched",) * 2
+
+
+async def test_what_the_store_refused_has_not_landed_late(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_: Relay) -> list[int]:
+        return [403]
+
+    monkeypatch.setattr(Relay, "release", refused)
+    rows = await links.measure(room, Limit(1), soon=2)
+    late = next(row for row in rows if row.test == "PUTs that landed late")
+    assert (late.tried, late.holds) == (0, False)
