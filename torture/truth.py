@@ -20,6 +20,7 @@ SAMPLE = 5000
 
 _AT_ONCE = 8
 _PATIENCE = 300.0
+_ENDING = "state = 'stored' AND expires_at < archive_now() + interval '1 hour'"
 
 
 async def told(load: Load, folder: Path, least: int) -> list[Row]:
@@ -28,8 +29,10 @@ async def told(load: Load, folder: Path, least: int) -> list[Row]:
     """
     service, acknowledged = load.service, Tally(load.acknowledged)
     await _offer_what_is_open(load)
-    await at_rest(service)
+    left = await at_rest(service)
     lost = await _compare(load)
+    if left:
+        lost.fail(f"{left} recordings came to no end")
     orphans = await reconciled(service)
     entries = await story(service, folder / "ledger.txt")
     return [
@@ -61,21 +64,22 @@ async def _offer_what_is_open(load: Load) -> None:
         await asyncio.gather(*map(again, list(load.open)))
 
 
-async def at_rest(service: Service) -> None:
-    """Let everything come to its end: what is due erased, what was given up swept."""
+async def at_rest(service: Service) -> int:
+    """Let everything come to its end: what is due erased, what was given up swept. How many
+    recordings have not when it is waited for no longer.
+    """
     until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until:
+    while True:
         await service.end_leases()
         await service.sweep_everything()
         await expiry.run(service.vault)
         async with connection(service.vault.pool) as lent:
-            left = await lent.fetchval(
+            left: int = await lent.fetchval(
                 "SELECT count(*) FROM recording"
-                " WHERE state IN ('receiving', 'erasing', 'abandoned')"
-                " OR state = 'stored' AND expires_at < archive_now() + interval '1 hour'"
+                f" WHERE state IN ('receiving', 'erasing', 'abandoned') OR {_ENDING}"
             )
-        if not left:
-            return
+        if not left or time.monotonic() > until:
+            return left
         await asyncio.sleep(0.5)
 
 
@@ -85,7 +89,8 @@ async def _compare(load: Load) -> Tally:
     await tree.sequence(service.vault)
     tally = Tally()
     async with connection(service.vault.pool) as lent:
-        states = dict(await lent.fetch("SELECT id::text, state FROM recording"))
+        ending = f"CASE WHEN {_ENDING} THEN 'overdue' ELSE state END"
+        states = dict(await lent.fetch(f"SELECT id::text, {ending} FROM recording"))
         told = {
             row["id"]: (row["stored"], row["erased"])
             for row in await lent.fetch(

@@ -140,6 +140,19 @@ async def test_what_is_acknowledged_once_it_is_over_does_not_count_to_the_goal(r
     assert [(row.tried, row.holds) for row in rows[:2]] == [(0, False), (1, True)]
 
 
+async def test_what_comes_to_no_end_is_told_also_if_nobody_acknowledged_it(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(truth, "_PATIENCE", 0.5)
+    async with room.service() as service:
+        identifier = await upload(service, "due", started_at=a_year_ago(minutes=30))
+        assert await truth.at_rest(service) == 1
+        rows = await truth.told(loading(service), room.place(), 0)
+    faults = rows[1].faults
+    assert faults[0].startswith(f"{identifier}, never acknowledged, is overdue")
+    assert faults[1] == "1 recordings came to no end"
+
+
 async def test_a_service_that_ends_by_itself_is_no_kill_that_held(room: Room) -> None:
     """It said why, and not in a traceback."""
     log = room.place() / "log"
