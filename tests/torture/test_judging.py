@@ -1,5 +1,6 @@
 """How the rows of the torture room are counted and judged: what should not hold does not."""
 
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -199,3 +200,21 @@ async def test_what_the_store_refused_has_not_landed_late(
     rows = await links.measure(room, Limit(1), soon=2)
     late = next(row for row in rows if row.test == "PUTs that landed late")
     assert (late.tried, late.holds) == (0, False)
+
+
+def test_the_room_waits_where_no_year_ends_before_it_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A year after the hour that the clocks leave out none ends."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(2027, 3, 28, 23, 15, tzinfo=tz)
+
+    monkeypatch.setattr(whole, "datetime", Clock)
+    monkeypatch.setattr(whole, "opened", lambda _: pytest.fail("it began"))
+    monkeypatch.setattr(sys, "argv", ["torture", "--minutes", "30"])
+    with pytest.raises(SystemExit):
+        whole.main()
+    assert "no call's year ends now" in capsys.readouterr().err
