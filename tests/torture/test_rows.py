@@ -37,7 +37,16 @@ async def test_kills_of_services(room: Room) -> None:
 
 @pytest.mark.timeout(600)
 async def test_kills_while_copies_are_made_and_end(room: Room) -> None:
-    held(await copies.measure(room, Limit(16), many=4, soon=10), 16, ["exported on the ledger"])
+    """So few bring about each act by chance alone: what they lack the next ones may have."""
+    lacking = {"redaction.withdrawn on the ledger", "export.made on the ledger"}
+    chance = {*lacking, "exported on the ledger"}
+    for _ in range(3):
+        rows = await copies.measure(room, Limit(16), many=4, soon=10)
+        held(rows, 16, chance)
+        lacking -= {row.test for row in rows if row.tried}
+        if not lacking:
+            break
+    assert not lacking
 
 
 async def test_kills_of_servers(room: Room) -> None:
