@@ -1,7 +1,9 @@
 """`python -m bench`: measure the figures, or those that are named; print the table. All of them are
 written to build/bench.json as well.
 
-A goal that does not hold is a NO in the table and in the file, and no failure of the run.
+A goal that does not hold is a NO in the table and in the file, and no failure of the run. A figure
+that breaks is a NO as well; the others are measured and written all the same, and the exit status
+is 1.
 """
 
 import argparse
@@ -9,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -61,24 +64,29 @@ async def measure(wanted: list[str], folder: Path) -> list[Figure]:
     async with stack.opened(folder) as opened:
         for name in OVER_ONE:
             if name in wanted:
-                # A new process for each, so that no figure stands on what another left in memory.
-                database = await opened.database(_sql(name))
-                async with opened.service(name, database) as service:
-                    figures += await _timed(opened, name, OVER_ONE[name](opened, service))
+                figures += await _timed(opened, name, _over_one(opened, name))
         for name in OWN:
             if name in wanted:
                 figures += await _timed(opened, name, OWN[name](opened))
     return figures
 
 
-def _sql(name: str) -> str:
-    return "over_" + name.replace("-", "_")
+async def _over_one(opened: Stack, name: str) -> list[Figure]:
+    """By a new process for each, so that no figure stands on what another left in memory."""
+    database = await opened.database("over_" + name.replace("-", "_"))
+    async with opened.service(name, database) as service:
+        return await OVER_ONE[name](opened, service)
 
 
 async def _timed(opened: Stack, name: str, work: Awaitable[list[Figure]]) -> list[Figure]:
+    """Its figures; where it broke, one that says so: the others are measured all the same."""
     began = time.perf_counter()
     print(f"{name} ... (load {os.getloadavg()[0]:.1f})", flush=True)
-    figures = await work
+    try:
+        figures = await work
+    except Exception as error:  # whatever it was, it is this figure's
+        traceback.print_exception(error)
+        figures = [Figure.of_broken(name)]
     print(report.table(figures))
     print("\n".join(opened.client.meter.lines()))
     print(f"  took {time.perf_counter() - began:.0f} s (load {os.getloadavg()[0]:.1f})", flush=True)
@@ -105,7 +113,7 @@ def main() -> int:
     if not arguments.figure:
         report.write(figures, stack.ROOT / "build" / "bench.json")
     print(f"\n{report.machine()}\n\n{report.table(figures)}")
-    return 0
+    return 1 if any(each.broken for each in figures) else 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from app.embedded_rclone import find_program
 from app.vault import opened_parts
 from bench import fill
 from bench.report import Figure
-from bench.stack import BUCKET, Stack, connect, keys
+from bench.stack import BUCKET, Stack, bucket, connect, keys
 from bench.uploads import alternate
 from jobs import expiry
 from storage import tree
@@ -46,7 +46,7 @@ async def measure(stack: Stack) -> list[Figure]:
     async def here() -> float:
         named = await _make_due(stack, database)
         async with (
-            _holding(stack, named) as (servers, _),
+            _holding(stack, named, bucket(NAME)) as (servers, _),
             opened_parts(stack.config(NAME, database, servers), ["jobs"]) as parts,
         ):
             vault = parts["jobs"]
@@ -92,16 +92,18 @@ async def deleted(stack: Stack) -> float:
 
 
 @asynccontextmanager
-async def _holding(stack: Stack, named: list[str]) -> AsyncIterator[tuple[Embedded, ObjectStore]]:
-    """A store of its own that holds these objects, which it has listed once.
+async def _holding(
+    stack: Stack, named: list[str], where: str = BUCKET
+) -> AsyncIterator[tuple[Embedded, ObjectStore]]:
+    """A store of its own that holds these objects in this bucket, which it has listed once.
 
     They are laid into its folder before it starts, which is quicker than to put them.
     """
     folder = stack.folder / f"store-{uuid4()}"
-    await asyncio.to_thread(_lay, folder / "objects" / BUCKET, named)
+    await asyncio.to_thread(_lay, folder / "objects" / where, named)
     async with Embedded(folder, want_postgres=False, want_s3=True) as servers:
         stack.client.meter.watch("store", servers.store.pid if servers.store else None)
-        store = await connect(servers)
+        store = await connect(servers, where)
         assert len(await store.holdings("")) == len(named)
         try:
             yield servers, store

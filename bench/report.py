@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
+_BROKEN = "it broke, see what was printed"
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -20,6 +22,16 @@ class Figure:
     ratio: float | None
     goal: str
     holds: bool
+
+    @classmethod
+    def of_broken(cls, name: str) -> "Figure":
+        """In the place of figures that could not be measured: 0 of nothing, which never holds."""
+        return cls(f"{name}: {_BROKEN}", 0, "", None, None, "to be measured", holds=False)
+
+    @property
+    def broken(self) -> bool:
+        """Whether it could not be measured."""
+        return self.figure.endswith(_BROKEN)
 
     @classmethod
     def ratio_of(

@@ -27,6 +27,8 @@ from storage.objects import ObjectStore
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "bench"
+"""The bucket of what stands beside the archives."""
+
 SOURCE = "bench-pbx"
 
 
@@ -114,7 +116,7 @@ class Stack:
                 for role in self.servers.logins
             },
             "ARCHIVE_OBJECTS_ENDPOINT": store.endpoint or "",
-            "ARCHIVE_OBJECTS_BUCKET": BUCKET,
+            "ARCHIVE_OBJECTS_BUCKET": bucket(name),
             "ARCHIVE_OBJECTS_ACCESS_KEY": store.access_key or "",
             "ARCHIVE_OBJECTS_SECRET_KEY": store.secret_key or "",
         }
@@ -169,6 +171,11 @@ class Stack:
         return [str(signed(method, key, {}, 3600)) for key in keys]
 
 
+def bucket(name: str) -> str:
+    """The bucket of an archive of this name: each has its own, and refuses another's."""
+    return f"{BUCKET}-{name.replace('_', '-')}"
+
+
 def keys(count: int, day: str = "straight") -> list[str]:
     """Names of the shape that the archive gives its objects; `day` is the first part."""
     return [f"{day}/{uuid.uuid4()}/{uuid.uuid4()}" for _ in range(count)]
@@ -214,10 +221,10 @@ async def _key(environment: dict[str, str], level: str, more: list[str]) -> str:
     return str(json.loads(said)["token"])
 
 
-async def connect(servers: Embedded) -> ObjectStore:
-    """Open the bucket of these servers' store."""
+async def connect(servers: Embedded, named: str = BUCKET) -> ObjectStore:
+    """Open a bucket of these servers' store."""
     return await ObjectStore.connect(
-        servers.endpoint or "", BUCKET, servers.access_key or "", servers.secret_key or ""
+        servers.endpoint or "", named, servers.access_key or "", servers.secret_key or ""
     )
 
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import uvloop
@@ -60,6 +60,9 @@ ROWS: dict[str, tuple[Try, int]] = {
 """Each row, and how often it is tried when there is time. The last gets what time is left.
 """
 
+_AFTER = 30
+"""Minutes after the others in which everything is compared, and calls still fall due."""
+
 
 async def measure(room: Room, wanted: list[str], minutes: float) -> list[Row]:
     """Try what is wanted, each for its share of the time at the most."""
@@ -101,7 +104,8 @@ def main() -> int:
     logging.basicConfig(level=logging.CRITICAL)
     if unknown := set(arguments.row) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
-    if wait := years.until_years_end(datetime.now(UTC)):
+    span = timedelta(minutes=arguments.minutes + _AFTER)
+    if wait := years.until_years_end(datetime.now(UTC), span):
         parser.error(f"no call's year ends now, and the rows wait for one: try in {wait} (h:mm:ss)")
     wanted = [name for name in ROWS if name in (arguments.row or ROWS)]
     with opened(Path(tempfile.mkdtemp(prefix="torture-"))) as room:

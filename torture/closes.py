@@ -8,7 +8,6 @@ of a day that is not.
 
 import asyncio
 import random
-import signal
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tests.rewriting import export
 from tests.services import Service, set_clock
 from tests.web.test_listen import upload
 from torture.clocks import Offsets, turned
+from torture.kills import bury
 from torture.load import audio
 from torture.nursery import Nursery
 from torture.report import Limit, Row, Tally
@@ -119,13 +119,12 @@ async def _one_day(night: _Night, ahead: timedelta) -> None:
         ]
         await _dead(pair, _LIFE if random.random() < 0.8 else random.uniform(0.3, 1))
         for child, step in zip(pair, steps, strict=True):
-            itself = child.process.poll() == -signal.SIGKILL
-            await asyncio.to_thread(child.kill)
-            night.deaths[step if itself else "any moment"] += 1
-            night.kills.note("Traceback" not in child.said(), child.said()[-500:])
+            died, wrong = await bury(child)
+            night.deaths[step if died else "any moment"] += 1
+            night.kills.note(not wrong, wrong)
     await night.service.end_leases()
     pair = [night.nursery.bear(night.house, name, ahead=ahead.total_seconds()) for name in "ab"]
-    await _night(night.service, pair)
+    await _night(night, pair)
 
 
 async def _dead(pair: list[Child], most: float) -> None:
@@ -135,8 +134,9 @@ async def _dead(pair: list[Child], most: float) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _night(service: Service, pair: list[Child]) -> None:
+async def _night(night: _Night, pair: list[Child]) -> None:
     """Wait until a night of this day was done, by services that live."""
+    service = night.service
     for child in pair:
         await child.ready()
     async with asyncio.timeout(60), connection(service.vault.pool) as lent:
@@ -149,7 +149,9 @@ async def _night(service: Service, pair: list[Child]) -> None:
         ):
             await asyncio.sleep(0.05)
     for child in pair:
-        child.kill()
+        _, wrong = await bury(child)
+        if wrong:
+            night.kills.fail(wrong)
 
 
 async def _judge(

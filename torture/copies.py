@@ -59,8 +59,10 @@ async def measure(room: Room, limit: Limit, *, many: int = _HANDS, soon: float =
             await nightly.run(service.vault)
             took = await kills.under(many)
             up["a"] = await nursery.bear(house, "a").ready()
-            await _at_rest(service)
+            left = await _at_rest(service)
             copies = await _compare(hands)
+            if left:
+                copies.fail(f"{left} recordings and exports came to no end")
             up["a"].kill()
         acts = Counter(act for act, _ in await service.acts())
         orphans = await truth.reconciled(service)
@@ -78,23 +80,26 @@ async def measure(room: Room, limit: Limit, *, many: int = _HANDS, soon: float =
     ]
 
 
-async def _at_rest(service: Service) -> None:
-    """Let everything end that is to end: what is due, what was granted, each export."""
+async def _at_rest(service: Service) -> int:
+    """Let everything end that is to end: what is due, what was granted, each export. How many have
+    not when it is waited for no longer.
+    """
     until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until:
-        await truth.at_rest(service)
+    while True:
+        left = await truth.at_rest(service)
         await early.run(service.vault)
         await export_erasing.run(service.vault)
         async with connection(service.vault.pool) as lent:
-            left = await lent.fetchval(
+            left += await lent.fetchval(
                 "SELECT (SELECT count(*) FROM export WHERE erased_at IS NULL)"
                 " + (SELECT count(*) FROM recording r WHERE state <> 'erased' AND EXISTS"
                 " (SELECT FROM told WHERE act = 'erasure.granted' AND recording = r.id))"
             )
-        if not left:
+        if not left or time.monotonic() > until:
             break
         await asyncio.sleep(0.5)
     await swept(service)
+    return left
 
 
 async def _compare(hands: Hands) -> Tally:

@@ -69,7 +69,7 @@ async def measure(room: Room, limit: Limit) -> list[Row]:
     """Try every case, or so many of them by chance."""
     every = cases()
     chosen = every if limit.tries >= GOAL else random.sample(every, limit.tries)
-    early, fuse = Tally(), Tally()
+    early, fuse, right = Tally(), Tally(), Tally()
     async with room.service() as service:
         due = [years.now()]
         for offsets in chosen:
@@ -79,10 +79,12 @@ async def measure(room: Room, limit: Limit) -> list[Row]:
                 due = [await _keep(service, each) for each in _AHEAD]
                 soon = a_year_ago(seconds=_TIMED.total_seconds())
                 await timed.plant(service, soon, f"{random.randrange(1 << 40)}")
-            await _try(service, offsets, early, fuse)
+            await _try(service, offsets, early, fuse, right)
+        await _in_time(service, right)
     return [
         Row.of("never early", "each clock wrong, alone and in pairs", early, GOAL, "cases"),
         Row.of("", "the fuse holds what it can see", fuse, GOAL // 2, "cases"),
+        Row.of("", "by right clocks nothing is held up", right, GOAL, "looks"),
     ]
 
 
@@ -94,7 +96,18 @@ async def _keep(service: Service, ahead: timedelta) -> datetime:
     return years.now() + ahead
 
 
-async def _try(service: Service, offsets: Offsets, early: Tally, fuse: Tally) -> None:
+async def _in_time(service: Service, right: Tally) -> None:
+    """What is due is erased once the clocks have come that far, all of them together."""
+    await _keep(service, _AHEAD[0])
+    ahead = _AHEAD[0] + timedelta(minutes=1)
+    await turn_database(service.vault, ahead)
+    with turned(service.vault, Offsets.all(ahead)) as vault:
+        report = await expiry.run(vault)
+    await turn_database(service.vault, NONE)
+    right.note(report.erased > 0 and not report.stopped, f"what was due stayed: {report}")
+
+
+async def _try(service: Service, offsets: Offsets, early: Tally, fuse: Tally, right: Tally) -> None:
     vault = service.vault
     before = {row["id"]: row for row in await service.rows() if row["state"] == "stored"}
     days, waiting = set(vault.ring.days()), await timed.there(service)
@@ -105,6 +118,8 @@ async def _try(service: Service, offsets: Offsets, early: Tally, fuse: Tally) ->
             with suppress(KeyRingError):  # which says that a clock is wrong
                 await work(wrong)
     await turn_database(vault, NONE)
+    stopped = (await expiry.run(vault)).stopped  # what erases nothing at all is never early
+    right.note(not stopped, f"{offsets}: set right again, erasing is stopped: {stopped}")
     now, today = years.now(), vault.policy.day_of(years.now())
     for row in await service.rows():
         known = before.get(row["id"])

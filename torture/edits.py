@@ -3,7 +3,7 @@
 Who edits is as strong as can be: he owns the database and the archive's own memory of what it
 signed, and in half of the tries the signing key as well, so that what he hands over is signed and
 whole. What he has not is the checkpoint that somebody else kept. Every edit of what it covers has
-to be noticed.
+to be noticed; and what nobody edited has to be accepted, or a refusal would say nothing.
 """
 
 import random
@@ -28,7 +28,7 @@ from tests.services import Service
 from tests.web.test_listen import upload
 from torture.clocks import Offsets, turn_database, turned
 from torture.load import audio
-from torture.report import Limit, Row, Tally
+from torture.report import Limit, Row, Tally, total
 from torture.room import Room
 
 GOAL = 10_000
@@ -121,15 +121,19 @@ async def measure(room: Room, limit: Limit, *, entries: int = 30) -> list[Row]:
         async with connection(service.vault.pool) as lent:
             for table in TABLES:
                 await lent.execute(f"CREATE TABLE saved_{table} AS SELECT * FROM {table}")
-        exported, stored = Tally(), Tally()
+        exported, stored, untouched = Tally(), Tally(), Tally()
+        await _accepted(service, kept, whole, place, untouched)
         while limit.allows(exported.tried + stored.tried):
             if (stored.tried + 1) * _DATABASE <= exported.tried:
                 await _edit_database(service, kept, place, stored)
             else:
                 _edit_export(service, kept, whole, place / "edited.txt", exported)
+        await _accepted(service, kept, whole, place, untouched)
     return [
         Row.of("on the ledger", "edits of an export", exported, GOAL * 9 // 10, "edits"),
         Row.of("", "edits of the database, tree made anew", stored, GOAL // 25, "edits"),
+        Row.of("", "both together", total(exported, stored), GOAL, "edits"),
+        Row.of("", "accepted before and after: what nobody edited", untouched, 6, "looks"),
     ]
 
 
@@ -147,6 +151,17 @@ async def _a_story(service: Service, entries: int) -> None:
         service.vault = vault
         await service.erase()
         await service.night()
+
+
+async def _accepted(service: Service, kept: Note, whole: bytes, place: Path, tally: Tally) -> None:
+    """What was never edited, or was put back, holds for all who look at edits."""
+    path = place / "whole.txt"
+    path.write_bytes(whole)
+    found = audit.verify_export(path, service.vault.signer.verifier, [kept])
+    tally.note(bool(found["holds"]), f"the export, untouched: {found['faults']}")
+    tally.note(not await _disagrees(service), "the archive refuses the database, untouched")
+    refused = await _witness_refuses(service, kept, place / "witness")
+    tally.note(not refused, "a witness refuses the ledger, untouched")
 
 
 def _edit_export(service: Service, kept: Note, whole: bytes, place: Path, tally: Tally) -> None:

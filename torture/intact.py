@@ -25,7 +25,7 @@ from storage.upkeep.verify import Found
 from tests.services import Service
 from tests.web.test_listen import upload
 from torture.load import audio
-from torture.report import Limit, Row, Tally
+from torture.report import Limit, Row, Tally, total
 from torture.room import Room
 
 GOAL = 1000
@@ -174,6 +174,7 @@ async def measure(
     return [
         Row.of("intact", "objects flipped, cut, reordered, swapped", objects, least, "changes"),
         Row.of("", "rows flipped and swapped", rows, GOAL // 5, "changes"),
+        Row.of("", "both together", total(objects, rows), GOAL, "changes"),
     ]
 
 

@@ -138,15 +138,21 @@ class Kills:
             await asyncio.sleep(0.01)
 
     async def _bury(self, child: Child, step: str) -> None:
-        itself = child.process.poll()
-        await asyncio.to_thread(child.kill)
-        self.deaths[step if itself == -signal.SIGKILL else "any moment"] += 1
-        said = child.said()
-        good = itself in (None, -signal.SIGKILL) and "Traceback" not in said and " 500 " not in said
-        self.tally.note(good, f"a service failed by itself: {said[-500:]}")
+        died, wrong = await bury(child)
+        self.deaths[step if died else "any moment"] += 1
+        self.tally.note(not wrong, wrong)
         for file in (child.log, child.log.with_suffix(".status")):
             with suppress(FileNotFoundError):
                 os.unlink(file)
+
+
+async def bury(child: Child) -> tuple[bool, str]:
+    """Kill it; whether it had died at its step, and what it said if it failed by itself."""
+    itself = child.process.poll()
+    await asyncio.to_thread(child.kill)
+    said = child.said()
+    good = itself in (None, -signal.SIGKILL) and "Traceback" not in said and " 500 " not in said
+    return itself == -signal.SIGKILL, "" if good else f"a service failed by itself: {said[-500:]}"
 
 
 def doors(up: Mapping[str, Child]) -> Callable[[], list[tuple[str, str]]]:

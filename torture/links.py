@@ -62,6 +62,9 @@ STATEMENTS = {
     "sequence": "INSERT INTO ledger SELECT",
 }
 FATES: tuple[database_relay.Fault, ...] = ("before", "after", "late")
+_ALL = "all connections cut"
+_KINDS = len(STORE) + len(STATEMENTS) * len(FATES) + 1
+"""So many faults there are, with `_ALL`."""
 
 
 async def measure(room: Room, limit: Limit, *, soon: float = 6) -> list[Row]:
@@ -96,11 +99,13 @@ async def measure(room: Room, limit: Limit, *, soon: float = 6) -> list[Row]:
                 )
             )
         await eraser
-        await _land_late(relay, load)
+        landed = await _land_late(relay, load)
         rows = await truth.told(load, folder, 1)
     print(f"  {', '.join(f'{name}: {count}' for name, count in sorted(befallen.items()))}")
     return [
         Row.of("acknowledged is never lost", "faults of the links", tally, GOAL, "faults"),
+        Row.of("", "kinds of fault that befell", Tally(len(befallen)), _KINDS, "kinds"),
+        Row.of("", "PUTs that landed late", Tally(landed), 1, "PUTs"),
         *rows,
     ]
 
@@ -148,7 +153,7 @@ async def _on_all(relay: Relay, database: DatabaseRelay) -> str:
     database.away = True
     await asyncio.sleep(random.uniform(0, 0.3))
     database.away = False
-    return "all connections cut"
+    return _ALL
 
 
 async def _until(met: Callable[[], bool]) -> bool:
@@ -171,8 +176,10 @@ async def _erase(load: Load) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _land_late(relay: Relay, load: Load) -> None:
-    """The first look after what was given up, then what was held lands, then the second look."""
+async def _land_late(relay: Relay, load: Load) -> int:
+    """The first look after what was given up, then what was held lands, then the second look; how
+    many the store took.
+    """
     await load.service.end_leases()
     await sweep.run(load.service.vault)
-    await relay.release()
+    return (await relay.release()).count(200)

@@ -196,7 +196,8 @@ async def measure(room: Room, limit: Limit, *, away: float | None = None) -> lis
 async def _told(drill: Drill, left: list[str]) -> list[Row]:
     """Compare what is there with what was offered."""
     service, folder = drill.service, drill.yard.folder
-    await truth.at_rest(service)
+    if ending := await truth.at_rest(service):
+        drill.calls.fail(f"{ending} recordings came to no end")
     stored = await _compare(drill)
     gaps = await _gaps(drill, stored)
     orphans = await truth.reconciled(service)

@@ -48,6 +48,11 @@ class Tally:
             self.faults.append(what)
 
 
+def total(*tallies: Tally) -> Tally:
+    """All of them together; what failed is told where it was counted."""
+    return Tally(sum(each.tried for each in tallies), sum(each.failed for each in tallies))
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table. It holds when nothing failed, and as much was tried as it should."""

@@ -57,7 +57,8 @@ async def _erased(service: Service, tally: Tally) -> None:
     left = [holding.key for holding in await service.holdings()]
     for each in ids:
         tally.note(not any(each in key for key in left), f"{each}: something of it is left")
-    tally.note(report.erased == len(ids), f"{report.erased} of {len(ids)} are erased")
+    if report.erased != len(ids):
+        tally.fail(f"{report.erased} of {len(ids)} are erased")
 
 
 @asynccontextmanager
@@ -90,12 +91,12 @@ async def _locked(service: Service, tally: Tally) -> None:
     for each in ids:
         told = states[each] == "erasing" and ("erased", each) not in acts
         tally.note(told, f"{each}, under a lock, is {states[each]}")
-    held = (report.erased, report.still_there, night.expiry.still_there) == (0, len(ids), len(ids))
-    tally.note(held, f"a lock was met and told as {report}")
+    if (report.erased, report.still_there, night.expiry.still_there) != (0, len(ids), len(ids)):
+        tally.fail(f"a lock was met and told as {report}")
     async with connection(service.vault.pool) as lent:
         closed = await lent.fetch(
             "SELECT facts->>'day' AS day FROM ledger WHERE act = 'day.closed'"
         )
     # Late in the evening a day without a call ends within these 25 hours as well.
-    days = {row["expires_on"].isoformat() for row in rows} & {row["day"] for row in closed}
-    tally.note(not days, "the day of a locked one was closed")
+    if {row["expires_on"].isoformat() for row in rows} & {row["day"] for row in closed}:
+        tally.fail("the day of a locked one was closed")

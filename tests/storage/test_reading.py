@@ -211,7 +211,8 @@ async def test_an_export_whose_day_is_destroyed_is_over_by_whatever_clock(
     destroy(service, day, monkeypatch)
     shown = await (await service.get(f"/v1/exports/{identifier}")).json()
     assert (shown["stage"], shown["reason"]) == ("over", "")
-    assert [each["stage"] for each in (await (await service.get("/v1/exports")).json())["items"]]
+    listed = (await (await service.get("/v1/exports")).json())["items"]
+    assert [each["stage"] for each in listed] == ["over"]
     await problem(await fetch(service, identifier), 410, "gone")
 
 

@@ -1,11 +1,9 @@
 """Uploads while store, database, disk or the sender fail: told clearly, and nothing half kept."""
 
 import asyncio
-import errno
 import logging
 import os
 import re
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -20,6 +18,7 @@ import pytest
 
 from storage import sweep
 from storage.objects import ObjectStore
+from tests import small_disk as disk
 from tests.roles import connection
 from tests.services import MAX_BYTES, Faulty, Service, open_service, open_vault
 from tests.sounds import tone
@@ -273,25 +272,10 @@ async def _terminate(service: Service) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A spool on a disk of 512 KiB: a real one as root, else as the system would tell of it."""
-    spool = tmp_path / "spool"
-    spool.mkdir(mode=0o700)
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(spool)]
-    if os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0:
+def small_disk(tmp_path: Path) -> Iterator[None]:
+    """A spool on a disk of 512 KiB."""
+    with disk.small_disk(tmp_path / "spool"):
         yield
-        subprocess.run(["umount", "--lazy", str(spool)], check=True)
-        return
-    real = os.write
-
-    def write(descriptor: int, piece: Any) -> int:
-        place = os.readlink(f"/proc/self/fd/{descriptor}")
-        if place.startswith(str(spool)) and os.fstat(descriptor).st_size + len(piece) > 512 << 10:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(descriptor, piece)
-
-    monkeypatch.setattr(os, "write", write)
-    yield
 
 
 async def test_a_full_disk(small_disk: None, service: Service) -> None:
