@@ -75,7 +75,7 @@ async def test_when_no_year_ends_the_clocks_of_a_test_go_on(
 def test_the_torture_room_says_when_no_year_ends(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(years, "until_years_end", lambda _: timedelta(hours=12))
+    monkeypatch.setattr(years, "until_years_end", lambda *_: timedelta(hours=12))
     monkeypatch.setattr("sys.argv", ["torture", "model"])
     with pytest.raises(SystemExit) as ended:
         room.main()

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ def test_each_archive_has_a_bucket_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 async def test_archives_of_several_figures_are_measured_in_one_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for module, count in ((ledger, 64), (verify, 3000), (day, 100), (erasure, 100)):
         monkeypatch.setattr(module, "COUNT", count)
     monkeypatch.setattr(reconcile, "LARGE", 200)
-    figures = await whole.measure(["ledger", "verify", "day", "reconcile"], tmp_path / "bench")
+    # A short path: other processes reach the database's socket by it as well.
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    figures = await whole.measure(["ledger", "verify", "day", "reconcile"], folder)
     assert [each.figure for each in figures if each.broken] == []
     assert [each.unit for each in figures] == [
         *("entries/s", "entries/s", "s", "MB", "objects/s"),
