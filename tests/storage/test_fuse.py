@@ -1,5 +1,6 @@
 """The exact fuse: what the ledger does not bear out, what was not frozen, and what is too much."""
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
 from typing import Any
@@ -8,12 +9,12 @@ from uuid import UUID
 import pytest
 
 from archive import story
-from storage import ledger, removal, tree
+from storage import borne, ledger, removal, tree
 from storage.release import release
 from tests import years
 from tests.jobs.test_expiry import a_year_ago
 from tests.roles import connection, owned
-from tests.services import Service
+from tests.services import Faulty, Service
 from tests.web.test_listen import upload
 from tests.web.test_upload import problem
 
@@ -129,6 +130,30 @@ async def test_what_is_borne_out_is_claimed_from_behind_many_that_are_not(
     states = {str(row["id"]): row["state"] for row in await service.rows()}
     assert {states[each] for each in (older, *due)} == {"erasing"}
     assert list(states.values()).count("stored") == 30
+
+
+async def test_a_look_at_the_ledger_costs_the_same_in_a_large_one_without_statistics(
+    service: Service,
+) -> None:
+    """As after a restore: nobody has counted yet what is in its columns."""
+    due = await upload(service, "due", started_at=a_year_ago(seconds=20))
+    await multiply(service, due, 3000, told=True)
+    await tree.sequence(service.vault)
+    asked: list[tuple[str, Any]] = []
+
+    async def fetch(statement: str, *values: Any) -> Any:
+        asked.append((statement, values))
+        return await lent.fetch(statement, *values)
+
+    await service.turn_clock(timedelta(seconds=30))
+    async with connection(service.vault.pool) as lent:
+        spy: Any = Faulty(lent, fetch=fetch)
+        found = await borne.look(spy, 100)
+        [(statement, values)] = asked
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}"
+        ((plan,),) = await lent.fetch(explain, *values)
+    assert (len(found.days), found.unborne) == (1, 0)
+    assert json.loads(plan)[0]["Plan"]["Shared Hit Blocks"] < 2000, "20 for each of a hundred"
 
 
 async def test_a_second_entry_does_not_bear_a_moved_row_out(
