@@ -12,7 +12,7 @@ from pathlib import Path
 
 from storage import durable
 from storage.keyring import KeyRingError, NoDayKeyError, Ring
-from tests.services import Service, open_service, open_vault
+from tests.services import open_service, open_vault
 from tests.small_disk import small_disk
 from torture import truth
 from torture.load import Load, audio
@@ -54,14 +54,14 @@ async def _full_disk(
             load = Load(service, lambda: [(service.ingest, service.retrieval)], 2)
             async with load.running(2):
                 while limit.allows(tally.tried):
-                    answers[await _large(service, tally)] += 1
+                    answers[await _large(load, tally)] += 1
             tally.note(not list(vault.spool.iterdir()), "something is left in the spool")
             return real, await truth.told(load, folder, 1)
 
 
-async def _large(service: Service, tally: Tally) -> int:
+async def _large(load: Load, tally: Tally) -> int:
     """Offer a body that fits only while nobody else's is there, or not at all; what was said."""
-    number = random.randrange(1 << 40)
+    service, number = load.service, random.randrange(1 << 40)
     body = audio(number, random.choice((_LARGE, 3 * _LARGE)))
     started = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     params = {"call_type": "other", "started_at": started}
@@ -69,7 +69,8 @@ async def _large(service: Service, tally: Tally) -> int:
     held, said = answer.status in (201, 503), await answer.json(content_type=None)
     if answer.status == 201:
         identifier = said["id"]
-        heard = await (await service.get(f"/v1/recordings/{identifier}/audio")).read()
+        ear = await load.listener()
+        heard = await (await service.get(f"/v1/recordings/{identifier}/audio", ear)).read()
         held = heard == body
     tally.note(held, f"a large body was answered {answer.status}, or not kept whole")
     return answer.status
