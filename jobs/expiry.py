@@ -1,10 +1,14 @@
 """Erasing what is due: *what* happens, whoever starts it (`jobs.schedule`, or `archive expire`)."""
 
+import asyncio
 import logging
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from uuid import UUID
 
 from storage import clocks, frozen, fuse, removal
 from storage.fuse import Verdict
+from storage.removal import Claim, Outcome
 from storage.vault import Vault
 
 log = logging.getLogger("archive.expiry")
@@ -14,6 +18,9 @@ FIRST = 250
 in a large batch would begin it anew each time, and a service that is killed again and again is to
 come through what is due all the same. A store may look through the whole day for each batch.
 """
+
+HANDS = 2
+"""Batches that are claimed at once: what one waits for, store or database, the other can use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +40,47 @@ class Report:
 
 async def run(vault: Vault) -> Report:
     """Erase all that is due. Raises UnavailableError when the database or the store is away."""
-    erased = still_there = unknown = 0
-    batch = FIRST
-    while True:
-        verdict = await fuse.look(vault)
-        if not await frozen.compare(vault, verdict.days):
-            continue  # it is held now, and the fuse says so
-        if verdict.stops:
-            break
-        claims = await removal.claim(vault, verdict.released_through, batch)
-        outcome = await removal.erase(vault, claims)
-        erased += len(outcome.erased)
-        still_there += len(outcome.still_there)
-        unknown += len(outcome.unknown)
-        if outcome.unknown or len(claims) < batch:
-            break
-        batch = min(4 * batch, removal.BATCH)
+    outcomes: list[Outcome] = []
+    try:
+        async with asyncio.TaskGroup() as hands:
+            verdict = await _hand_out(vault, hands, outcomes)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     if not verdict.whole:
         log.error("the fuse has blown: %s; see `archive expire --release`", verdict.why)
     if verdict.clocks_agree:
         await clocks.mark(vault, whole=verdict.whole)
+    erased, still_there, unknown = (
+        sum(len(getattr(outcome, name)) for outcome in outcomes)
+        for name in ("erased", "still_there", "unknown")
+    )
     report = Report(erased, still_there, unknown, _stopped(verdict))
     if erased or report.failed:
         log.info("erased %d, still there %d, could not ask %d", erased, still_there, unknown)
     return report
+
+
+async def _hand_out(vault: Vault, hands: asyncio.TaskGroup, outcomes: list[Outcome]) -> Verdict:
+    """Claim batches while others are erased; returns what the fuse said last."""
+    free = asyncio.Semaphore(HANDS)
+
+    async def remove(claims: Sequence[Claim], held: Set[UUID]) -> None:
+        outcomes.append(await removal.remove(vault, claims, held))
+        free.release()
+
+    batch = FIRST
+    while True:
+        await free.acquire()
+        verdict = await fuse.look(vault)
+        while not await frozen.compare(vault, verdict.days):
+            verdict = await fuse.look(vault)  # it is held now, and the fuse says so
+        if verdict.stops or any(outcome.unknown for outcome in outcomes):
+            return verdict
+        claims = await removal.claim(vault, verdict.released_through, batch)
+        hands.create_task(remove(claims, await removal.exported(vault, claims)))
+        if len(claims) < batch:
+            return verdict
+        batch = min(4 * batch, removal.BATCH)
 
 
 def _stopped(verdict: Verdict) -> str:

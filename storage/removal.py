@@ -16,7 +16,7 @@ The store's word is an observation and not a proof; what makes every other copy 
 the expiry day's key (`storage.days`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -183,13 +183,26 @@ async def _claimed(lent: Connection, ids: Sequence[UUID], limit: int) -> list[Cl
 
 async def erase(vault: Vault, claims: Sequence[Claim]) -> Outcome:
     """Erase what was claimed: steps 3 to 5. What the store keeps stays claimed for a while."""
+    return await remove(vault, claims, await exported(vault, claims))
+
+
+async def exported(vault: Vault, claims: Sequence[Claim]) -> Set[UUID]:
+    """Erase the exports of what was claimed; returns what some export holds all the same.
+
+    One batch after the other: an export is erased by one worker, and may hold what is in both.
+    """
+    return await export_erasing.without(vault, [claim.id for claim in claims])
+
+
+async def remove(vault: Vault, claims: Sequence[Claim], held: Set[UUID]) -> Outcome:
+    """Erase what was claimed and is not `held` by an export; batches may be removed at once."""
     outcome = Outcome()
     for _, group in groupby(claims, key=lambda claim: claim.expires_on):
-        await _erase_day(vault, list(group), outcome)
+        await _remove_day(vault, list(group), held, outcome)
     return outcome
 
 
-async def _erase_day(vault: Vault, claims: list[Claim], outcome: Outcome) -> None:
+async def _remove_day(vault: Vault, claims: list[Claim], held: Set[UUID], outcome: Outcome) -> None:
     keys = [
         object_key(claim.expires_on, claim.id, attempt)
         for claim in claims
@@ -197,17 +210,16 @@ async def _erase_day(vault: Vault, claims: list[Claim], outcome: Outcome) -> Non
         if attempt
     ]
     try:
-        exported = await export_erasing.without(vault, [claim.id for claim in claims])
         left = await emptied(vault, [claim.prefix for claim in claims], keys)
     except UnavailableError:
         outcome.unknown += claims
         await _let_go(vault, claims)
         return
     steps.reached("absent")
-    kept = [claim for claim in claims if claim.prefix in left or claim.id in exported]
-    gone = [claim for claim in claims if claim.prefix not in left and claim.id not in exported]
+    kept = [claim for claim in claims if claim.prefix in left or claim.id in held]
+    gone = [claim for claim in claims if claim.prefix not in left and claim.id not in held]
     outcome.still_there += kept
-    await _let_go(vault, [claim for claim in kept if claim.id in exported])
+    await _let_go(vault, [claim for claim in kept if claim.id in held])
     async with connection(vault.pool) as lent, lent.transaction():
         outcome.erased += await _finish(lent, gone, versions=vault.objects.versions)
     steps.reached("erased")

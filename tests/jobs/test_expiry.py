@@ -141,17 +141,66 @@ async def test_what_is_due_is_claimed_in_batches_that_grow(
     monkeypatch.setattr(removal, "claim", counted)
     monkeypatch.setattr(removal, "BATCH", 4)
     monkeypatch.setattr(expiry, "FIRST", 1)
-    for index in range(12):
-        await upload(service, f"c{index}", started_at=a_year_ago(seconds=20))
-    await service.turn_clock(timedelta(seconds=30))
+    await several_due(service, 12)
     assert (await service.erase()).erased == 12
     assert asked == [1, 4, 4, 4]
 
 
-async def test_two_workers_share_the_work_and_never_the_same_recording(service: Service) -> None:
-    for index in range(6):
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each recording is a batch of its own."""
+    monkeypatch.setattr(removal, "BATCH", 1)
+    monkeypatch.setattr(expiry, "FIRST", 1)
+
+
+async def several_due(service: Service, count: int) -> None:
+    for index in range(count):
         await upload(service, f"c{index}", started_at=a_year_ago(seconds=20))
     await service.turn_clock(timedelta(seconds=30))
+
+
+async def test_while_one_batch_is_removed_the_next_is_and_no_third_is_claimed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one(monkeypatch)
+    await several_due(service, 5)
+    two_at_once = asyncio.Event()
+    removed = removal.remove
+    claimed: list[int] = []
+
+    async def slow(*args: Any) -> removal.Outcome:
+        rows = await service.rows()
+        claimed.append(sum(row["state"] == "erasing" for row in rows))
+        if claimed[-1] == 2:
+            two_at_once.set()
+        await asyncio.wait_for(two_at_once.wait(), 10)
+        return await removed(*args)
+
+    monkeypatch.setattr(removal, "remove", slow)
+    assert (await service.erase()).erased == 5
+    assert max(claimed) == 2
+    assert [act for act, _ in await service.acts()].count("erased") == 5
+
+
+async def test_a_batch_that_breaks_breaks_the_run_as_it_broke(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or who calls would not know that the database is away, and would not try again."""
+    one_by_one(monkeypatch)
+    await several_due(service, 3)
+
+    async def away(*_: Any, **__: Any) -> list[removal.Claim]:
+        raise UnavailableError("The database is away; try again.")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(removal, "_finish", away)
+        with pytest.raises(UnavailableError):
+            await service.erase()
+    await service.end_leases()
+    assert (await service.erase()).erased == 3
+
+
+async def test_two_workers_share_the_work_and_never_the_same_recording(service: Service) -> None:
+    await several_due(service, 6)
     reports = await asyncio.gather(service.erase(), service.erase())
     assert sum(report.erased for report in reports) == 6
     assert [act for act, _ in await service.acts()].count("erased") == 6

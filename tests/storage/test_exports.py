@@ -1,5 +1,6 @@
 """Making and erasing exports under faults: none is ever half, none outlives what is in it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,12 +11,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from archive.errors import UnavailableError
-from storage import days, early, export_erasing, export_making, recordings
+from storage import attempts, days, early, export_erasing, export_making, recordings
 from storage.keyring import NoDayKeyError
 from storage.objects import StoreError
 from storage.upkeep import reconcile
 from storage.upkeep.strays import Why
-from tests.jobs.test_expiry import when_over
+from tests.jobs.test_expiry import a_year_ago, one_by_one, when_over
 from tests.roles import connection
 from tests.services import Faulty, Service
 from tests.storage.upkeep.test_reconcile import put
@@ -134,6 +135,25 @@ async def test_a_recording_waits_for_the_export_that_is_just_being_made(service:
     assert len((await early.run(service.vault)).erased) == 1
     assert await stage(service, identifier) == "erased"
     assert await of_export(service, identifier) == []
+
+
+async def test_one_that_holds_what_is_in_several_batches_holds_none_of_them_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are removed at once; an export goes by one of them only."""
+    one_by_one(monkeypatch)
+    ids = await several(service, 4, started_at=a_year_ago(hours=1))
+    await made(service, ids)
+    await service.turn_all_clocks(timedelta(hours=2), monkeypatch)
+    gone = attempts.gone
+
+    async def slow(*args: Any) -> bool:
+        await asyncio.sleep(0.5)
+        return await gone(*args)
+
+    monkeypatch.setattr(attempts, "gone", slow)
+    report = await service.erase()
+    assert (report.erased, report.failed) == (4, 0)
 
 
 async def test_what_is_damaged_is_not_exported(service: Service) -> None:
