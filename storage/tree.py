@@ -47,7 +47,7 @@ class Head:
 
 
 async def sequence(vault: Vault) -> int:
-    """Give every entry that waits its place; returns how many there were.
+    """Give every entry that waits by now its place; returns how many there were.
 
     Raises RewrittenError for a ledger that is shorter than what was signed: in a database that was
     put back the next places are taken already.
@@ -61,11 +61,15 @@ async def sequence(vault: Vault) -> int:
             least = signed.size if signed else 0
             try:
                 async with lent.transaction():
-                    given += await _take(lent, least, [])
+                    taken = await _take(lent, least, [])
             except _UNTOLD as error:
                 async with lent.transaction():
-                    given += await _take(lent, least, await _untold(lent, error))
+                    taken = await _take(lent, least, await _untold(lent, error))
         steps.reached("sequenced")
+        given += taken
+        if taken < _BATCH:
+            # What came meanwhile waits for the next time: one by one they would cost far more.
+            return given
 
 
 async def _untold(lent: Connection, error: Exception) -> list[int]:

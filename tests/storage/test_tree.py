@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import random
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -58,6 +59,26 @@ async def test_entries_get_their_places_without_a_gap_whoever_writes_and_gives(
     async with connection(vault.pool) as lent:
         assert await tree.head(lent) == tree.Head(480, growth.root)
         assert await lent.fetchval("SELECT count(*) FROM ledger_waiting") == 0
+
+
+async def test_what_comes_while_places_are_given_waits_for_the_next_time(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one would write a tile anew for each few of them, for as long as others write."""
+    monkeypatch.setattr(tree, "_BATCH", 2)
+    await write(vault, *"abcde")
+    grow, grown = tree.extend, 0
+
+    async def extend(*args: Any) -> None:
+        nonlocal grown
+        await grow(*args)
+        if (grown := grown + 1) < 9:
+            await write(vault, "x")
+
+    monkeypatch.setattr(tree, "extend", extend)
+    assert (await tree.sequence(vault), grown) == (2 + 2 + 2 + 2 + 1, 5)
+    assert (await tree.sequence(vault), grown) == (1, 6)
+    assert "".join(entry.act for entry in await everything(vault)) == "abcdexxxxx"
 
 
 async def test_what_fails_half_way_leaves_everything_waiting(
