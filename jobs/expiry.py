@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
+from archive.errors import UnavailableError
 from storage import clocks, frozen, fuse, removal
 from storage.fuse import Verdict
 from storage.removal import Claim, Outcome
@@ -41,11 +41,14 @@ class Report:
 async def run(vault: Vault) -> Report:
     """Erase all that is due. Raises UnavailableError when the database or the store is away."""
     outcomes: list[Outcome] = []
-    try:
-        async with asyncio.TaskGroup() as hands:
+    away = None
+    async with asyncio.TaskGroup() as hands:
+        try:
             verdict = await _hand_out(vault, hands, outcomes)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        except UnavailableError as error:
+            away = error  # what is being erased comes to its end all the same
+    if away:
+        raise away
     if not verdict.whole:
         log.error("the fuse has blown: %s; see `archive expire --release`", verdict.why)
     if verdict.clocks_agree:
@@ -62,10 +65,10 @@ async def run(vault: Vault) -> Report:
 
 async def _hand_out(vault: Vault, hands: asyncio.TaskGroup, outcomes: list[Outcome]) -> Verdict:
     """Claim batches while others are erased; returns what the fuse said last."""
-    free = asyncio.Semaphore(HANDS)
+    free, turn = asyncio.Semaphore(HANDS), asyncio.Lock()
 
-    async def remove(claims: Sequence[Claim], held: Set[UUID]) -> None:
-        outcomes.append(await removal.remove(vault, claims, held))
+    async def erase(claims: Sequence[Claim]) -> None:
+        outcomes.append(await removal.erase(vault, claims, turn))
         free.release()
 
     batch = FIRST
@@ -77,7 +80,7 @@ async def _hand_out(vault: Vault, hands: asyncio.TaskGroup, outcomes: list[Outco
         if verdict.stops or any(outcome.unknown for outcome in outcomes):
             return verdict
         claims = await removal.claim(vault, verdict.released_through, batch)
-        hands.create_task(remove(claims, await removal.exported(vault, claims)))
+        hands.create_task(erase(claims))
         if len(claims) < batch:
             return verdict
         batch = min(4 * batch, removal.BATCH)

@@ -16,7 +16,8 @@ The store's word is an observation and not a proof; what makes every other copy 
 the expiry day's key (`storage.days`).
 """
 
-from collections.abc import Sequence, Set
+import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -181,53 +182,49 @@ async def _claimed(lent: Connection, ids: Sequence[UUID], limit: int) -> list[Cl
     return claims
 
 
-async def erase(vault: Vault, claims: Sequence[Claim]) -> Outcome:
-    """Erase what was claimed: steps 3 to 5. What the store keeps stays claimed for a while."""
-    return await remove(vault, claims, await exported(vault, claims))
+async def erase(vault: Vault, claims: Sequence[Claim], turn: asyncio.Lock | None = None) -> Outcome:
+    """Erase what was claimed: steps 3 to 5. What the store keeps stays claimed for a while.
 
-
-async def exported(vault: Vault, claims: Sequence[Claim]) -> Set[UUID]:
-    """Erase the exports of what was claimed; returns what some export holds all the same.
-
-    One batch after the other: an export is erased by one worker, and may hold what is in both.
+    `turn` is shared by batches that are erased at once: an export goes by one of them, and may hold
+    what is in another.
     """
-    return await export_erasing.without(vault, [claim.id for claim in claims])
-
-
-async def remove(vault: Vault, claims: Sequence[Claim], held: Set[UUID]) -> Outcome:
-    """Erase what was claimed and is not `held` by an export; batches may be removed at once."""
     outcome = Outcome()
     for _, group in groupby(claims, key=lambda claim: claim.expires_on):
-        await _remove_day(vault, list(group), held, outcome)
+        day = list(group)
+        try:
+            await _erase_day(vault, day, outcome, turn or asyncio.Lock())
+        except UnavailableError:
+            outcome.unknown += day
+            await _let_go(vault, day)
     return outcome
 
 
-async def _remove_day(vault: Vault, claims: list[Claim], held: Set[UUID], outcome: Outcome) -> None:
+async def _erase_day(
+    vault: Vault, claims: list[Claim], outcome: Outcome, turn: asyncio.Lock
+) -> None:
     keys = [
         object_key(claim.expires_on, claim.id, attempt)
         for claim in claims
         for attempt in (claim.attempt, claim.redacted)
         if attempt
     ]
-    try:
-        left = await emptied(vault, [claim.prefix for claim in claims], keys)
-    except UnavailableError:
-        outcome.unknown += claims
-        await _let_go(vault, claims)
-        return
+    async with turn:
+        exported = await export_erasing.without(vault, [claim.id for claim in claims])
+    left = await emptied(vault, [claim.prefix for claim in claims], keys)
     steps.reached("absent")
-    kept = [claim for claim in claims if claim.prefix in left or claim.id in held]
-    gone = [claim for claim in claims if claim.prefix not in left and claim.id not in held]
-    outcome.still_there += kept
-    await _let_go(vault, [claim for claim in kept if claim.id in held])
+    kept = [claim for claim in claims if claim.prefix in left or claim.id in exported]
+    gone = [claim for claim in claims if claim.prefix not in left and claim.id not in exported]
     async with connection(vault.pool) as lent, lent.transaction():
-        outcome.erased += await _finish(lent, gone, versions=vault.objects.versions)
+        erased = await _finish(lent, gone, versions=vault.objects.versions)
     steps.reached("erased")
+    outcome.erased += erased
+    outcome.still_there += kept
+    await _let_go(vault, [claim for claim in kept if claim.id in exported])
 
 
 async def _let_go(vault: Vault, claims: Sequence[Claim]) -> None:
-    """End the lease of what the store could not be asked about, or an export holds that is still
-    being made: it is to be tried again soon.
+    """End the lease of what store or database could not be asked about, or an export holds that is
+    still being made: it is to be tried again soon.
     """
     with suppress(UnavailableError):
         async with connection(vault.pool) as lent:

@@ -158,13 +158,13 @@ async def several_due(service: Service, count: int) -> None:
     await service.turn_clock(timedelta(seconds=30))
 
 
-async def test_while_one_batch_is_removed_the_next_is_and_no_third_is_claimed(
+async def test_while_one_batch_is_erased_the_next_is_and_no_third_is_claimed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_by_one(monkeypatch)
     await several_due(service, 5)
     two_at_once = asyncio.Event()
-    removed = removal.remove
+    erase = removal.erase
     claimed: list[int] = []
 
     async def slow(*args: Any) -> removal.Outcome:
@@ -173,30 +173,52 @@ async def test_while_one_batch_is_removed_the_next_is_and_no_third_is_claimed(
         if claimed[-1] == 2:
             two_at_once.set()
         await asyncio.wait_for(two_at_once.wait(), 10)
-        return await removed(*args)
+        return await erase(*args)
 
-    monkeypatch.setattr(removal, "remove", slow)
+    monkeypatch.setattr(removal, "erase", slow)
     assert (await service.erase()).erased == 5
     assert max(claimed) == 2
     assert [act for act, _ in await service.acts()].count("erased") == 5
 
 
-async def test_a_batch_that_breaks_breaks_the_run_as_it_broke(
+async def test_a_store_that_is_away_for_the_next_look_breaks_no_batch_off(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or who calls would not know that the database is away, and would not try again."""
+    """Or what is claimed would wait for the end of its lease, with nothing due meanwhile."""
+    one_by_one(monkeypatch)
+    await several_due(service, 3)
+    objects = service.vault.objects
+    looks = 0
+
+    async def clock() -> datetime:
+        nonlocal looks
+        if (looks := looks + 1) == 2:
+            raise UnavailableError("the store is away")
+        return await objects.clock()
+
+    faulty: Any = Faulty(objects, clock=clock)
+    with pytest.raises(UnavailableError):
+        await expiry.run(replace(service.vault, objects=faulty))
+    assert [row["state"] for row in await service.rows()].count("erased") == 1
+    assert (await service.erase()).erased == 2
+
+
+async def test_a_batch_that_the_database_breaks_off_is_soon_tried_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one_by_one(monkeypatch)
     await several_due(service, 3)
 
-    async def away(*_: Any, **__: Any) -> list[removal.Claim]:
-        raise UnavailableError("The database is away; try again.")
+    async def late(*_: Any, **__: Any) -> list[removal.Claim]:
+        raise UnavailableError("The database took too long.")
 
     with monkeypatch.context() as fault:
-        fault.setattr(removal, "_finish", away)
-        with pytest.raises(UnavailableError):
-            await service.erase()
-    await service.end_leases()
+        fault.setattr(removal, "_finish", late)
+        report = await service.erase()
+    assert report.erased == 0
+    assert report.unknown in (1, 2)
     assert (await service.erase()).erased == 3
+    assert [act for act, _ in await service.acts()].count("erased") == 3
 
 
 async def test_two_workers_share_the_work_and_never_the_same_recording(service: Service) -> None:
