@@ -8,10 +8,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from cryptography.exceptions import InvalidTag
 
 from archive.recording import Audio, Call, CallType, Recording
 from archive.retention import Expiry
-from storage import cdrs, exports, ledger, notices, scopes, second_factor, uploads
+from storage import boxes, cdrs, exports, ledger, notices, scopes, second_factor, uploads
 from storage.keyring import Ring
 from storage.scopes import Members
 from web import cursors
@@ -121,3 +122,34 @@ def test_what_is_stored_has_the_bytes_it_ever_had(ring: Ring, place: str) -> Non
     sealed = seal(ring)
     assert text(sealed) == before
     assert unseal(ring, sealed) == plain
+
+
+KEY = boxes.key_for(bytes(32), b"a label")
+
+
+def test_no_two_boxes_are_alike() -> None:
+    made = [boxes.seal(KEY, b"plain", b"data") for _ in range(1000)]
+    assert len({each[:12] for each in made}) == 1000
+    assert {boxes.unseal(KEY, each, b"data") for each in made} == {b"plain"}
+
+
+@pytest.mark.parametrize("plain", [b"", b"plain"])
+def test_what_was_cut_or_changed_does_not_open(plain: bytes) -> None:
+    sealed = boxes.seal(KEY, plain)
+    assert len(sealed) == len(plain) + 28
+    for place in range(len(sealed)):
+        changed = sealed[:place] + bytes([sealed[place] ^ 1]) + sealed[place + 1 :]
+        for harmed in (sealed[:place], sealed[place + 1 :], changed):
+            with pytest.raises(InvalidTag):
+                boxes.unseal(KEY, harmed)
+
+
+def test_another_key_label_or_place_does_not_open() -> None:
+    sealed = boxes.seal(KEY, b"plain", b"data")
+    other_day, other_use = bytes([1]) * 32, boxes.key_for(bytes(32), b"another label")
+    for key in (boxes.key_for(other_day, b"a label"), other_use, bytes(32)):
+        with pytest.raises(InvalidTag):
+            boxes.unseal(key, sealed, b"data")
+    for data in (b"", b"Data"):
+        with pytest.raises(InvalidTag):
+            boxes.unseal(KEY, sealed, data)
