@@ -11,10 +11,7 @@ and agent a source says who may hear its call, as it does with the recording its
 """
 
 import asyncio
-import hashlib
-import hmac
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -22,7 +19,6 @@ from itertools import groupby
 
 import asyncpg
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive import access
 from archive.access import Caller, Level
@@ -30,10 +26,10 @@ from archive.cdr import FIELDS, Detail, merged
 from archive.lifecycle import State
 from archive.recording import AHEAD
 from archive.retention import Expiry, Policy
-from storage import clocks, ledger, numbers, recordings
+from storage import boxes, clocks, ledger, numbers, recordings
 from storage.database import Connection, connection
 from storage.keyring import NoDayKeyError, Ring, key_to_seal
-from storage.sealing import NONCE, DamagedError
+from storage.sealing import DamagedError
 from storage.vault import Vault
 
 BATCH = 500
@@ -41,6 +37,8 @@ BATCH = 500
 
 FRESH = timedelta(days=2)
 """How long a record is looked for each minute; after that, each night."""
+
+_LABEL = b"call detail records"
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,31 +275,24 @@ async def missing(lent: Connection, within: timedelta) -> dict[str, int]:
     return {row["source"]: row["missing"] for row in rows}
 
 
-def _cipher(day_key: bytes) -> AESGCM:
-    return AESGCM(hmac.digest(day_key, b"call detail records", hashlib.sha256))
-
-
 def _data(source: str, call_hash: bytes) -> bytes:
     return source.encode() + b"\0" + call_hash
 
 
 def _seal(ring: Ring, day: date, source: str, call_hash: bytes, fields: Mapping[str, str]) -> bytes:
-    """Seal who spoke, as it would be stored: nonce | ciphertext | tag."""
+    """Seal who spoke, as it would be stored."""
     stored = {
         name: numbers.as_stored(text) if name in ("caller", "callee") else text
         for name, text in fields.items()
     }
-    nonce = secrets.token_bytes(NONCE)
-    plain = json.dumps(stored).encode()
-    cipher = _cipher(key_to_seal(ring, day))
-    return nonce + cipher.encrypt(nonce, plain, _data(source, call_hash))
+    key = boxes.key_for(key_to_seal(ring, day), _LABEL)
+    return boxes.seal(key, json.dumps(stored).encode(), _data(source, call_hash))
 
 
 def _open(ring: Ring, day: date, source: str, call_hash: bytes, sealed: bytes) -> dict[str, str]:
     try:
-        plain = _cipher(ring.day_key(day)).decrypt(
-            sealed[:NONCE], sealed[NONCE:], _data(source, call_hash)
-        )
+        key = boxes.key_for(ring.day_key(day), _LABEL)
+        plain = boxes.unseal(key, sealed, _data(source, call_hash))
     except InvalidTag:
         raise DamagedError("the record of a call was changed, or belongs to another") from None
     known: dict[str, str] = json.loads(plain)

@@ -10,18 +10,16 @@ open, and that is told of here.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.errors import UnavailableError
 from archive.ledger import instant
-from storage import export_erasing, holdings, ledger, steps
+from storage import boxes, export_erasing, holdings, ledger, steps
 from storage.database import Connection, connection
 from storage.keyring import KeyRingError, NoDayKeyError, Ring
 from storage.vault import Vault
@@ -125,12 +123,12 @@ def _destroy(ring: Ring, day: date) -> datetime:
 
     Returns when, by the key holder's clock. Raises KeyRingError when the canary lives.
     """
-    nonce, canary = secrets.token_bytes(12), b""
+    canary = b""
     with suppress(NoDayKeyError):  # another service may have been quicker
-        canary = AESGCM(ring.day_key(day)).encrypt(nonce, b"canary", None)
+        canary = boxes.seal(ring.day_key(day), b"canary")
     destroyed_at = ring.destroy(day)
     try:
-        AESGCM(ring.day_key(day)).decrypt(nonce, canary, None)
+        boxes.unseal(ring.day_key(day), canary)
     except (NoDayKeyError, InvalidTag):
         return destroyed_at
     raise KeyRingError(f"the key of {day.isoformat()} is destroyed and still opens what it sealed")

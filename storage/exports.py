@@ -6,15 +6,12 @@ with an entry of its own. `storage.export_making` makes what was asked for, `sto
 takes it away again.
 """
 
-import hmac
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID, uuid4
 
 import asyncpg
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive import access, export
 from archive.access import Caller, Level
@@ -27,7 +24,7 @@ from archive.errors import (
 )
 from archive.export import Order, Stage
 from archive.ledger import instant
-from storage import four_eyes, ledger, reading
+from storage import boxes, four_eyes, ledger, reading
 from storage.database import Connection, connection
 from storage.four_eyes import Matter
 from storage.keyring import Ring
@@ -42,7 +39,6 @@ AGREE = frozenset({Level.PRIVACY})
 SHOWN = 50
 """How many exports a list has, at the most."""
 
-_NONCE = 12
 _NONE = "There is no such export that you may know of."
 _OVER = "The export is over, and its bytes are gone. Ask for another one."
 
@@ -335,14 +331,12 @@ def _from_row(ring: Ring, row: asyncpg.Record, now: datetime) -> Export:
 
 def _seal(ring: Ring, day: date, identifier: UUID, reason: str) -> bytes:
     """What was said for an export: it ends with the export's day, in every copy."""
-    nonce = secrets.token_bytes(_NONCE)
-    return nonce + _cipher(ring, day).encrypt(nonce, reason.encode(), identifier.bytes)
+    return boxes.seal(_key(ring, day), reason.encode(), identifier.bytes)
 
 
 def _unseal(ring: Ring, day: date, identifier: UUID, sealed: bytes) -> str:
-    plain = _cipher(ring, day).decrypt(sealed[:_NONCE], sealed[_NONCE:], identifier.bytes)
-    return plain.decode()
+    return boxes.unseal(_key(ring, day), sealed, identifier.bytes).decode()
 
 
-def _cipher(ring: Ring, day: date) -> AESGCM:
-    return AESGCM(hmac.digest(ring.day_key(day), b"export reason", "sha256"))
+def _key(ring: Ring, day: date) -> bytes:
+    return boxes.key_for(ring.day_key(day), b"export reason")

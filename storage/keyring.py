@@ -29,15 +29,13 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from archive.errors import UnavailableError
-from storage import durable
+from storage import boxes, durable
 from storage.root import RootFile, new_root
 
 _KEY = 32
-_NONCE = 12
 _RING_DATA = b"call-archive ring 1"
 _OLD_ROOT = "the root of an old copy of the ring is still there"
 _SKEW = timedelta(days=1)
@@ -298,7 +296,7 @@ class Ring:
     def _opened(self, sealed: bytes) -> tuple[bytes, _Content] | None:
         for root in self._root_file.roots():
             with suppress(InvalidTag, ValueError):
-                plain = AESGCM(root).decrypt(sealed[:_NONCE], sealed[_NONCE:], _RING_DATA)
+                plain = boxes.unseal(root, sealed, _RING_DATA)
                 return root, _Content.from_json(plain)
         return None
 
@@ -342,8 +340,7 @@ def _derive(key: bytes, purpose: str) -> bytes:
 
 
 def _seal(content: _Content, root: bytes) -> bytes:
-    nonce = secrets.token_bytes(_NONCE)
-    return nonce + AESGCM(root).encrypt(nonce, content.to_json(), _RING_DATA)
+    return boxes.seal(root, content.to_json(), _RING_DATA)
 
 
 def _text(key: bytes) -> str:

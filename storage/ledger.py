@@ -6,19 +6,17 @@ An entry is written in the transaction of the act that it tells of, or, for a re
 byte leaves; it then waits for its place, which `storage.tree` gives within a second.
 """
 
-import hmac
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from uuid import UUID
 
 import asyncpg
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.certificate import BEGIN
 from archive.ledger import Entry, Wanted, canonical, instant
 from archive.retention import Expiry
+from storage import boxes
 from storage.database import Connection
 from storage.keyring import Ring
 
@@ -48,7 +46,6 @@ _EARLY = (
 so. The archive's own erasing writes no such entry, and nothing is destroyed on its word.
 """
 
-_NONCE = 12
 _LONGEST = 200  # characters of a rule
 
 
@@ -111,22 +108,20 @@ def day(told: object) -> date | None:
 def seal(ring: Ring, day: date, details: Mapping[str, object]) -> tuple[date, bytes]:
     """Seal what would tell of people until this day is closed: `Policy.furthest`, a year from now.
 
-    Returns the day and nonce | ciphertext | tag, for `record`. Raises KeyRingError.
+    Returns the day and the box, for `record`. Raises KeyRingError.
     """
     ring.ensure(day, day)
     plain = json.dumps(details, ensure_ascii=False, sort_keys=True).encode()
-    nonce = secrets.token_bytes(_NONCE)
-    return day, nonce + _cipher(ring, day).encrypt(nonce, plain, None)
+    return day, boxes.seal(_key(ring, day), plain)
 
 
 def unseal(ring: Ring, day: date, details: bytes) -> dict[str, object]:
     """Open what `seal` sealed. Raises InvalidTag when it was changed, NoDayKeyError at its end."""
-    nonce, sealed = details[:_NONCE], details[_NONCE:]
-    return dict(json.loads(_cipher(ring, day).decrypt(nonce, sealed, None)))
+    return dict(json.loads(boxes.unseal(_key(ring, day), details)))
 
 
-def _cipher(ring: Ring, day: date) -> AESGCM:
-    return AESGCM(hmac.digest(ring.day_key(day), b"ledger details", "sha256"))
+def _key(ring: Ring, day: date) -> bytes:
+    return boxes.key_for(ring.day_key(day), b"ledger details")
 
 
 async def page(lent: Connection, first: int, limit: int) -> list[Entry]:

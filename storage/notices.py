@@ -10,11 +10,9 @@ the row ends with the year of the call, whatever became of it.
 """
 
 import asyncio
-import hashlib
 import hmac
 import json
 import logging
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,14 +21,13 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.errors import UnavailableError
 from archive.retention import Expiry
-from storage import ledger, steps
+from storage import boxes, ledger, steps
 from storage.database import Connection, connection
 from storage.keyring import NoDayKeyError, Ring, key_to_seal
-from storage.sealing import NONCE, DamagedError
+from storage.sealing import DamagedError
 from storage.vault import Vault
 
 log = logging.getLogger("archive.notices")
@@ -43,6 +40,8 @@ FIRST, LONGEST = timedelta(seconds=5), timedelta(hours=3)
 
 OUR_OWN = timedelta(minutes=1)
 """The same at the most, when it was the archive itself that was not ready."""
+
+_LABEL = b"notices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,20 +253,14 @@ def _mark(ring: Ring, hook: str, name: str) -> bytes:
     return hmac.digest(ring.lookup_key("notice"), f"{hook}\0{name}".encode(), "sha256")
 
 
-def _cipher(day_key: bytes) -> AESGCM:
-    return AESGCM(hmac.digest(day_key, b"notices", hashlib.sha256))
-
-
 def _seal(ring: Ring, day: date, mark: bytes, details: Mapping[str, object]) -> bytes:
-    """nonce | ciphertext | tag."""
-    nonce = secrets.token_bytes(NONCE)
-    cipher = _cipher(key_to_seal(ring, day))
-    return nonce + cipher.encrypt(nonce, json.dumps(details).encode(), mark)
+    key = boxes.key_for(key_to_seal(ring, day), _LABEL)
+    return boxes.seal(key, json.dumps(details).encode(), mark)
 
 
 def _open(ring: Ring, day: date, mark: bytes, sealed: bytes) -> dict[str, object]:
     try:
-        plain = _cipher(ring.day_key(day)).decrypt(sealed[:NONCE], sealed[NONCE:], mark)
+        plain = boxes.unseal(boxes.key_for(ring.day_key(day), _LABEL), sealed, mark)
     except InvalidTag:
         raise DamagedError("a notice was changed, or belongs to another") from None
     return dict(json.loads(plain))

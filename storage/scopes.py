@@ -6,14 +6,13 @@ team is sealed under a key of the ring, so that the database alone names nobody.
 """
 
 import json
-import secrets
 from dataclasses import dataclass
 
 import asyncpg
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.access import EVERYTHING, Scope, member
+from storage import boxes
 from storage.keyring import Ring
 from storage.sealing import DamagedError
 
@@ -24,8 +23,6 @@ COLUMNS = (
     " AND g.ended_at IS NULL) AS broken"
 )
 """What `read` needs, of a row `k` that holds rights."""
-
-_NONCE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +62,16 @@ def read(ring: Ring, row: asyncpg.Record) -> Scope:
 
 
 def seal(ring: Ring, members: Members) -> bytes:
-    """Seal who is in a team: nonce | ciphertext | tag."""
+    """Seal who is in a team."""
     known = {"team": members.team, "agents": members.agents, "queues": members.queues}
-    nonce = secrets.token_bytes(_NONCE)
     plain = json.dumps(known, ensure_ascii=False).encode()
-    return nonce + AESGCM(ring.lookup_key("team")).encrypt(nonce, plain, None)
+    return boxes.seal(ring.lookup_key("team"), plain)
 
 
 def unseal(ring: Ring, sealed: bytes) -> Members:
     """Open what `seal` sealed. Raises DamagedError when it was changed."""
     try:
-        cipher = AESGCM(ring.lookup_key("team"))
-        known = json.loads(cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], None))
+        known = json.loads(boxes.unseal(ring.lookup_key("team"), sealed))
     except InvalidTag:
         raise DamagedError("the members of a team are not what was sealed") from None
     return Members(known["team"], tuple(known["agents"]), tuple(known["queues"]))

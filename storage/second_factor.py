@@ -7,16 +7,14 @@ step that it belongs to is written down, and only a later one counts from then o
 
 import hmac
 import re
-import secrets
 from datetime import datetime
 
 import pyotp
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage import boxes
 from storage.keyring import Ring
 
 _STEP = 30
-_NONCE = 12
 _CODE = re.compile("[0-9]{6}", re.ASCII)
 ISSUER = "Call archive"
 
@@ -27,19 +25,13 @@ def new() -> str:
 
 
 def seal(ring: Ring, account: str, secret: str) -> bytes:
-    """Seal a secret: nonce | ciphertext | tag."""
-    nonce = secrets.token_bytes(_NONCE)
-    return nonce + _cipher(ring).encrypt(nonce, secret.encode(), account.encode())
+    """Seal a secret."""
+    return boxes.seal(ring.lookup_key("second-factor"), secret.encode(), account.encode())
 
 
 def unseal(ring: Ring, account: str, sealed: bytes) -> str:
     """Open what `seal` sealed. Raises InvalidTag when it was changed, or is another account's."""
-    nonce, rest = sealed[:_NONCE], sealed[_NONCE:]
-    return _cipher(ring).decrypt(nonce, rest, account.encode()).decode()
-
-
-def _cipher(ring: Ring) -> AESGCM:
-    return AESGCM(ring.lookup_key("second-factor"))
+    return boxes.unseal(ring.lookup_key("second-factor"), sealed, account.encode()).decode()
 
 
 def step_of(secret: str, code: str, now: datetime) -> int | None:

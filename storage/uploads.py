@@ -9,22 +9,19 @@ destroys the key that wrapped it, for every copy of either.
 An upload belongs to the service whose disk has its bytes, and to the access key that began it.
 """
 
-import hmac
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.access import Caller
 from archive.errors import NotFoundError, TooManyError, UnavailableError
 from archive.recording import Call, CallType, Recording
 from archive.retention import Expiry
-from storage import quota, recordings, steps
+from storage import boxes, quota, recordings, steps
 from storage.database import Connection, connection
 from storage.growing import GrowingFile, Mark
 from storage.keyring import NoDayKeyError, Ring, key_to_seal
@@ -37,7 +34,6 @@ LIFE = timedelta(days=1)
 MOST = 1000
 """Unfinished uploads of one key."""
 
-_NONCE = 12
 _GONE = "There is no such upload: it never was, was finished long ago, or is past its expiry."
 
 
@@ -205,17 +201,16 @@ def _sealed(ring: Ring, upload: UUID, recording: Recording) -> bytes:
     """The recording's digest for the receipt: what is sealed of a recording, who takes in may not
     read, not even its own. It ends with the recording's day, in every copy.
     """
-    nonce = secrets.token_bytes(_NONCE)
     digest = bytes.fromhex(recording.audio.sha256)
-    return nonce + _cipher(ring, recording.call.expiry.on).encrypt(nonce, digest, upload.bytes)
+    return boxes.seal(_key(ring, recording.call.expiry.on), digest, upload.bytes)
 
 
 def _unsealed(ring: Ring, upload: UUID, day: date, sealed: bytes) -> str:
-    return _cipher(ring, day).decrypt(sealed[:_NONCE], sealed[_NONCE:], upload.bytes).hex()
+    return boxes.unseal(_key(ring, day), sealed, upload.bytes).hex()
 
 
-def _cipher(ring: Ring, day: date) -> AESGCM:
-    return AESGCM(hmac.digest(ring.day_key(day), b"upload digest", "sha256"))
+def _key(ring: Ring, day: date) -> bytes:
+    return boxes.key_for(ring.day_key(day), b"upload digest")
 
 
 async def become(vault: Vault, upload: UUID, recording: Recording) -> None:

@@ -8,7 +8,6 @@ good for a while only: they stay behind in histories and logs, where nobody eras
 
 import base64
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,18 +15,16 @@ from typing import Any
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.access import Caller
 from archive.errors import MalformedError, OutdatedError
 from archive.search import Place, Query
+from storage import boxes
 from storage.keyring import Ring
 
 AGE = timedelta(days=1)
 """How long an address holds its search: enough to go on after a pause, or for who comes to work the
 next morning. Whoever wants to keep a search keeps the words."""
-
-_NONCE = 12
 
 Params = Sequence[tuple[str, str]]
 
@@ -64,17 +61,16 @@ _FORM = "search page"  # no key has this id
 
 def _seal(ring: Ring, what: list[Any], whose: str, now: datetime) -> str:
     """Seal something, and when that was, for an address."""
-    nonce, text = secrets.token_bytes(_NONCE), json.dumps([now.timestamp(), *what])
-    sealed = AESGCM(ring.lookup_key("cursor")).encrypt(nonce, text.encode(), whose.encode())
-    return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+    text = json.dumps([now.timestamp(), *what])
+    sealed = boxes.seal(ring.lookup_key("cursor"), text.encode(), whose.encode())
+    return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
 
 
 def _unseal(ring: Ring, sealed: str, whose: str, now: datetime) -> list[Any]:
     """Open it again. Raises MalformedError for anything else or another's, OutdatedError."""
     try:
         raw = base64.urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))
-        cipher = AESGCM(ring.lookup_key("cursor"))
-        text = cipher.decrypt(raw[:_NONCE], raw[_NONCE:], whose.encode())
+        text = boxes.unseal(ring.lookup_key("cursor"), raw, whose.encode())
     except (ValueError, InvalidTag):
         raise MalformedError("The cursor is not one that you were given: search again.") from None
     at, *what = list(json.loads(text))
