@@ -14,8 +14,8 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).parents[1]
-METHODS = [("templates/*.html", "jinja2"), ("**.py", "python")]
-KEYWORDS = {"_": None, "marked": None, "count": (1, 2)}
+METHODS = [("templates/**.html", "jinja2"), ("**.py", "python")]
+KEYWORDS = {"_": None, "marked": None, "count": (1, 2), "pgettext": ((1, "c"), 2)}
 LANGUAGES = ("fi", "sv")
 HEADER = b"""msgid ""
 msgstr ""
@@ -29,8 +29,8 @@ def texts() -> Catalog:
     """Every text that a page may show."""
     catalogue = Catalog(charset="utf-8")
     web = ROOT / "web"
-    for _, _, message, _, _ in extract_from_dir(web, METHODS, keywords=KEYWORDS):
-        catalogue.add(message)
+    for _, _, message, _, context in extract_from_dir(web, METHODS, keywords=KEYWORDS):
+        catalogue.add(message, context=context)
     return catalogue
 
 

@@ -85,18 +85,7 @@ def page(
     reader = Reader.from_request(request)
     nonce = secrets.token_urlsafe(12)
     said = reader.words
-    text = (
-        _templates()
-        .get_template(template)
-        .render(
-            reader=reader,
-            words=said,
-            _=said.text,
-            count=said.count,
-            nonce=nonce,
-            **values,
-        )
-    )
+    text = rendered(template, said, {**values, "reader": reader, "nonce": nonce})
     return web.Response(
         text=text,
         status=status,
@@ -107,6 +96,15 @@ def page(
             "Content-Security-Policy": policy(nonce),
             **(headers or {}),
         },
+    )
+
+
+def rendered(template: str, said: Words, values: Mapping[str, object]) -> str:
+    """A template in one language. It escapes what it is given, and says its texts through `_`."""
+    return (
+        _templates()
+        .get_template(template)
+        .render(words=said, _=said.text, pgettext=said.pgettext, count=said.count, **values)
     )
 
 

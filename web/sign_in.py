@@ -22,19 +22,21 @@ from storage.sessions import SettingUp
 from storage.signing_in import Begun, SetUpRefusedError, Tried
 from web import browser
 from web import sign_in_pages as pages
-from web import sign_in_words as words
 from web.doors import BEARS, VAULT, WRONG_SESSIONS, OpenRoute
 from web.sign_in_pages import HOME, SIGN_IN
 from web.sign_in_provider import come_back, leave_for
+from web.words import marked
 
 _FAULTS = {
-    "short": "The password has less than 12 characters.",
-    "long": "The password has more than 256 characters.",
-    "name": "The password has your name in it.",
-    "guessed": "This password is guessed soon. Take a longer one, or words that nobody expects.",
-    "other": "Take another password than the one that you were given.",
-    "again": "The two passwords are not the same.",
-    "code": "The code is wrong. Is the clock of your telephone right?",
+    "short": marked("The password has less than 12 characters."),
+    "long": marked("The password has more than 256 characters."),
+    "name": marked("The password has your name in it."),
+    "guessed": marked(
+        "This password is guessed soon. Take a longer one, or words that nobody expects."
+    ),
+    "other": marked("Take another password than the one that you were given."),
+    "again": marked("The two passwords are not the same."),
+    "code": marked("The code is wrong. Is the clock of your telephone right?"),
 }
 
 
@@ -193,7 +195,7 @@ async def _setup_page(request: web.Request, to: str, fault: str, status: int) ->
         status,
         to=to,
         token=sessions.token(vault.ring, shown),
-        wrong=words.of(pages.language(request))(_FAULTS[fault]) if fault else "",
+        wrong=pages.read_in(request).text(_FAULTS[fault]) if fault else "",
         name=account.name,
         # Our own drawing: of what it shows nothing stands in it as text.
         qr=Markup(drawn.svg_inline(scale=4, svgclass="qr", lineclass=None)),  # noqa: S704

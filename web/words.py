@@ -40,6 +40,10 @@ class Words:
         said = self.catalogue.gettext(text)
         return said % values if values else said
 
+    def pgettext(self, context: str, text: str) -> str:
+        """A text that is said otherwise here (`context`) than where `text` says it."""
+        return self.catalogue.pgettext(context, text)
+
     def count(self, one: str, many: str, number: int) -> str:
         """A text that tells of a number of things."""
         said = self.catalogue.ngettext(one, many, number)

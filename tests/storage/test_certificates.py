@@ -154,7 +154,11 @@ async def test_who_may_not_know_of_a_recording_gets_no_certificate(
 
 @pytest.mark.parametrize(
     ("language", "words"),
-    [("fi", "Poistettu"), ("sv", "Raderad"), ("en", "The day&#x27;s key destroyed")],
+    [
+        ("fi", "Tallenteen tunnus"),
+        ("sv", "<dt>Raderad</dt>"),
+        ("en", "The day&#x27;s key destroyed"),
+    ],
 )
 async def test_the_page_is_for_the_person_who_asked(
     erased: tuple[Service, str, Raw], language: str, words: str

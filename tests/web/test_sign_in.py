@@ -405,7 +405,9 @@ async def test_the_pages_are_in_three_languages_and_run_no_script(
         assert "unsafe" not in policy
         for inline in ("<script", "style=", "<style", "onclick", "javascript:", "<b>"):
             assert inline not in text
-    # What was chosen stays.
+    # What was chosen stays, and what a browser refuses is no choice of its.
+    refused = await anna.get("/sign-in", Accept_Language="en;q=0")
+    assert refused.headers["Content-Language"] == "fi"
     kept = await stranger.get("/sign-in", Accept_Language="de")
     assert kept.headers["Content-Language"] == language
     style = await stranger.get("/sign-in/style.css")
