@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from archive.bounds import FREE, Bounds
 from archive.errors import LevelError
+from archive.recording import caseless
 
 
 class Level(StrEnum):
@@ -63,8 +64,10 @@ EVERYTHING = Scope()
 
 
 def member(field: str, name: str) -> tuple[str, str]:
-    """A queue or an agent, as scopes hold it: case and spaces around it do not count."""
-    return field, name.strip().casefold()
+    """A queue or an agent, as scopes hold it: case, the way that marks are written and spaces
+    around it do not count.
+    """
+    return field, caseless(name.strip())
 
 
 @dataclass(frozen=True, slots=True)

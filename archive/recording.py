@@ -143,6 +143,15 @@ def is_text(value: str) -> bool:
     return not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in value)
 
 
+def caseless(value: str) -> str:
+    """A text as it is compared with others: neither case nor the way its marks are written counts.
+
+    An "ä" is one sign, or an "a" and a mark, by the system that sent it. This is what Unicode 15.0,
+    section 3.13, D145 calls a canonical caseless match; what it leaves is left as it is by itself.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", value).casefold())
+
+
 class _Reader:
     """Reads fields one by one and collects what is wrong with them."""
 

@@ -1,4 +1,4 @@
-"""Call detail records: which answered calls have no recording, and what a record adds to one.
+"""Call detail records: kept until their recordings are found, and what a record adds to one.
 
 A record is kept for as long as its call could be, at the most: to the earliest expiry that any call
 type gives its start, and no longer than the recording that it belongs to. A call that nobody
@@ -8,6 +8,11 @@ recording is found: that then has it, if it lacked it.
 A record can add to a recording what that does not say itself: direction, numbers, agent, queue,
 customer, contract. It replaces nothing, and never touches the start, the type or the id. With queue
 and agent a source says who may hear its call, as it does with the recording itself.
+
+A record that comes later adds to the one that is here, or to its recordings, what that did not say;
+of a field the first counts. So that this can be told once who spoke is forgotten, and that the same
+record can come again and again, `hashes` holds beside the hashes of the call's ids the names of the
+fields that were told, and none of what was told.
 """
 
 import asyncio
@@ -15,7 +20,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import groupby
 
 import asyncpg
 from cryptography.exceptions import InvalidTag
@@ -40,6 +44,8 @@ FRESH = timedelta(days=2)
 
 _LABEL = b"call detail records"
 
+_KEPT = "r.state IN ('stored', 'erasing', 'erased')"
+
 
 @dataclass(frozen=True, slots=True)
 class Took:
@@ -52,19 +58,6 @@ class Took:
     unanswered: int
     over: int
     ahead: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hour:
-    """The answered calls of a source that began in one hour. `missing` have no recording though it
-    should be there by now; `awaited` may still get theirs.
-    """
-
-    source: str
-    hour: datetime
-    answered: int
-    missing: int
-    awaited: int
 
 
 async def take(vault: Vault, caller: Caller, details: Sequence[Detail], now: datetime) -> Took:
@@ -80,7 +73,7 @@ async def take(vault: Vault, caller: Caller, details: Sequence[Detail], now: dat
     if counts[-1] and await clocks.behind(vault):
         raise clocks.ahead()
     async with connection(vault.pool) as lent, lent.transaction():
-        new = await _insert(lent, caller, rows, now)
+        new = await _insert(vault, lent, caller, rows, now)
         if new:
             await ledger.record(lent, caller.id, "cdrs.taken", facts={"count": new})
     return Took(new, len(rows) - new, *counts)
@@ -94,6 +87,14 @@ class _Row:
     expiry: Expiry
     sealed: bytes
 
+    def says_more(self, there: asyncpg.Record) -> bool:
+        """Whether it names an id or a field that the record of the call which is here does not, or
+        a later end.
+        """
+        return (
+            not set(self.hashes) <= set(there["hashes"]) or self.detail.ended_at > there["ended_at"]
+        )
+
 
 def _rows(
     vault: Vault, source: str, details: Sequence[Detail], now: datetime
@@ -103,6 +104,7 @@ def _rows(
     answered = [detail for detail in calls if detail.answered]
     timely = [detail for detail in answered if detail.started_at <= now + AHEAD]
     rows = [row for detail in timely if (row := _row(vault, source, detail, now)) is not None]
+    rows.sort(key=lambda row: row.call_hash)  # two bodies with the same calls wait in one order
     left = len(calls) - len(answered), len(timely) - len(rows), len(answered) - len(timely)
     return rows, left
 
@@ -116,6 +118,7 @@ def _row(vault: Vault, source: str, detail: Detail, now: datetime) -> _Row | Non
         if now >= expiry.at:
             return None
         hashes = [recordings.call_hash(vault.ring, source, each) for each in detail.ids]
+        hashes += [name.encode() for name in detail.fields]
         sealed = _seal(vault.ring, expiry.on, source, hashes[0], detail.fields)
     except (NoDayKeyError, ValueError, OverflowError):
         return None
@@ -128,10 +131,12 @@ def _earliest(policy: Policy, started_at: datetime) -> Expiry:
     return min(each, key=lambda expiry: expiry.at)
 
 
-async def _insert(lent: Connection, caller: Caller, rows: Sequence[_Row], now: datetime) -> int:
-    """Add the rows; how many calls were not known before."""
+async def _insert(
+    vault: Vault, lent: Connection, caller: Caller, rows: Sequence[_Row], now: datetime
+) -> int:
+    """Add the rows, and to those that are there what they lack; how many calls were not known."""
     added = await lent.fetch(
-        "INSERT INTO cdr AS c (source, call_hash, hashes, started_at, ended_at, expires_at,"
+        "INSERT INTO cdr (source, call_hash, hashes, started_at, ended_at, expires_at,"
         " expires_on, received_at, actor, details)"
         " SELECT $1, call_hash,"
         " ARRAY(SELECT decode(hash, 'hex') FROM unnest(string_to_array(hashes, ',')) hash),"
@@ -139,11 +144,7 @@ async def _insert(lent: Connection, caller: Caller, rows: Sequence[_Row], now: d
         " FROM unnest($4::bytea[], $5::text[], $6::timestamptz[], $7::timestamptz[],"
         " $8::timestamptz[], $9::date[], $10::bytea[])"
         " AS n(call_hash, hashes, started_at, ended_at, expires_at, expires_on, details)"
-        " ON CONFLICT (source, call_hash) DO UPDATE SET"
-        " hashes = ARRAY(SELECT DISTINCT unnest(c.hashes || excluded.hashes)),"
-        " ended_at = greatest(c.ended_at, excluded.ended_at)"
-        " WHERE NOT c.hashes @> excluded.hashes OR c.ended_at < excluded.ended_at"
-        " RETURNING c.received_at = $2 AS new",
+        " ON CONFLICT (source, call_hash) DO NOTHING RETURNING call_hash",
         caller.source,
         now,
         caller.id,
@@ -155,7 +156,59 @@ async def _insert(lent: Connection, caller: Caller, rows: Sequence[_Row], now: d
         [row.expiry.on for row in rows],
         [row.sealed for row in rows],
     )
-    return sum(row["new"] for row in added)
+    new = {row["call_hash"] for row in added}
+    if known := {row.call_hash: row for row in rows if row.call_hash not in new}:
+        await _enlarge(vault.ring, lent, caller, known, now)
+    return len(new)
+
+
+async def _enlarge(
+    ring: Ring, lent: Connection, caller: Caller, rows: Mapping[bytes, _Row], now: datetime
+) -> None:
+    """Add what rows say to what is here of their calls, which are then looked for anew.
+
+    Only what says more is locked and written: whole files of records come again each night.
+    """
+    there = await lent.fetch(
+        "SELECT call_hash, hashes, ended_at FROM cdr WHERE source = $1 AND call_hash = ANY($2)",
+        caller.source,
+        list(rows),
+    )
+    more = [each["call_hash"] for each in there if rows[each["call_hash"]].says_more(each)]
+    if not more:
+        return
+    # In order: two bodies with the same calls do not wait for each other.
+    locked = await lent.fetch(
+        "SELECT source, call_hash, hashes, ended_at, expires_on, details FROM cdr"
+        " WHERE source = $1 AND call_hash = ANY($2) ORDER BY call_hash FOR UPDATE",
+        caller.source,
+        more,
+    )
+    enlarged = await asyncio.to_thread(_enlarged, ring, rows, locked)
+    await lent.executemany(
+        "UPDATE cdr SET hashes = $3, ended_at = $4, details = $5, recording = NULL,"
+        " received_at = $6, actor = $7 WHERE source = $1 AND call_hash = $2",
+        [(*each, now, caller.id) for each in enlarged],
+    )
+
+
+def _enlarged(
+    ring: Ring, rows: Mapping[bytes, _Row], locked: Sequence[asyncpg.Record]
+) -> list[tuple[str, bytes, list[bytes], datetime, bytes]]:
+    """What the records that are here become: where both say something of a field, they count."""
+    found = []
+    for there in locked:
+        row = rows[there["call_hash"]]
+        place = there["expires_on"], there["source"], there["call_hash"]
+        try:
+            told = _open(ring, *place, there["details"]) if there["details"] else {}
+            sealed = _seal(ring, *place, {**row.detail.fields, **told})
+        except (NoDayKeyError, DamagedError):
+            continue  # the day is just being closed, or the row is not what was sealed
+        hashes = list(dict.fromkeys((*there["hashes"], *row.hashes)))
+        end = max(there["ended_at"], row.detail.ended_at)
+        found.append((*place[1:], hashes, end, sealed))
+    return found
 
 
 async def match(vault: Vault, *, every: bool = False) -> int:
@@ -173,41 +226,54 @@ async def match(vault: Vault, *, every: bool = False) -> int:
 
 async def _match(vault: Vault, *, every: bool) -> int:
     async with connection(vault.pool) as lent, lent.transaction():
-        rows = await lent.fetch(
-            "SELECT c.call_hash, c.actor, c.details AS told, c.expires_on AS told_on,"  # noqa: S608
-            f" {recordings.COLUMNS} FROM cdr c CROSS JOIN LATERAL unnest(c.hashes) AS h(hash)"
-            " JOIN recording r ON r.source = c.source AND r.call_hash = h.hash"
+        calls = await lent.fetch(
+            "SELECT c.source, c.call_hash, c.hashes, c.actor, c.details, c.expires_on FROM cdr c"  # noqa: S608
             " WHERE c.recording IS NULL AND ($1 OR c.received_at > archive_now() - $2::interval)"
-            " AND r.state IN ('stored', 'erasing', 'erased') ORDER BY c.source, c.call_hash, r.id"
-            f" LIMIT {BATCH} FOR UPDATE OF c, r SKIP LOCKED",
+            " AND EXISTS (SELECT FROM unnest(c.hashes) AS h(hash) JOIN recording r"
+            f" ON r.source = c.source AND r.call_hash = h.hash AND {_KEPT})"
+            " ORDER BY c.source, c.call_hash LIMIT $3 FOR UPDATE SKIP LOCKED",
             every,
             FRESH,
+            BATCH,
         )
-        for _, group in groupby(rows, key=lambda row: (row["source"], row["call_hash"])):
-            await _settle(vault, lent, list(group))
-    return len(rows)
+        return sum([await _settle(vault, lent, call) for call in calls])
 
 
-async def _settle(vault: Vault, lent: Connection, rows: Sequence[asyncpg.Record]) -> None:
-    """The recordings of one record: it adds to them, and goes when they do."""
+async def _settle(vault: Vault, lent: Connection, call: asyncpg.Record) -> bool:
+    """The recordings of one record: it adds to them, and goes when they do.
+
+    False where one of them is just being changed: the record waits, for it adds to all at once.
+    """
+    its = f"FROM recording r WHERE r.source = $1 AND r.call_hash = ANY($2) AND {_KEPT}"
+    names = call["source"], call["hashes"]
+    # Read here and not for all calls at once: another call may just have added to the same one.
+    rows = await lent.fetch(
+        f"SELECT {recordings.COLUMNS} {its} ORDER BY r.id FOR UPDATE SKIP LOCKED",
+        *names,
+    )
+    if not rows or len(rows) < await lent.fetchval(f"SELECT count(*) {its}", *names):
+        return False
     for row in rows:
-        if row["state"] == State.STORED and row["told"]:
-            await _add(vault, lent, row)
+        if row["state"] == State.STORED and call["details"]:
+            await _add(vault, lent, call, row)
     there = [row["id"] for row in rows if row["state"] != State.ERASED]
-    call = rows[0]["source"], rows[0]["call_hash"]
+    place = call["source"], call["call_hash"]
     if there:
         await lent.execute(
             "UPDATE cdr SET recording = $3, details = NULL WHERE source = $1 AND call_hash = $2",
-            *call,
+            *place,
             there[0],
         )
     else:
-        await lent.execute("DELETE FROM cdr WHERE source = $1 AND call_hash = $2", *call)
+        await lent.execute("DELETE FROM cdr WHERE source = $1 AND call_hash = $2", *place)
+    return True
 
 
-async def _add(vault: Vault, lent: Connection, row: asyncpg.Record) -> None:
+async def _add(vault: Vault, lent: Connection, record: asyncpg.Record, row: asyncpg.Record) -> None:
+    """Add to a recording what it lacks and the record of its call says."""
+    place = record["expires_on"], record["source"], record["call_hash"]
     try:
-        told = _open(vault.ring, row["told_on"], row["source"], row["call_hash"], row["told"])
+        told = _open(vault.ring, *place, record["details"])
         opened = recordings.from_row(vault.ring, row)
     except (NoDayKeyError, DamagedError):
         return  # the day is just being closed, or the row is what `verify` will tell of
@@ -231,7 +297,7 @@ async def _add(vault: Vault, lent: Connection, row: asyncpg.Record) -> None:
         sorted(terms),
     )
     facts = {"fields": sorted(fresh)}
-    await ledger.record(lent, row["actor"], "enriched", recording=row["id"], facts=facts)
+    await ledger.record(lent, record["actor"], "enriched", recording=row["id"], facts=facts)
 
 
 async def forget(vault: Vault) -> int:
@@ -239,40 +305,6 @@ async def forget(vault: Vault) -> int:
     async with connection(vault.pool) as lent:
         done = await lent.execute("DELETE FROM cdr WHERE expires_at <= archive_now()")
     return int(done.rpartition(" ")[2])
-
-
-async def gaps(
-    lent: Connection, since: datetime, before: datetime, source: str | None, within: timedelta
-) -> list[Hour]:
-    """Every hour of a span in which a call was answered, oldest first.
-
-    `within`: how soon after its end a call's recording ought to be there.
-    """
-    rows = await lent.fetch(
-        "SELECT source, date_trunc('hour', started_at, 'UTC') AS hour, count(*) AS answered,"
-        " count(*) FILTER (WHERE recording IS NULL AND ended_at + $4 <= now) AS missing,"
-        " count(*) FILTER (WHERE recording IS NULL AND ended_at + $4 > now) AS awaited"
-        " FROM cdr, (SELECT archive_now() AS now) AS clock"
-        " WHERE started_at >= $1 AND started_at < $2 AND expires_at > now"
-        " AND ($3::text IS NULL OR source = $3) GROUP BY 1, 2 ORDER BY 2, 1",
-        since,
-        before,
-        source,
-        within,
-    )
-    return [Hour(**dict(row)) for row in rows]
-
-
-async def missing(lent: Connection, within: timedelta) -> dict[str, int]:
-    """For each source that ever sent records: answered calls of a week without a recording."""
-    rows = await lent.fetch(
-        "SELECT source,"
-        " count(*) FILTER (WHERE recording IS NULL AND ended_at + $1 <= now) AS missing"
-        " FROM cdr, (SELECT archive_now() AS now) AS clock"
-        " WHERE started_at >= now - interval '7 days' AND expires_at > now GROUP BY source",
-        within,
-    )
-    return {row["source"]: row["missing"] for row in rows}
 
 
 def _data(source: str, call_hash: bytes) -> bytes:

@@ -19,7 +19,15 @@ import asyncpg
 
 from archive import access
 from archive.access import Scope
-from archive.recording import TEXT_FIELDS, Audio, Call, CallType, Direction, Recording
+from archive.recording import (
+    TEXT_FIELDS,
+    Audio,
+    Call,
+    CallType,
+    Direction,
+    Recording,
+    caseless,
+)
 from archive.redaction import Redaction, Span
 from archive.retention import Expiry
 from storage import numbers
@@ -98,8 +106,8 @@ def terms(ring: Ring, call: Call) -> list[int]:
 
 
 def term(key: bytes, field: str, value: str) -> int:
-    """The keyed hash of one value, cut to the 64 bits of a column; case does not count."""
-    return int.from_bytes(_hmac(key, field, value.casefold())[:8], "big", signed=True)
+    """The keyed hash of one value, cut to the 64 bits of a column: of what it is compared by."""
+    return int.from_bytes(_hmac(key, field, caseless(value))[:8], "big", signed=True)
 
 
 def scope_terms(key: bytes, among: Iterable[tuple[str, str]]) -> list[int]:

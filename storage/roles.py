@@ -48,9 +48,9 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
         "filed": "INSERT",
         "upload": "SELECT, INSERT, UPDATE (length, received, stored, recording, digest, header,"
         " details), DELETE",
-        "cdr": "SELECT (source, call_hash, hashes, ended_at, received_at), INSERT (source,"
+        "cdr": "SELECT (source, call_hash, hashes, ended_at, expires_on, details), INSERT (source,"
         " call_hash, hashes, started_at, ended_at, expires_at, expires_on, received_at, actor,"
-        " details), UPDATE (hashes, ended_at)",
+        " details), UPDATE (hashes, ended_at, received_at, actor, recording, details)",
         "notice": "SELECT, INSERT (id, hook, mark, expires_at, expires_on, details),"
         " UPDATE (state, due_at, tries, failures, failure, recording, details)",
         "landing": "SELECT, INSERT, UPDATE, DELETE",

@@ -21,6 +21,7 @@ from archive.errors import (
 )
 from archive.sidecar import UnclearError
 from storage import cdrs
+from storage import gaps as counted
 from storage.database import connection
 from web import asked, digests, render
 from web.doors import Route, Visit
@@ -100,7 +101,7 @@ async def gaps(request: web.Request, visit: Visit) -> web.Response:
     before = asked.instant(request, "to", visit.now)
     source = asked.text(request, "source")
     async with connection(visit.vault.pool) as lent:
-        hours = await cdrs.gaps(lent, since, before, source, within)
+        hours = await counted.by_hour(lent, since, before, source, within)
     return render.data(
         {
             "expected_within": within.total_seconds(),

@@ -15,8 +15,7 @@ from aiohttp import hdrs, web
 
 from archive.access import OPERATORS
 from archive.errors import ArchiveError, UnavailableError
-from storage import cdrs as recorded
-from storage import fuse, overview, tree
+from storage import fuse, gaps, overview, tree
 from storage.database import connection
 from storage.keyring import KeyRingError
 from storage.signer import SignerError
@@ -163,7 +162,7 @@ async def metrics(request: web.Request, visit: Visit) -> web.Response:
     async with connection(vault.pool) as lent:
         seen = await overview.standing(lent, day_end, signed)
         states = await overview.states(lent)
-        missing = await recorded.missing(lent, vault.limits.expected_within)
+        missing = await gaps.missing(lent, vault.limits.expected_within)
     page = gauges.page(seen, states, len(vault.ring.days()), missing, request.app[SHOWN])
     kind = "text/plain; version=0.0.4; charset=utf-8"
     return web.Response(body=page.encode(), headers={"Content-Type": kind})

@@ -1,5 +1,6 @@
 """Raw metadata becomes a call at one door, and every wrong field is named at once."""
 
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archive.errors import InvalidError
-from archive.recording import Call, CallType, Direction, parse_instant
+from archive.recording import Call, CallType, Direction, caseless, parse_instant
 from archive.retention import Period, Policy
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -152,3 +153,32 @@ def test_no_text_makes_a_time_crash(text: str) -> None:
         Call.from_fields({**GOOD, "started_at": text}, POLICY, NOW)
     except InvalidError as error:
         assert set(error.errors) == {"started_at"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("M\u00e4kel\u00e4", "Ma\u0308kela\u0308"),
+        ("M\u00c4KEL\u00c4", "ma\u0308kela\u0308"),
+        ("\u212bke", "\u00e5ke"),
+        ("Ti\u1ebfn", "TIE\u0302\u0301N"),
+        ("q\u0307\u0323", "Q\u0323\u0307"),
+        ("Stra\u00dfe", "STRASSE"),
+        ("\u1fb3", "\u0391\u0345"),
+    ],
+)
+def test_a_name_is_the_same_however_its_marks_are_written(one: str, other: str) -> None:
+    assert caseless(one) == caseless(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("M\u00e4kel\u00e4", "Makela"), ("1\u00b2", "12")])
+def test_a_mark_or_a_sign_of_its_own_makes_another_name(one: str, other: str) -> None:
+    assert caseless(one) != caseless(other)
+
+
+@given(st.text(max_size=40))
+def test_what_is_compared_by_is_the_same_of_each_form_and_of_itself(text: str) -> None:
+    found = caseless(text)
+    assert caseless(found) == found
+    for form in ("NFC", "NFD"):
+        assert caseless(unicodedata.normalize(form, text)) == found

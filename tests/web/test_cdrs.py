@@ -1,5 +1,6 @@
 """Which calls have no recording: records taken, matched, added to recordings, and gone in time."""
 
+import asyncio
 import io
 import json
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 
@@ -119,8 +121,125 @@ async def test_a_second_record_adds_to_what_the_first_added(service: Service) ->
     again = await told(service, record("a", caller="+358409999999", queue="x"))
     assert (again["new"], again["known"]) == (0, 1)
     await cdrs.match(service.vault)
+    # What it brought is as short a time here as what the first did.
+    assert [row["details"] for row in await kept(service)] == [None]
     shown = await (await service.get(f"/v1/recordings/{there}")).json()
-    assert shown["caller"] == "+358401111111"
+    assert (shown["caller"], shown["queue"]) == ("+358401111111", "x")
+    assert await found(service, queue="x") == ["a"]
+    assert [act for act, _ in await service.acts()].count("enriched") == 2
+    assert ((await gaps(service))["answered"], (await gaps(service))["missing"]) == (1, 0)
+
+
+async def test_a_record_that_comes_again_is_not_kept_again(service: Service) -> None:
+    await upload(service, "a", started_at=ago(hours=3))
+    said = record("a", caller="+358401111111", queue="x")
+    await told(service, said)
+    await cdrs.match(service.vault)
+    before = await kept(service)
+    await told(service, said)
+    await told(service, {**said, "queue": "another"})
+    assert await kept(service) == before
+    assert before[0]["details"] is None
+    assert await cdrs.match(service.vault) == 0
+
+
+async def test_a_later_record_of_an_old_call_is_looked_for_at_once(service: Service) -> None:
+    there = await upload(service, "a", started_at=ago(hours=3))
+    await told(service, record("a", caller="+358401111111"))
+    await cdrs.match(service.vault)
+    async with connection(service.vault.pool) as lent:
+        await lent.execute("UPDATE cdr SET received_at = received_at - interval '3 days'")
+    await told(service, record("a", agent="Anna"))
+    assert await cdrs.match(service.vault) == 1
+    shown = await (await service.get(f"/v1/recordings/{there}")).json()
+    assert (shown["caller"], shown["agent"]) == ("+358401111111", "Anna")
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("between", [True, False])
+async def test_what_is_known_of_a_call_does_not_hang_on_how_its_records_came(
+    service: Service, *, apart: bool, between: bool
+) -> None:
+    there = await upload(service, "a", started_at=ago(hours=3))
+    parts = [
+        record("a", caller="+358401111111", queue="sales"),
+        record("a", caller="+358402222222", agent="Anna"),
+        record("a", queue="faults", customer="77"),
+    ]
+    for body in [[part] for part in parts] if apart else [parts]:
+        await told(service, *body)
+        if between:
+            await cdrs.match(service.vault)
+    await cdrs.match(service.vault)
+    shown = await (await service.get(f"/v1/recordings/{there}")).json()
+    names = ("caller", "queue", "agent", "customer")
+    assert [shown[name] for name in names] == ["+358401111111", "sales", "Anna", "77"]
+
+
+def leg(call: str, own: str, caller: str) -> dict[str, Any]:
+    """A record as Asterisk writes it."""
+    said = {"disposition": "ANSWERED", "duration": "9", "start": ago(hours=3)}
+    return {"linkedid": call, "uniqueid": own, "src": caller, **said}
+
+
+async def two_recordings(service: Service) -> list[str]:
+    """Two recordings of one call, and its record."""
+    there = [await upload(service, name, started_at=ago(hours=3)) for name in ("a", "b")]
+    await told(service, leg("a", "b", "+358401111111"))
+    return there
+
+
+async def callers(service: Service, recordings: list[str]) -> list[str | None]:
+    answers = [await service.get(f"/v1/recordings/{each}") for each in recordings]
+    return [(await answer.json())["caller"] for answer in answers]
+
+
+async def test_every_recording_of_a_call_gets_what_it_lacks_however_many_are_looked_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await two_recordings(service)
+    monkeypatch.setattr(cdrs, "BATCH", 1)
+    assert await cdrs.match(service.vault) == 1
+    assert await callers(service, there) == ["+358401111111"] * 2
+
+
+async def test_a_record_waits_while_one_of_its_recordings_is_changed(service: Service) -> None:
+    there = await two_recordings(service)
+    async with connection(service.vault.pool) as lent, lent.transaction():
+        await lent.execute("SELECT FROM recording WHERE id = $1 FOR UPDATE", UUID(there[1]))
+        assert await cdrs.match(service.vault) == 0
+    assert await cdrs.match(service.vault) == 1
+    assert await callers(service, there) == ["+358401111111"] * 2
+
+
+async def test_a_later_part_of_a_call_adds_to_a_recording_under_its_own_id(
+    service: Service,
+) -> None:
+    there = [await upload(service, name, started_at=ago(hours=3)) for name in ("a", "b")]
+    await told(service, leg("a", "a", "+358401111111"))
+    await cdrs.match(service.vault)
+    await told(service, leg("a", "b", "+358402222222"))
+    await cdrs.match(service.vault)
+    assert await callers(service, there) == ["+358401111111", "+358402222222"]
+
+
+async def test_two_calls_of_one_recording_both_add_to_it(service: Service) -> None:
+    there = await upload(service, "a", started_at=ago(hours=3))
+    await told(service, record("a", queue="x"), leg("b", "a", "+358401111111"))
+    assert await cdrs.match(service.vault) == 2
+    shown = await (await service.get(f"/v1/recordings/{there}")).json()
+    assert (shown["caller"], shown["queue"]) == ("+358401111111", "x")
+
+
+async def test_bodies_of_the_same_calls_do_not_wait_for_each_other_for_ever(
+    service: Service,
+) -> None:
+    names = [str(number) for number in range(2000)]
+    for more in ({"caller": "+358401111111"}, {"queue": "x"}):
+        calls = [record(name, **more) for name in names]
+        await asyncio.gather(told(service, *calls), told(service, *reversed(calls)))
+    fields = {b"caller", b"queue"}
+    assert [set(row["hashes"]) & fields for row in await kept(service)] == [fields] * len(names)
 
 
 async def test_records_are_sent_again_without_harm(service: Service) -> None:

@@ -1,5 +1,6 @@
 """Readers who are limited to queues and teams: what they find, open and hear, and what not."""
 
+import unicodedata
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -297,3 +298,19 @@ async def test_what_a_scope_is_made_of_is_read_from_the_row(service: Service) ->
     assert scopes.read(ring, empty).among == frozenset()
     free: Any = dict.fromkeys(row)
     assert scopes.read(ring, free) == EVERYTHING
+
+
+@pytest.mark.parametrize(("stored", "known"), [("NFD", "NFC"), ("NFC", "NFD")])
+async def test_a_name_is_found_and_in_its_team_however_its_marks_are_written(
+    service: Service, stored: str, known: str
+) -> None:
+    sent, asked = (unicodedata.normalize(form, "Äsa Mäkelä") for form in (stored, known))
+    await service.team("north", agents=[asked])
+    there = await upload(service, "a", agent=sent, customer=sent)
+    assert await found(service, agent=asked) == ["a"]
+    assert await found(service, "privacy", customer=asked.upper()) == ["a"]
+    token = await limited(service, Limits(teams=["north"]))
+    assert await found(service, token) == ["a"]
+    answer = await service.get(f"/v1/recordings/{there}", token)
+    # What is shown is what was sent.
+    assert (answer.status, (await answer.json())["agent"]) == (200, sent)
