@@ -28,7 +28,8 @@ GRANTED = (
     "SELECT recording FROM told WHERE act = 'erasure.granted'"
     " AND facts->'keys'->>0 <> facts->'keys'->>1"
 )
-"""What two people let go, in SQL."""
+"""What two people let go, in SQL. It is asked for as an array, and so first and once: without
+statistics, as after a restore, a planner would look in the ledger for each recording there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ async def run(vault: Vault) -> Outcome:
 async def _claim(vault: Vault) -> list[Claim]:
     async with connection(vault.pool) as lent:
         rows = await lent.fetch(
-            f"WITH granted AS (SELECT r.id FROM recording r WHERE r.id IN ({GRANTED})"  # noqa: S608
+            f"WITH granted AS (SELECT r.id FROM recording r WHERE r.id = ANY (ARRAY({GRANTED}))"  # noqa: S608
             " AND (r.state = 'stored' OR r.state = 'erasing' AND r.lease_until < archive_now())"
             " AND (r.redacting_until IS NULL OR r.redacting_until <= archive_now())"
             " LIMIT $1 FOR UPDATE SKIP LOCKED)"

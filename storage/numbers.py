@@ -97,16 +97,12 @@ def as_meant(fields: Mapping[str, Any]) -> dict[str, Any]:
     return meant
 
 
-def search_terms(raw: str) -> list[str]:
-    """What a number is to be found by: itself, and its last 4 to 7 digits.
-
-    The same for a number as it was sent and as it is stored. Empty for a blank text.
-    """
-    return _terms(_canonical(raw))
-
-
 def stored_terms(stored: str) -> list[str]:
-    """The same for what `as_stored` gave: E.164 is not read a second time."""
+    """What a number that `as_stored` gave is to be found by: itself, and its last 4 to 7 digits.
+
+    Empty for a blank text.
+    """
+    # E.164 is not read a second time.
     return _terms(stored if _E164.fullmatch(stored) else _canonical(stored))
 
 
@@ -119,7 +115,7 @@ def _terms(whole: str) -> list[str]:
 
 
 def query_term(raw: str) -> str:
-    """The one term that a search for this text looks for, among those of `search_terms`.
+    """The one term that a search for this text looks for, among those of `stored_terms`.
 
     4 to 7 digits alone mean the end of a number, all else a whole number in any notation.
     """

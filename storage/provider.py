@@ -54,7 +54,6 @@ class _Seen:
 
     authorize: str
     token: str
-    keys_at: str
     keys: tuple[Key, ...]
     at: float
 
@@ -151,7 +150,7 @@ class Provider:
             for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")
         )
         keys = id_token.keys(id_token.parsed(await self._ask(keys_at)))
-        return _Seen(authorize, token, keys_at, keys, time.monotonic())
+        return _Seen(authorize, token, keys, time.monotonic())
 
     async def _ask(
         self, where: str, form: Mapping[str, str] | None = None, login: str = ""

@@ -36,9 +36,6 @@ SHOWN: web.AppKey[Sequence[Shown]] = web.AppKey("shown", Sequence[Shown])
 BEARS: web.AppKey[Limits] = web.AppKey("bears", Limits)
 RETRIEVAL_URL: web.AppKey[str] = web.AppKey("retrieval_url", str)
 
-ANYBODY: frozenset[Level] = frozenset()
-"""For the few routes that need no key."""
-
 _READ_BUFFER = 2**17
 """Bytes that a connection may hold unread before its sender is told to wait; twice this at most."""
 

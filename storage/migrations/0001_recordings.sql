@@ -354,8 +354,6 @@ CREATE FUNCTION two_people(one text, other text) RETURNS boolean LANGUAGE sql ST
     SELECT EXISTS (SELECT FROM holder a JOIN holder b ON a.person <> b.person
         WHERE a.id = one AND b.id = other)
 $$;
--- What was granted to be erased before its year is over.
-CREATE INDEX ledger_granted ON ledger (recording) WHERE act = 'erasure.granted';
 -- Uploads that come in parts (tus). The bytes lie in a file of the service whose `place` it is, sealed
 -- under the key in `header`, which the key of the day wraps on which the upload expires; `received`
 -- of the body's bytes are there for certain, in `stored` bytes of the file. `details`, sealed too, are

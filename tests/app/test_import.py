@@ -30,15 +30,6 @@ def old(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def to_real(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Service:
-    """The environment of somebody who imports into the real service."""
-    monkeypatch.setenv("ARCHIVE_URL", service.ingest)
-    monkeypatch.setenv("ARCHIVE_TOKEN", service.tokens["uploader"])
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return service
-
-
 def facts(shell: Shell) -> tuple[dict[str, str], dict[str, Any]]:
     """Why each file was refused, and the counts at the end."""
     *lines, last = told(shell)

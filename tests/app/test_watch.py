@@ -45,15 +45,6 @@ def drop(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def to_real(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Service:
-    """The environment of somebody who delivers to the real service."""
-    monkeypatch.setenv("ARCHIVE_URL", service.ingest)
-    monkeypatch.setenv("ARCHIVE_TOKEN", service.tokens["uploader"])
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return service
-
-
 def named(number: int, kind: str = "in") -> str:
     return f"{kind}-0451112222-+35840{number:07}-20300101-000000-{NOW}.{number}.wav"
 

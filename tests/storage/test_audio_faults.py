@@ -4,7 +4,7 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,15 +18,10 @@ from storage.audio.pool import AudioPool
 from storage.audio.sandbox import Sandbox
 from tests.storage import soundfiles
 from tests.storage.soundfiles import tone, wav
-from tests.storage.test_audio_pool import LIMIT, processes, sealed
+from tests.storage.test_audio_pool import LIMIT, pool, processes, sealed
 from tests.storage.test_audio_pool import _use as use
 
-
-@pytest.fixture
-async def pool() -> AsyncIterator[AudioPool]:
-    made = AudioPool(2)
-    yield made
-    await made.close()
+__all__ = ["pool"]
 
 
 async def _end(workers: list[psutil.Process]) -> None:

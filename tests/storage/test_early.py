@@ -21,9 +21,10 @@ from storage import early, four_eyes, ledger, removal, signer, tree
 from storage.four_eyes import RefusedError
 from storage.vault import Vault
 from tests.roles import connection, owned
-from tests.services import Service, stop_clock
+from tests.services import Faulty, Service, stop_clock
 from tests.sounds import tone
 from tests.storage.test_certificates import stand_alone
+from tests.storage.test_fuse import multiply
 from tests.web.test_access_matrix import _unfinished
 from tests.web.test_listen import found, upload
 from tests.web.test_operations import figures
@@ -31,6 +32,7 @@ from tests.web.test_upload import problem, query
 from web import operations
 
 WHY = "Pyyntö 4711"
+EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON)"
 
 
 async def ask(service: Service, identifier: str, who: str) -> early.Asked:
@@ -72,6 +74,31 @@ async def test_two_people_erase_a_recording_before_its_time(service: Service) ->
     for entry in (asked, granted):
         opened = ledger.unseal(service.vault.ring, entry["ends_on"], entry["details"])
         assert opened == {"reason": WHY}
+
+
+async def test_what_was_granted_is_found_without_a_look_at_each_recording(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without statistics, as after a restore."""
+    gone = await upload(service, "gone")
+    await multiply(service, gone, 3000, told=True)
+    for who in ("privacy", "admin"):
+        await ask(service, gone, who)
+    await tree.sequence(service.vault)
+    plans: list[Any] = []
+
+    @asynccontextmanager
+    async def explained(pool: Any) -> AsyncIterator[Any]:
+        async def fetch(statement: str, *values: Any) -> Any:
+            plans.extend(json.loads(await lent.fetchval(f"{EXPLAIN} {statement}", *values)))
+            return []
+
+        async with connection(pool) as lent:
+            yield Faulty(lent, fetch=fetch)
+
+    monkeypatch.setattr(early, "connection", explained)
+    await early.run(service.vault)
+    assert plans[0]["Plan"]["Shared Hit Blocks"] < 250, "all of three thousand lie in 400"
 
 
 async def test_the_certificate_names_the_rule_of_an_early_erasure(

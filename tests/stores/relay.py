@@ -13,7 +13,7 @@ import re
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+from typing import Self
 
 HEAD = 64 << 10  # bytes; a request line with a signature in it stays far below
 
@@ -66,19 +66,53 @@ class Hold:
 Fault = Cut | Delay | Answer | Hang | Hold
 
 
-class Relay:
-    """Listens on a free port of its own; `requests` are the heads that came in, in order. While it
-    is `away` nobody is let in.
-    """
+class Listener:
+    """Listens on a free port of its own. While it is `away` nobody is let in."""
 
-    def __init__(self, host: str, port: int, *, http: bool = True) -> None:
-        self._host, self._port, self._http = host, port, http
-        self._faults: list[tuple[str, Fault]] = []
+    def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: list[bytes] = []
-        self.requests: list[str] = []
         self.port = 0
         self.away = False
+
+    async def cut(self) -> None:
+        """Break every connection that is open."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=HEAD)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self.cut()
+        await self._server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.away:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # Also of one that was cancelled before it began.
+        task.add_done_callback(lambda _: writer.transport.abort())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise NotImplementedError
+
+
+class Relay(Listener):
+    """Stands before one server; `requests` are the heads that came in, in order."""
+
+    def __init__(self, host: str, port: int, *, http: bool = True) -> None:
+        super().__init__()
+        self._host, self._port, self._http = host, port, http
+        self._faults: list[tuple[str, Fault]] = []
+        self._held: list[bytes] = []
+        self.requests: list[str] = []
 
     @classmethod
     def before(cls, url: str) -> "Relay":
@@ -111,36 +145,6 @@ class Relay:
         held, self._held = self._held, []
         return [await self._land(request) for request in held]
 
-    async def cut(self) -> None:
-        """Break every connection that is open."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def __aenter__(self) -> "Relay":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=HEAD)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        self._server.close()
-        await self.cut()
-        await self._server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.away:
-            writer.transport.abort()
-            return
-        work = self._serve(reader, writer)
-        task = asyncio.create_task(self._closing(work, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # Also of one that was cancelled before it began.
-        task.add_done_callback(lambda _: (work.close(), writer.transport.abort()))
-
     async def _closing(
         self, work: Coroutine[None, None, None], writer: asyncio.StreamWriter
     ) -> None:
@@ -153,6 +157,9 @@ class Relay:
                 await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._closing(self._answer(reader, writer), writer)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await self._head(reader) if self._http else b""
         fault = self._take(head)
         if isinstance(fault, Hold):

@@ -9,11 +9,12 @@ import pytest
 from storage import tree
 from storage.holdings import Holding
 from storage.upkeep import rebuild
+from tests.app.test_crash import heard
 from tests.postgres import Postgres
 from tests.roles import owned
 from tests.services import Service, open_service, open_vault
 from tests.sounds import tone
-from tests.storage.upkeep.test_rebuild import Backups, backups, heard, losses
+from tests.storage.upkeep.test_rebuild import Backups, backups, losses
 from tests.stores.servers import Server
 from tests.web.test_listen import upload
 

@@ -10,6 +10,8 @@ import struct
 from contextlib import suppress
 from typing import Literal
 
+from tests.stores.relay import Listener
+
 Fault = Literal["before", "after", "late"]
 """Cut before the server hears of it; after it has done it; or before, and it lands half a second
 later nevertheless."""
@@ -17,22 +19,21 @@ later nevertheless."""
 LATE = 0.5
 
 
-class DatabaseRelay:
+class DatabaseRelay(Listener):
     """Listens on a free port, in front of the server whose socket `url` names."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         name, folder = re.fullmatch(r"postgresql://(\w+@/\w+)\?host=(.+)", url).groups()  # type: ignore[union-attr]
         self._name = name
         self._socket = f"{folder}/.s.PGSQL.5432"
         self._faults: list[tuple[bytes, Fault]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.away = False
         self.befallen = 0
 
     @property
     def url(self) -> str:
         user, database = self._name.split("@/")
-        return f"postgresql://{user}@127.0.0.1:{self._port}/{database}?sslmode=disable"
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
     def next(self, text: str, fault: Fault) -> None:
         """Let a fault befall the next execution of a statement that holds this text."""
@@ -41,32 +42,6 @@ class DatabaseRelay:
     def forget(self) -> None:
         """Let what has befallen nobody yet befall nobody."""
         self._faults.clear()
-
-    async def cut(self) -> None:
-        """Break every connection."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def __aenter__(self) -> "DatabaseRelay":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self._port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        await self.cut()
-        await self._server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.away:
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # Also of one that was cancelled before it began.
-        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_unix_connection(self._socket)

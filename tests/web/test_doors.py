@@ -7,7 +7,7 @@ from archive.access import Level
 from storage.vault import Vault
 from tests.services import Service, ways_in
 from web import ingest, operations, pages, retrieval, sign_in
-from web.doors import ANYBODY, OpenRoute, Route, Visit, build
+from web.doors import OpenRoute, Route, Visit, build
 
 
 async def act(request: web.Request, visit: Visit) -> web.Response:
@@ -16,7 +16,7 @@ async def act(request: web.Request, visit: Visit) -> web.Response:
 
 def test_a_route_without_a_level_does_not_start(vault: Vault) -> None:
     with pytest.raises(ValueError, match="GET /v1/secret says no level"):
-        build(vault, "", [Route("GET", "/v1/secret", ANYBODY, act)])
+        build(vault, "", [Route("GET", "/v1/secret", frozenset(), act)])
 
 
 MEANT = {

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from storage import recordings
-from storage.objects import ObjectStore
 from tests.jobs.test_expiry import a_year_ago
 from tests.needles import CALL_ID, NEEDLES, SPOKEN, errors, files, found, no_http, talking, use
 from tests.roles import connection
@@ -23,18 +22,10 @@ from tests.web.test_upload import query
 
 
 @pytest.fixture
-def own_rclone(tmp_path: Path) -> Iterator[Server]:
+def rclone_server(tmp_path: Path) -> Iterator[Server]:
     """A server of its own, whose folder can be read to the last byte."""
     with running_rclone(tmp_path / "store") as server:
         yield server
-
-
-@pytest.fixture
-async def rclone_store(own_rclone: Server) -> AsyncIterator[ObjectStore]:
-    """The store of this module's services."""
-    store = await own_rclone.connect()
-    yield store
-    await store.close()
 
 
 async def dump(service: Service) -> str:

@@ -18,7 +18,6 @@ import yarl
 
 from app import lines
 from archive.bounds import read_networks
-from storage.objects import ObjectStore
 from storage.vault import Vault
 from tests.needles import CALL_ID, FILE_NAME, NEEDLES, WRONG, errors, files, found, no_http, talking
 from tests.needles import use as use_well
@@ -58,18 +57,10 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def own_rclone(tmp_path: Path) -> Iterator[Server]:
+def rclone_server(tmp_path: Path) -> Iterator[Server]:
     """A server of its own, whose folder can be read to the last byte."""
     with running_rclone(tmp_path / "store") as server:
         yield server
-
-
-@pytest.fixture
-async def rclone_store(own_rclone: Server) -> AsyncIterator[ObjectStore]:
-    """The store of this module's services."""
-    store = await own_rclone.connect()
-    yield store
-    await store.close()
 
 
 @pytest.fixture

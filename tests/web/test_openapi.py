@@ -6,6 +6,8 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
@@ -118,6 +120,17 @@ def test_every_route_is_in_the_document_and_nothing_else(door: openapi.Door) -> 
     assert pages <= answered
     text = DOCUMENTS[door]["info"]["description"]
     assert all(path in text for method, path in pages if method == "GET" and "static" not in path)
+
+
+def test_what_doors_say_alike_is_written_once() -> None:
+    def parts(document: object) -> dict[str, Any]:
+        part = re.compile(r"#/paths/[^/]+|#/components/\w+/\w+")
+        return {place: value for place, value in walk(document) if part.fullmatch(place)}
+
+    pairs = combinations([parts(document) for document in DOCUMENTS.values()], 2)
+    alike = {k: v for one, other in pairs for k, v in one.items() if other.get(k) == v}
+    shared = files("web").joinpath("openapi_shared.json").read_text(encoding="utf-8")
+    assert parts(json.loads(shared)) == alike
 
 
 @every_door

@@ -44,6 +44,7 @@ from storage.upkeep import rebuild, reconcile
 from storage.upkeep.replay import Replayed
 from storage.vault import Vault
 from tests import years
+from tests.app.test_crash import heard
 from tests.jobs.test_expiry import a_year_ago, when_over
 from tests.postgres import BIN, Postgres
 from tests.rewriting import export
@@ -107,12 +108,6 @@ async def _doors(vault: Vault, like: Service) -> AsyncIterator[Service]:
 async def backups(postgres: Postgres, database_url: str, tmp_path: Path) -> AsyncIterator[Backups]:
     async with AsyncExitStack() as stack:
         yield Backups(postgres, database_url, tmp_path, stack)
-
-
-async def heard(service: Service, identifier: str) -> bytes:
-    answer = await service.get(f"/v1/recordings/{identifier}/audio")
-    assert answer.status == 200, await answer.text()
-    return await answer.read()
 
 
 async def agrees(service: Service) -> None:

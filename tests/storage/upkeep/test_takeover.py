@@ -24,12 +24,13 @@ from storage.signer import RewrittenError
 from storage.upkeep import mark, rebuild
 from storage.vault import Vault
 from tests.app.child_service import House
+from tests.app.test_crash import heard
 from tests.postgres import Postgres
 from tests.roles import connection, owned
 from tests.services import Faulty, Service, open_service, open_vault, set_clock
 from tests.sounds import tone
 from tests.storage.upkeep.test_copies import copy_of
-from tests.storage.upkeep.test_rebuild import heard, open_service_on
+from tests.storage.upkeep.test_rebuild import open_service_on
 from tests.storage.upkeep.test_reconcile import abandon
 from tests.stores.servers import Server
 from tests.web.test_listen import upload
