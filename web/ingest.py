@@ -127,7 +127,7 @@ async def _post_vcon(request: web.Request, visit: Visit) -> web.Response:
         async for piece in body_of(request):
             document += piece
             _check_vcon(len(document))
-        told = await asyncio.to_thread(metadata.of_vcon, bytes(document), request.query)
+        told = await asyncio.to_thread(metadata.of_vcon, bytes(document), asked.given(request))
         del document
         call = await clocks.call_of(vault, told.fields, visit.now)
         admitted = await intake.admit(vault, visit.caller, call, visit.now)

@@ -658,6 +658,26 @@ async def test_what_the_query_says_counts_before_a_document(service: Service, ki
     assert found["caller"].startswith("+35840"), "an empty value says nothing"
 
 
+@pytest.mark.parametrize("kind", ["vcon", "rs-metadata+xml"])
+async def test_the_query_beside_a_document_is_read_as_that_of_a_put(
+    service: Service, kind: str
+) -> None:
+    begun = started().isoformat()
+    document = vcon_document(start=begun, content_hash=None) if kind == "vcon" else RFC
+    metadata = part('name="metadata"', document, f"Content-Type: application/{kind}")
+    audio = part('name="audio"', AUDIO)
+    query = f"?call_type=other&{urlencode({'started_at': begun})}"
+    for name in ("call_type", "agent"):
+        twice = f"{query}&{name}=contract&{name}=other"
+        answer = await wire(service, *siprec_form(service, metadata, audio, query=twice))
+        assert answer.status == 422
+        assert list(answer.json()["errors"]) == [name]
+    await nothing_kept(service)
+    plus = f"{query}&caller=+46850000000"
+    sent = siprec_form(service, metadata, audio, query=plus)
+    assert (await heard(service, await wire(service, *sent)))["caller"] == "+46850000000"
+
+
 async def test_a_vcon_may_have_its_audio_within(service: Service) -> None:
     begun = started().isoformat()
 
