@@ -14,7 +14,7 @@ from aiohttp import BodyPartReader, hdrs, web
 from archive import siprec, vcon
 from archive.errors import InvalidError
 from storage import numbers
-from web import asked
+from web import asked, parts
 
 BYTES = 65536
 """The most that a form's metadata may be; far more than all fields together."""
@@ -32,9 +32,9 @@ class Metadata:
 
 
 async def read(request: web.Request, part: BodyPartReader) -> Metadata:
-    """Read the part. Raises InvalidError."""
+    """Read the part. Raises InvalidError, or MalformedError for a form that breaks off in it."""
     text = bytearray()
-    while piece := await part.read_chunk():
+    async for piece in parts.pieces_of(part):
         text += piece
         if len(text) > BYTES:
             raise InvalidError({"metadata": f"is longer than {BYTES} bytes"})
