@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+import yarl
 
 from archive.bounds import Bounds
 from tests.archive.test_siprec import RFC
@@ -26,7 +27,7 @@ from tests.archive.test_vcon import document as vcon_document
 from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
-from web import limits
+from web import ingest, limits
 
 AUDIO = tone(2)
 CALL = "7a1e6a3c-5b1f-4d3a-9d0e-0f6f2a7d4c11"
@@ -676,6 +677,38 @@ async def test_the_query_beside_a_document_is_read_as_that_of_a_put(
     plus = f"{query}&caller=+46850000000"
     sent = siprec_form(service, metadata, audio, query=plus)
     assert (await heard(service, await wire(service, *sent)))["caller"] == "+46850000000"
+
+
+async def test_no_key_keeps_the_others_from_sending_vcons(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vCon is held in memory: a key has one place of the few, and not for long."""
+    document = vcon_document(start=started().isoformat(), content_hash=None)
+    address = yarl.URL(service.ingest)
+
+    async def begin(token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        head = (
+            "POST /v1/recordings HTTP/1.1\r\nHost: archive\r\nContent-Type: application/vcon\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: {len(document)}\r\n\r\n"
+        )
+        writer.write(head.encode() + document[:10])
+        return reader, writer
+
+    monkeypatch.setattr(ingest, "_PATIENCE", 3.0)
+    first, line = await begin(service.tokens["uploader"])
+    while not service.vault.intakes:
+        await asyncio.sleep(0.01)
+    second, other = await begin(service.tokens["uploader"])
+    assert b" 503 " in await asyncio.wait_for(second.readline(), 2)
+    another = await service.key("uploader", "another")
+    third, last = await begin(another)
+    last.write(document[10:])
+    assert b" 422 " in await asyncio.wait_for(third.readline(), 2), "it was read to its end"
+    assert b" 503 " in await asyncio.wait_for(first.readline(), 5)
+    for each in (line, other, last):
+        each.close()
+    assert not service.vault.intakes
 
 
 async def test_a_vcon_may_have_its_audio_within(service: Service) -> None:
