@@ -272,6 +272,13 @@ async def test_http_cache_with_expect_delivers(service: Service) -> None:
     assert (await heard(service, answer))["call_id"] == CALL
 
 
+async def test_a_client_of_http_1_0_is_never_asked_to_go_on(service: Service) -> None:
+    """RFC 9110, 10.1.1: it knows no 100, and would take it for the answer."""
+    address = f"other/2026/Nov/25/{CALL}.wav?started_at={epoch(started())}"
+    head = http_cache(service, address, AUDIO, expect=True).replace("HTTP/1.1", "HTTP/1.0")
+    assert (await wire(service, head, AUDIO)).status == 201
+
+
 async def test_httapi_delivers_without_length_or_type(service: Service) -> None:
     address = f"other/call_id/{CALL}.wav"
     head = httapi(service, address).replace("&url=twice", f"&started_at={epoch(started())}", 1)
