@@ -149,7 +149,7 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     allowance = Allowance(visit, opened)
     try:
         async with allowance:
-            peaks = await playback.waveform(visit.vault, opened, int(text))
+            peaks = await playback.waveform(visit.vault, visit.caller, opened, int(text))
     except TimeoutError:
         raise allowance.refusal() from None
     duration = opened.recording.audio.duration
@@ -217,7 +217,7 @@ async def _send_copy(
     else:
         span = _range(request, headers[hdrs.ETAG], size)
         response = _ranged(headers, span, size)
-    copy = playback.copied(visit.vault, opened, wanted, span, silent)
+    copy = playback.copied(visit.vault, visit.caller, opened, wanted, span, silent)
     return await sending.stream(request, Allowance(visit, opened), response, copy)
 
 
