@@ -120,6 +120,12 @@ class ChecksumError(ArchiveError):
     title = "The part does not match its checksum"
 
 
+class PreconditionError(ArchiveError):
+    """The audio is not the one that the caller goes on with."""
+
+    title = "It is not what was expected"
+
+
 class VersionError(ArchiveError):
     """The client speaks another version of the upload protocol."""
 

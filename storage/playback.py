@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from archive import redaction
+from archive.access import Caller
 from archive.recording import Audio
 from archive.redaction import Span
 from storage.audio.formats import Format
@@ -90,30 +91,33 @@ def _samples(audio: Audio) -> int:
 @asynccontextmanager
 async def copied(
     vault: Vault,
+    caller: Caller,
     opened: Opened,
     to: Format,
     part: tuple[int, int] | None = None,
     silent: Sequence[Span] = (),
+    *,
+    redacts: bool = False,
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """A copy in a format that plays anywhere, streamed while it is made; or a part of a WAV.
 
     A part costs the decoding of what lies before it, and not its sending. A WAV can be made silent
-    in places.
+    in places. `redacts`: it is for a redacted copy, and not to be heard.
     """
     audio = opened.recording.audio
     samples = _samples(audio) if wav_size(audio) else None
     cuts = redaction.cuts(silent, audio.sample_rate)
     async with (
-        vault.players.place(),
+        vault.players.places.taken(caller.id, redacts=redacts),
         _at_hand(vault, opened) as source,
         vault.players.transcode(source, to, samples, part, cuts) as pieces,
     ):
         yield pieces
 
 
-async def waveform(vault: Vault, opened: Opened, points: int) -> list[list[int]]:
+async def waveform(vault: Vault, caller: Caller, opened: Opened, points: int) -> list[list[int]]:
     """The peaks of each channel, `points` of them, as the audio workers measure them."""
-    async with vault.players.place(), _at_hand(vault, opened) as source:
+    async with vault.players.places.taken(caller.id), _at_hand(vault, opened) as source:
         return await vault.players.waveform(source, points)
 
 

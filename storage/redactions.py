@@ -95,7 +95,7 @@ async def make(
     identity = replace(whole.seal.identity, attempt=uuid4())
     told = Redaction(now, spans, reason)
     try:
-        with await _made(vault, whole, Seal.new(identity), spans) as spool:
+        with await _made(vault, caller, whole, Seal.new(identity), spans) as spool:
             copy = _described(vault, spool, told, whole, row["redacted"])
             await _store(vault, caller, copy, spool)
     except ChangedError:
@@ -151,14 +151,16 @@ def _require_seen(row: asyncpg.Record, seen: str | None) -> None:
         raise ChangedError("Somebody else has changed it since: look at it again.")
 
 
-async def _made(vault: Vault, whole: Opened, seal: Seal, spans: Sequence[Span]) -> Spool:
+async def _made(
+    vault: Vault, caller: Caller, whole: Opened, seal: Seal, spans: Sequence[Span]
+) -> Spool:
     """The copy in an unnamed file: a WAV as long as the original, and silent in its places."""
     audio = whole.recording.audio
     size = playback.wav_size(audio)
     if size is None:
         raise TooLargeError("It is too long for a copy that is a WAV.")
     cuts = redaction.cuts(spans, audio.sample_rate)
-    async with playback.copied(vault, whole, "wav", silent=spans) as pieces:
+    async with playback.copied(vault, caller, whole, "wav", silent=spans, redacts=True) as pieces:
         seen = _seen(pieces, cuts, audio.channels)
         spool = await Spool.receive(vault.spool, seal, seen, size)
     if spool.size != size:

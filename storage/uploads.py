@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -48,7 +49,7 @@ class Upload:
     mark: Mark
     recording: UUID | None
     seal: Seal | None
-    said: Mapping[str, str]
+    said: Mapping[str, Any]
 
     @property
     def whole(self) -> bool:
@@ -57,7 +58,7 @@ class Upload:
 
 
 async def begin(
-    vault: Vault, caller: Caller, call: Call, said: Mapping[str, str], length: int | None,
+    vault: Vault, caller: Caller, call: Call, said: Mapping[str, Any], length: int | None,
     now: datetime,
 ) -> Upload:  # fmt: skip
     """Begin an upload. Raises TooManyError over the key's quota, or its number of uploads;

@@ -297,7 +297,7 @@ async def open_vault(
             create=True,
             today=lambda: policy.day_of(clocks.service_now()),
         )
-        probes, players = AudioPool(2), AudioPool(2)
+        probes, players = AudioPool(2), AudioPool(4)
         stack.push_async_callback(probes.close)
         stack.push_async_callback(players.close)
         spool = folder / "spool"

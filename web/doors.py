@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
 from archive import access
@@ -236,6 +236,8 @@ def _expect_handler(route: Route) -> Callable[[web.Request], Awaitable[web.Strea
     """
 
     async def expect(request: web.Request) -> web.StreamResponse | None:
+        if request.version < HttpVersion11:  # it knows no 100: to be ignored (RFC 9110, 10.1.1)
+            return None
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
             return _closing(problems.answer(MalformedError("Only 100-continue can be expected.")))
         try:

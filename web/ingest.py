@@ -12,7 +12,7 @@ from dataclasses import replace
 from aiohttp import BodyPartReader, hdrs, web
 
 from archive import vcon
-from archive.access import Level
+from archive.access import Caller, Level
 from archive.errors import (
     DigestMismatchError,
     MalformedError,
@@ -34,8 +34,9 @@ UPLOADERS = frozenset({Level.UPLOADER})
 VCON_BYTES = 32 * 2**20
 """The most that a vCon with its audio may be: it is held in memory as a whole."""
 
-_VCON, _VCONS = "vcon", 2
-"""How such ones are counted, and how many are taken in at once."""
+_VCON, _VCONS, _PATIENCE = "vcon ", 2, 60.0
+"""How such ones are counted, how many are taken in at once, of one key one, and the seconds that
+each has to come in: a place is held meanwhile."""
 
 _PIECE = 2**18
 
@@ -122,12 +123,10 @@ def _with_sha512(offer: Offer, told: bytes | None) -> Offer:
 
 async def _post_vcon(request: web.Request, visit: Visit) -> web.Response:
     vault = visit.vault
-    with _room_for_vcon(vault):
-        document = bytearray()
-        async for piece in body_of(request):
-            document += piece
-            _check_vcon(len(document))
-        told = await asyncio.to_thread(metadata.of_vcon, bytes(document), request.query)
+    late = UnavailableError("The vCon took over a minute; nothing was kept.")
+    with _room_for_vcon(vault, visit.caller):
+        document = await asked.whole(request, VCON_BYTES, _PATIENCE, _too_large(), late)
+        told = await asyncio.to_thread(metadata.of_vcon, document, asked.given(request))
         del document
         call = await clocks.call_of(vault, told.fields, visit.now)
         admitted = await intake.admit(vault, visit.caller, call, visit.now)
@@ -137,21 +136,21 @@ async def _post_vcon(request: web.Request, visit: Visit) -> web.Response:
 
 
 @contextmanager
-def _room_for_vcon(vault: Vault) -> Iterator[None]:
-    """A place among the few that are held in memory at once."""
-    if vault.intakes[_VCON] >= _VCONS:
+def _room_for_vcon(vault: Vault, caller: Caller) -> Iterator[None]:
+    """A place among the few that are held in memory at once; one key has one."""
+    mine = _VCON + caller.id  # no key's own id has a space
+    if mine in vault.intakes or sum(name.startswith(_VCON) for name in vault.intakes) >= _VCONS:
         raise UnavailableError("Too many vCons are being taken in at once; try again.", 1)
-    vault.intakes[_VCON] += 1
+    vault.intakes[mine] += 1
     try:
         yield
     finally:
-        vault.intakes[_VCON] -= 1
+        del vault.intakes[mine]
 
 
-def _check_vcon(size: int) -> None:
-    if size > VCON_BYTES:
-        said = f"A vCon with its audio may have {VCON_BYTES} bytes; send a larger one as a form."
-        raise TooLargeError(said, max_bytes=VCON_BYTES)
+def _too_large() -> TooLargeError:
+    said = f"A vCon with its audio may have {VCON_BYTES} bytes; send a larger one as a form."
+    return TooLargeError(said, max_bytes=VCON_BYTES)
 
 
 async def _one(audio: bytes) -> AsyncIterator[bytes]:
@@ -163,7 +162,8 @@ async def _before_post(request: web.Request, visit: Visit) -> None:
     check_headers(request, visit.vault)
     digests.refuse(request)
     if request.content_type in vcon.MEDIA_TYPES:
-        _check_vcon(request.content_length or 0)
+        if (request.content_length or 0) > VCON_BYTES:
+            raise _too_large()
     elif request.content_type != parts.KIND:
         raise MalformedError("Send multipart/form-data, or PUT the audio itself.")
 

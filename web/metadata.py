@@ -13,6 +13,8 @@ from aiohttp import BodyPartReader, hdrs, web
 
 from archive import siprec, vcon
 from archive.errors import InvalidError
+from storage import numbers
+from web import asked, parts
 
 BYTES = 65536
 """The most that a form's metadata may be; far more than all fields together."""
@@ -30,20 +32,20 @@ class Metadata:
 
 
 async def read(request: web.Request, part: BodyPartReader) -> Metadata:
-    """Read the part. Raises InvalidError."""
+    """Read the part. Raises InvalidError, or MalformedError for a form that breaks off in it."""
     text = bytearray()
-    while piece := await part.read_chunk():
+    async for piece in parts.pieces_of(part):
         text += piece
         if len(text) > BYTES:
             raise InvalidError({"metadata": f"is longer than {BYTES} bytes"})
     kind = part.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
     try:
-        return _read(kind, bytes(text), request.query)
+        return _read(kind, bytes(text), asked.given(request))
     except ValueError as error:
         raise InvalidError({"metadata": str(error)}) from None
 
 
-def _read(kind: str, document: bytes, query: Mapping[str, str]) -> Metadata:
+def _read(kind: str, document: bytes, query: Mapping[str, object]) -> Metadata:
     if kind == siprec.MEDIA_TYPE:
         return Metadata(_with(query, siprec.fields(document)))
     if kind in vcon.MEDIA_TYPES:
@@ -60,7 +62,7 @@ def _read(kind: str, document: bytes, query: Mapping[str, str]) -> Metadata:
     return Metadata(fields)
 
 
-def of_vcon(document: bytes, query: Mapping[str, str]) -> Metadata:
+def of_vcon(document: bytes, query: Mapping[str, object]) -> Metadata:
     """Read a vCon that has its audio within. Raises InvalidError."""
     try:
         found = vcon.read(document)
@@ -71,6 +73,6 @@ def of_vcon(document: bytes, query: Mapping[str, str]) -> Metadata:
     return Metadata(_with(query, found.fields), found.sha512, found.body)
 
 
-def _with(query: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+def _with(query: Mapping[str, object], fields: Mapping[str, str]) -> dict[str, object]:
     """What a document says, but for what the query does; an empty value there says nothing."""
-    return {**fields, **{name: text for name, text in query.items() if text}}
+    return {**fields, **{name: said for name, said in numbers.as_meant(query).items() if said}}

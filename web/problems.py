@@ -33,6 +33,7 @@ STATUS: dict[type[errors.ArchiveError], tuple[int, str]] = {
     errors.OffsetError: (409, "offset"),
     errors.ChangedError: (409, "changed"),
     errors.GoneError: (410, "gone"),
+    errors.PreconditionError: (412, "precondition"),
     errors.VersionError: (412, "version"),
     errors.TooLargeError: (413, "too-large"),
     errors.NotAudioError: (415, "not-audio"),

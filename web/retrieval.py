@@ -7,7 +7,7 @@ being sent is cut off; so is one whose key was revoked.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import get_args
 
@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from archive import media, talk
 from archive.access import READERS
-from archive.errors import MalformedError, RangeError
+from archive.errors import MalformedError, PreconditionError, RangeError
 from archive.redaction import Span
 from archive.search import Query
 from storage import playback, reading, search
@@ -47,7 +47,8 @@ from web.doors import RETRIEVAL_URL, OpenRoute, Route, Visit
 _POINTS = 800
 _MOST_POINTS = 2000
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+_TAG = re.compile(r'(W/)?("[^"]*")')
 
 
 def routes() -> list[Route | OpenRoute]:
@@ -112,7 +113,10 @@ async def audio(request: web.Request, visit: Visit) -> web.StreamResponse:
     wanted = _format(request)
     span = request.headers.get(hdrs.RANGE, "").strip()
     # The ledger keeps for ever what it is given: never a header as it was sent.
-    facts = {"format": wanted or "original", "range": span if _RANGE.fullmatch(span) else ""}
+    facts = {
+        "format": wanted or "original",
+        "range": span.lower() if _RANGE.fullmatch(span) else "",
+    }
     opened = await _open(request, visit, redactions.act(request, "listened", facts, hears=True))
     if wanted:
         return await _send_copy(request, visit, opened, wanted)
@@ -128,6 +132,7 @@ async def audio_head(request: web.Request, visit: Visit) -> web.Response:
     size = _copy_size(opened, wanted) if wanted else opened.recording.audio.bytes
     silent = redactions.silent(request, opened)
     headers = _copy_headers(opened, wanted, silent) if wanted else _original_headers(opened)
+    _check_match(request, headers)
     if size is not None:
         headers[hdrs.CONTENT_LENGTH] = str(size)
     return web.Response(headers=headers)
@@ -144,7 +149,7 @@ async def waveform(request: web.Request, visit: Visit) -> web.Response:
     allowance = Allowance(visit, opened)
     try:
         async with allowance:
-            peaks = await playback.waveform(visit.vault, opened, int(text))
+            peaks = await playback.waveform(visit.vault, visit.caller, opened, int(text))
     except TimeoutError:
         raise allowance.refusal() from None
     duration = opened.recording.audio.duration
@@ -182,9 +187,11 @@ def _format(request: web.Request) -> Format | None:
 
 async def _send_original(request: web.Request, visit: Visit, opened: Opened) -> web.StreamResponse:
     size = opened.recording.audio.bytes
-    span = _range(request, _etag(opened), size)
+    headers = _original_headers(opened)
+    _check_match(request, headers)
+    span = _range(request, headers[hdrs.ETAG], size)
     start, stop = span or (0, size)
-    response = _ranged(_original_headers(opened), span, size)
+    response = _ranged(headers, span, size)
     source = nullcontext(playback.read(visit.vault, opened, start, stop))
     return await sending.stream(request, Allowance(visit, opened), response, source)
 
@@ -204,18 +211,31 @@ async def _send_copy(
 ) -> web.StreamResponse:
     silent = redactions.silent(request, opened)
     headers, size = _copy_headers(opened, wanted, silent), _copy_size(opened, wanted)
+    _check_match(request, headers)
     if size is None:
         span, response = None, web.StreamResponse(headers=headers)
     else:
         span = _range(request, headers[hdrs.ETAG], size)
         response = _ranged(headers, span, size)
-    copy = playback.copied(visit.vault, opened, wanted, span, silent)
+    copy = playback.copied(visit.vault, visit.caller, opened, wanted, span, silent)
     return await sending.stream(request, Allowance(visit, opened), response, copy)
 
 
 def _copy_size(opened: Opened, wanted: Format) -> int | None:
     """How long a copy is, where that is known before it is made."""
     return playback.wav_size(opened.recording.audio) if wanted == "wav" else None
+
+
+def _check_match(request: web.Request, headers: Mapping[str, str]) -> None:
+    """Refuse who wants another audio than this is (RFC 9110, 13.1.1): half of one and half of a
+    redacted copy are none. If-Unmodified-Since counts only where an answer tells Last-Modified.
+    """
+    if hdrs.IF_MATCH not in request.headers:
+        return
+    text = ",".join(request.headers.getall(hdrs.IF_MATCH)).strip()
+    strong = {tag for weak, tag in _TAG.findall(text) if not weak}
+    if text != "*" and headers.get(hdrs.ETAG) not in strong:
+        raise PreconditionError("It is none of those that If-Match names: fetch it from the start.")
 
 
 def _range(request: web.Request, etag: str, size: int) -> tuple[int, int] | None:
@@ -225,7 +245,7 @@ def _range(request: web.Request, etag: str, size: int) -> tuple[int, int] | None
     if header is None or (condition is not None and condition != etag):
         return None
     match = _RANGE.fullmatch(header.strip())
-    if not match or match[0] == "bytes=-":
+    if not match or not (match[1] or match[2]):
         return None
     if match[1]:
         start = int(match[1])

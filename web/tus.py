@@ -11,6 +11,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from archive.errors import (
     ArchiveError,
@@ -116,34 +117,41 @@ def length(headers: Mapping[str, str]) -> int | None:
     return known
 
 
-def metadata(headers: Mapping[str, str]) -> dict[str, str]:
+def metadata_text(headers: MultiMapping[str]) -> str:
+    """Upload-Metadata as it was sent; several lines of a header are one list (RFC 9110, 5.3)."""
+    return ",".join(headers.getall("Upload-Metadata", ()))
+
+
+def metadata(text: str) -> dict[str, str]:
     """What Upload-Metadata says: names, each with a text in base64. Raises MalformedError."""
     found: dict[str, str] = {}
-    for pair in headers.get("Upload-Metadata", "").split(","):
+    for pair in text.split(","):
         name, _, encoded = pair.strip().partition(" ")
         if not name and not encoded:
             continue
         value = _decoded(encoded)
         try:
-            text = None if value is None else value.decode()
+            told = None if value is None else value.decode()
         except UnicodeDecodeError:
-            text = None
-        if not (name.isascii() and name.isprintable() and name) or text is None or name in found:
+            told = None
+        if not (name.isascii() and name.isprintable() and name) or told is None or name in found:
             raise MalformedError(
                 "Upload-Metadata has names of ASCII, each once, with a text in base64."
             )
-        found[name] = text
+        found[name] = told
     return found
 
 
-def offer(said: Mapping[str, str]) -> Offer:
+def offer(said: Mapping[str, Any]) -> Offer:
     """What is said of the bytes: `filetype`, as clients call it, counts for headerless audio alone;
     `sha256` is of the whole, in hex, and held against what has come. Raises MalformedError.
     """
-    digest = said.get("sha256")
+    kind, digest = said.get("filetype"), said.get("sha256")
+    if isinstance(kind, list) or isinstance(digest, list):
+        raise MalformedError("`filetype` and `sha256` can be given once.")
     if digest is not None and not _SHA256.fullmatch(digest):
-        raise MalformedError("`sha256` of Upload-Metadata is written in hex.")
-    return Offer(said.get("filetype") or None, sha256=bytes.fromhex(digest) if digest else None)
+        raise MalformedError("`sha256` of the whole is written in hex.")
+    return Offer(kind or None, sha256=bytes.fromhex(digest) if digest else None)
 
 
 def _decoded(text: str) -> bytes | None:

@@ -9,6 +9,7 @@ to `HEAD`, which finishes what could not be finished before: a client that hears
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from aiohttp import ClientPayloadError, hdrs, web
@@ -28,7 +29,7 @@ from storage.growing import GrowingFile
 from storage.intake import Admitted
 from storage.sealing import DamagedError
 from storage.uploads import Upload
-from web import ingest, render, tus
+from web import asked, ingest, render, tus
 from web.doors import RETRIEVAL_URL, VAULT, OpenRoute, Route, Visit
 from web.ingest import UPLOADERS
 from web.tus import Checksum
@@ -94,13 +95,14 @@ async def _before_create(request: web.Request, visit: Visit) -> None:
     request[_CREATED] = await intake.admit(visit.vault, visit.caller, call, visit.now)
 
 
-def _said(request: web.Request) -> dict[str, str]:
+def _said(request: web.Request) -> dict[str, Any]:
     """What is said of the call: in Upload-Metadata, and for what is always the same in the query.
 
-    The header itself is kept as well, to be told to who asks.
+    The header itself is kept as well, to be told to who asks. What the query says twice is a list.
     """
-    said = numbers.as_meant({**request.query, **tus.metadata(request.headers)})
-    return {**said, "Upload-Metadata": request.headers.get("Upload-Metadata", "")}
+    text = tus.metadata_text(request.headers)
+    said = numbers.as_meant({**asked.given(request), **tus.metadata(text)})
+    return {**said, "Upload-Metadata": text}
 
 
 async def create(request: web.Request, visit: Visit) -> web.Response:
@@ -124,7 +126,7 @@ async def create(request: web.Request, visit: Visit) -> web.Response:
 async def _create_whole(request: web.Request, visit: Visit, admitted: Admitted) -> web.Response:
     """Everything came with the creation: taken in as it arrives, like a `PUT`."""
     vault, caller, now = visit.vault, visit.caller, visit.now
-    offer = tus.offer(tus.metadata(request.headers))
+    offer = tus.offer(_said(request))
     body = _checked(request, Checksum.of(request))
     taken = await intake.take_in(vault, caller, admitted, offer, body, now)
     upload = await uploads.finished_at_once(vault, caller, taken.recording, now)

@@ -31,6 +31,7 @@ from archive.errors import NotAudioError, TooLargeError, UnavailableError
 from archive.redaction import Cut
 from storage.audio.facts import AudioFacts, SealedSource
 from storage.audio.formats import Format
+from storage.audio.places import Places
 from storage.audio.sandbox import Sandbox
 from storage.sealing import DamagedError
 
@@ -41,7 +42,6 @@ _NO_PROCESS = "No process for audio could be started."
 _ANSWER = 1 << 18  # bytes of one packet, at most: 64 KiB of a copy, or the peaks of a waveform
 _START = 30.0  # s until a worker must be ready
 _STALL = 60.0  # s that an encoder may take for its next packet
-_WAIT = 30.0  # s that a copy waits for a place
 _LOOKS, _LOOK = (
     100,
     0.02,
@@ -123,11 +123,11 @@ class _Worker:
 
 
 class AudioPool:
-    """Up to `workers` processes that probe, draw and copy recordings."""
+    """Up to `workers` processes that probe, draw and copy; `places`: who of those who hear may."""
 
     def __init__(self, workers: int) -> None:
         self._slots = asyncio.Semaphore(workers)
-        self._places = asyncio.Semaphore(workers)
+        self.places = Places(workers)
         self._all: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._closed = False
@@ -147,19 +147,6 @@ class AudioPool:
         async with self._worker() as worker:
             worker.idle = True
             return worker.sandbox
-
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A worker's time, for a source fetched only then; one job at a time is done in it."""
-        try:
-            async with asyncio.timeout(_WAIT):
-                await self._places.acquire()
-        except TimeoutError:
-            raise UnavailableError("Too many copies are being made at once; try again.") from None
-        try:
-            yield
-        finally:
-            self._places.release()
 
     async def probe(
         self,

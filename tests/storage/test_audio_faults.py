@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from archive.errors import NotAudioError, UnavailableError
+from storage.audio import places
 from storage.audio import pool as pool_module
 from storage.audio.formats import NAMES
 from storage.audio.pool import AudioPool
@@ -102,21 +103,22 @@ async def test_a_worker_that_was_stopped_is_no_fault_of_the_file(
 async def test_a_place_is_waited_for_and_not_for_ever(
     pool: AudioPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with pool.place():
-        async with pool.place():
+    taken = pool.places.taken
+    async with taken("a", redacts=True):
+        async with taken("b"):
             waiting = asyncio.create_task(_placed(pool))
             await asyncio.sleep(0.05)
             assert not waiting.done()
         await waiting
-        async with pool.place():
-            monkeypatch.setattr(pool_module, "_WAIT", 0.05)
+        async with taken("b"):
+            monkeypatch.setattr(places, "_WAIT", 0.05)
             with pytest.raises(UnavailableError, match="Too many copies"):
                 await _placed(pool)
     await _placed(pool)
 
 
 async def _placed(pool: AudioPool) -> None:
-    async with pool.place():
+    async with pool.places.taken("c"):
         pass
 
 

@@ -226,6 +226,26 @@ async def test_ranges_that_cannot_be_or_do_not_count(service: Service) -> None:
     etag = (await service.get(path)).headers["ETag"]
     assert (await service.get(path, Range="bytes=0-1", If_Range=etag)).status == 206
     assert (await service.get(path, Range="bytes=0-1", If_Range='"other"')).status == 200
+    part = await service.get(path, Range="Bytes=0-1")
+    assert (part.status, await part.read()) == (206, audio[:2])
+
+
+async def test_who_goes_on_gets_the_rest_of_the_same_or_nothing(service: Service) -> None:
+    identifier = await upload(service, "c", tone())
+    for end, kept in (("", True), ("?format=wav", True), ("?format=mp3", False)):
+        path = f"/v1/recordings/{identifier}/audio{end}"
+        etag = (await service.get(path)).headers.get("ETag", '"none"')
+        assert (await service.get(path, If_Match="*")).status == 200
+        for text in (etag, f'"other", {etag}'):
+            answer = await service.get(path, Range="bytes=2-3", If_Match=text)
+            assert answer.status == (206 if kept else 412)
+        for text in ('"other"', f"W/{etag}", etag.strip('"'), ""):
+            answer = await service.get(path, Range="bytes=2-3", If_Match=text)
+            await problem(answer, 412, "precondition")
+        login, url = service._login("supervisor"), service.retrieval + path
+        for text, status in ((etag, 200 if kept else 412), ('"other"', 412)):
+            head = await service.session.head(url, headers={**login, "If-Match": text})
+            assert head.status == status
 
 
 async def test_a_copy_plays_anywhere(service: Service) -> None:

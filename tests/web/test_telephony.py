@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+import yarl
 
 from archive.bounds import Bounds
 from tests.archive.test_siprec import RFC
@@ -26,7 +27,7 @@ from tests.archive.test_vcon import document as vcon_document
 from tests.roles import connection
 from tests.services import Service
 from tests.sounds import tone
-from web import limits
+from web import ingest, limits
 
 AUDIO = tone(2)
 CALL = "7a1e6a3c-5b1f-4d3a-9d0e-0f6f2a7d4c11"
@@ -269,6 +270,13 @@ async def test_http_cache_with_expect_delivers(service: Service) -> None:
     answer = await wire(service, http_cache(service, address, AUDIO, expect=True), AUDIO, ask=True)
     assert answer.went_on
     assert (await heard(service, answer))["call_id"] == CALL
+
+
+async def test_a_client_of_http_1_0_is_never_asked_to_go_on(service: Service) -> None:
+    """RFC 9110, 10.1.1: it knows no 100, and would take it for the answer."""
+    address = f"other/2026/Nov/25/{CALL}.wav?started_at={epoch(started())}"
+    head = http_cache(service, address, AUDIO, expect=True).replace("HTTP/1.1", "HTTP/1.0")
+    assert (await wire(service, head, AUDIO)).status == 201
 
 
 async def test_httapi_delivers_without_length_or_type(service: Service) -> None:
@@ -656,6 +664,58 @@ async def test_what_the_query_says_counts_before_a_document(service: Service, ki
     assert found["call_id"] == "i-2"
     assert datetime.fromisoformat(found["started_at"]) == datetime.fromisoformat(begun)
     assert found["caller"].startswith("+35840"), "an empty value says nothing"
+
+
+@pytest.mark.parametrize("kind", ["vcon", "rs-metadata+xml"])
+async def test_the_query_beside_a_document_is_read_as_that_of_a_put(
+    service: Service, kind: str
+) -> None:
+    begun = started().isoformat()
+    document = vcon_document(start=begun, content_hash=None) if kind == "vcon" else RFC
+    metadata = part('name="metadata"', document, f"Content-Type: application/{kind}")
+    audio = part('name="audio"', AUDIO)
+    query = f"?call_type=other&{urlencode({'started_at': begun})}"
+    for name in ("call_type", "agent"):
+        twice = f"{query}&{name}=contract&{name}=other"
+        answer = await wire(service, *siprec_form(service, metadata, audio, query=twice))
+        assert answer.status == 422
+        assert list(answer.json()["errors"]) == [name]
+    await nothing_kept(service)
+    plus = f"{query}&caller=+46850000000"
+    sent = siprec_form(service, metadata, audio, query=plus)
+    assert (await heard(service, await wire(service, *sent)))["caller"] == "+46850000000"
+
+
+async def test_no_key_keeps_the_others_from_sending_vcons(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vCon is held in memory: a key has one place of the few, and not for long."""
+    document = vcon_document(start=started().isoformat(), content_hash=None)
+    address = yarl.URL(service.ingest)
+
+    async def begin(token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        head = (
+            "POST /v1/recordings HTTP/1.1\r\nHost: archive\r\nContent-Type: application/vcon\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: {len(document)}\r\n\r\n"
+        )
+        writer.write(head.encode() + document[:10])
+        return reader, writer
+
+    monkeypatch.setattr(ingest, "_PATIENCE", 3.0)
+    first, line = await begin(service.tokens["uploader"])
+    while not service.vault.intakes:
+        await asyncio.sleep(0.01)
+    second, other = await begin(service.tokens["uploader"])
+    assert b" 503 " in await asyncio.wait_for(second.readline(), 2)
+    another = await service.key("uploader", "another")
+    third, last = await begin(another)
+    last.write(document[10:])
+    assert b" 422 " in await asyncio.wait_for(third.readline(), 2), "it was read to its end"
+    assert b" 503 " in await asyncio.wait_for(first.readline(), 5)
+    for each in (line, other, last):
+        each.close()
+    assert not service.vault.intakes
 
 
 async def test_a_vcon_may_have_its_audio_within(service: Service) -> None:

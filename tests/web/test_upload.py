@@ -411,6 +411,14 @@ async def test_forms_that_are_wrong(service: Service) -> None:
     assert not await service.holdings()
 
 
+async def test_a_form_that_breaks_off_in_its_metadata_is_refused(service: Service) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = await service.post("/v1/recordings", head + b" " * 20_000, kind)
+    assert answer.status in (400, 422), "by how much of it was read at once"
+    assert not await service.rows()
+
+
 async def test_a_form_without_a_boundary_or_with_another_type_is_refused(service: Service) -> None:
     for kind in ("multipart/form-data", "audio/wav", "application/json"):
         answer = await service.post("/v1/recordings", b"{}", {"Content-Type": kind})

@@ -201,6 +201,58 @@ async def test_what_is_always_the_same_may_stand_in_the_query(client: Client) ->
     assert (await client.send("POST", metadata, path=path)).status == 201
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_the_query_counts_as_well_where_all_comes_at_once(
+    service: Service, client: Client, whole: bool
+) -> None:
+    raw = bytes([0x55, 0xD5]) * 8000
+
+    async def send(metadata: str, more: str) -> aiohttp.ClientResponse:
+        headers = {"Upload-Length": str(len(raw)), "Upload-Metadata": metadata}
+        path = f"/v1/uploads?{more}"
+        if whole:
+            return await client.send("POST", {**headers, **PART}, raw, path)
+        begun = await client.send("POST", headers, path=path)
+        assert begun.status == 201
+        client.address = begun.headers["Location"]
+        return await client.patch(0, raw)
+
+    kind = "filetype=audio/PCMA;rate=8000"
+    await problem(await send(said(), f"{kind}&sha256={'0' * 64}"), 400, "digest-mismatch")
+    answer = await send(said(), f"{kind}&sha256={hashlib.sha256(raw).hexdigest()}")
+    await heard(service, answer, raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("call_type", 422), ("filetype", 400), ("sha256", 400), ("x", 201)]
+)
+async def test_what_the_query_says_twice_is_refused(client: Client, name: str, status: int) -> None:
+    headers = {"Upload-Length": "9", "Upload-Metadata": said().replace("call_type ", "y ")}
+    path = "/v1/uploads?call_type=other" if name != "call_type" else "/v1/uploads?"
+    answer = await client.send("POST", headers, path=f"{path}&{name}=other&{name}=other")
+    assert answer.status == status, await answer.text()
+    if status == 201:
+        client.address = answer.headers["Location"]
+        assert await client.offset() == 0
+
+
+async def test_metadata_may_stand_on_several_lines(service: Service, client: Client) -> None:
+    first, _, second = said(agent="Anna").rpartition(",")
+    size = ("Upload-Length", str(len(AUDIO)))
+    headers = [*TUS.items(), *service._login("uploader").items(), size]
+    lines = [("Upload-Metadata", first), ("Upload-Metadata", second)]
+    url = f"{service.ingest}/v1/uploads"
+    answer = await service.session.post(url, headers=[*headers, *lines])
+    assert answer.status == 201
+    client.address = answer.headers["Location"]
+    assert (await client.send("HEAD", {})).headers["Upload-Metadata"] == f"{first},{second}"
+    identifier = await heard(service, await client.patch(0, AUDIO))
+    shown = await (await service.get(f"/v1/recordings/{identifier}")).json()
+    assert shown["agent"] == "Anna"
+    twice = await service.session.post(url, headers=[*headers, lines[1], *lines])
+    await problem(twice, 400, "malformed")
+
+
 @pytest.mark.parametrize(
     ("headers", "status", "name"),
     [
