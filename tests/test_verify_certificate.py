@@ -1,10 +1,13 @@
-"""What the verifier that stands alone says of what it cannot check."""
+"""What the verifiers, the command and the one that stands alone, say of what they cannot check."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from app import audit
 
 VERIFIER = Path(__file__).parents[1] / "tools" / "verify_certificate.py"
 KEY = "call-archive/a+00000000+" + "A" * 44
@@ -53,3 +56,17 @@ def test_a_key_is_taken_from_its_file_too(folder: Path) -> None:
     assert expected[0] == 1
     assert "DOES NOT HOLD" in expected[1]
     assert verify(folder, "certificate.json", "key.txt") == expected
+
+
+@pytest.mark.parametrize("name", ["_verify_certificate", "_verify_ledger"])
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [("nosuch", KEY), ("find.json", "nosuch"), ("find.json", "list.json"), ("find.json", "a+b")],
+)
+async def test_the_commands_tell_it_apart_too(
+    folder: Path, name: str, file: str, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = key if "+" in key else str(folder / key)
+    asked = argparse.Namespace(file=folder / file, key=key, json=False, checkpoint=[], witness=None)
+    assert await audit._telling(getattr(audit, name))(asked) == 2
+    assert "cannot check: " in capsys.readouterr().err
