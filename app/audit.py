@@ -135,6 +135,11 @@ def _telling(run: Run) -> Run:
     async def told(arguments: argparse.Namespace) -> int:
         try:
             return await run(arguments)
+        except own_ledger.UncheckedError as error:
+            if arguments.json:
+                print(json.dumps({"holds": None, "why": str(error)}))
+            print(f"archive: cannot check: {error}", file=sys.stderr)
+            return 2
         except (ValueError, OSError) as error:
             if arguments.json:
                 print(json.dumps({"holds": False, "why": str(error)}))
@@ -145,10 +150,15 @@ def _telling(run: Run) -> Run:
 
 
 def verifier(text: str) -> Verifier:
-    """The key that was given, or that stands in the file that was named."""
-    if "+" not in text or Path(text).exists():
-        text = Path(text).read_text("utf-8")
-    return Verifier.parse(text)
+    """The key that was given, or that stands in the file that was named. Raises UncheckedError."""
+    try:
+        if "+" not in text or Path(text).exists():
+            text = Path(text).read_text("utf-8")
+        return Verifier.parse(text)
+    except (ValueError, OSError):
+        raise own_ledger.UncheckedError(
+            "the key that was named is neither a public key nor a file that holds one"
+        ) from None
 
 
 async def _print_key(arguments: argparse.Namespace) -> int:
@@ -277,7 +287,7 @@ async def _verify_certificate(arguments: argparse.Namespace) -> int:
     from storage.signer import check
 
     async with own_ledger.at_hand(arguments) as (file, text):
-        found, key = Certificate.parse(file.read_bytes()), verifier(text)
+        key, found = verifier(text), Certificate.parse(file.read_bytes())
     if found.of_night:
         told = nights.accounts(found, lambda note: check(note, key))
         print(json.dumps(shown.night_facts(told)) if arguments.json else shown.night_words(told))

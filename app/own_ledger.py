@@ -26,6 +26,10 @@ _OWN = (
 )
 
 
+class UncheckedError(ValueError):
+    """Nothing was shown, for or against: the file or the key that was named cannot be read."""
+
+
 async def write(vault: "Vault", file: Path) -> int:
     """Write all entries and a signed checkpoint to a file; how many entries."""
     from storage import tree
@@ -47,9 +51,15 @@ async def write(vault: "Vault", file: Path) -> int:
 async def at_hand(arguments: argparse.Namespace) -> AsyncIterator[tuple[Path, str]]:
     """The file that is to be checked, and the key: those that were named, else this archive's own.
 
-    Where both were named nothing else is needed, and no configuration is read.
+    Where both were named nothing else is needed, and no configuration is read. Raises
+    UncheckedError for a file that cannot be read.
     """
     file, key = arguments.file, arguments.key
+    if file:
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise UncheckedError(f"{file} cannot be read: {error.strerror}") from None
     if file and key:
         yield file, key
         return

@@ -5,8 +5,9 @@ the public key.
     python3 verify_certificate.py certificate.json 'call-archive/0a1b...+5d6e7f80+AbCd...'
 
 It needs Python 3.11 and the package `cryptography`, and nothing of the archive's own code: it is
-written a second time, so that it can be read whole. Exit status 0: it holds. What it shows and what
-it does not is in docs/proof.md.
+written a second time, so that it can be read whole. In place of the key its file can be named. Exit
+status 0: it holds; 1: it does not; 2: it could not be checked. What it shows and what it does not
+is in docs/proof.md.
 """
 
 import base64
@@ -25,6 +26,34 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 def fail(why: str) -> NoReturn:
     sys.exit(f"DOES NOT HOLD: {why}")
+
+
+def stop(why: str) -> NoReturn:
+    """Nothing was shown, for or against: what was named is no certificate, or no key."""
+    print(why, file=sys.stderr)
+    sys.exit(2)
+
+
+def named_key(key: str) -> str:
+    """The public key, which was named itself or by its file."""
+    parts = r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}"
+    try:
+        text = key if re.fullmatch(parts, key.strip()) else Path(key).read_text("utf-8")
+    except (OSError, ValueError):
+        stop(f"cannot check: {key!r} is neither a public key nor a file that can be read")
+    if not re.fullmatch(parts, text.strip()):
+        stop(f"cannot check: what the file {key!r} holds is not a public key")
+    return text.strip()
+
+
+def read(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        stop(f"cannot check: {path!r} cannot be read as JSON: {error}")
+    if not isinstance(found, dict) or "certificate" not in found:
+        stop(f"cannot check: {path!r} is not a certificate")
+    return found
 
 
 def signed_root(note: str, verifier: str) -> tuple[int, bytes]:
@@ -180,7 +209,8 @@ def key_of_day(closed: Any) -> str:
 
 
 def main(path: str, verifier: str) -> None:
-    certificate: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
+    verifier = named_key(verifier)
+    certificate = read(path)
     if certificate["certificate"] != "call-archive certificate 1":
         fail("this is not a certificate that this verifier knows")
     size, root = signed_root(certificate["checkpoint"], verifier)
@@ -203,7 +233,7 @@ def main(path: str, verifier: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit(__doc__)
+        stop(__doc__ or "")
     try:
         main(sys.argv[1], sys.argv[2])
     except (

@@ -248,8 +248,8 @@ def test_an_auditor_needs_the_files_and_the_key_alone(
     cut = here(*words, "--json")
     assert (cut.status, cut.facts["holds"]) == (1, False)
     assert "it was cut" in cut.err
-    assert here("ledger", "verify", str(tmp_path / "none"), "--key", str(key)).status == 1
-    assert here("ledger", "verify", str(ledger), "--key", "no key").status == 1
+    assert here("ledger", "verify", str(tmp_path / "none"), "--key", str(key)).status == 2
+    assert here("ledger", "verify", str(ledger), "--key", "no key").status == 2
     refused = here("witness", trial.doors["operations"], "--key", str(key), "--state", str(state))
     assert refused.status == 1
     assert "401" in refused.err
@@ -265,7 +265,7 @@ def test_the_archive_itself_verifies_its_ledger_as_it_is_now(trial: Archive, her
     assert held.status == 0
     assert "own key" not in held.err
     other = "call-archive/x+5d6e7f80+" + key.rpartition("+")[2]
-    assert here("ledger", "verify", "--key", other).status == 1
+    assert here("ledger", "verify", "--key", other).status == 2
 
 
 def test_what_is_verified_is_laid_where_the_archive_keeps_its_own_and_goes(

@@ -235,9 +235,9 @@ async def test_no_lie_about_a_certificate_holds(
         with pytest.raises(certificate.CertificateError):
             Certificate.parse(json.dumps(raw).encode(encoding))
     for whole in (None, [], "x", {}):
-        assert stand_alone(tmp_path, whole, key).returncode == 1
+        assert stand_alone(tmp_path, whole, key).returncode == 2
     for other in (key.replace("+", "+0", 1), "x", key[:-4] + "AAA="):
-        assert stand_alone(tmp_path, raw, other).returncode == 1
+        assert stand_alone(tmp_path, raw, other).returncode == 2
 
 
 async def test_what_was_erased_early_or_by_another_rule_is_told(service: Service) -> None:
