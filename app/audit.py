@@ -42,7 +42,7 @@ def add_parsers(commands: Commands) -> None:
         "  archive ledger export ledger.txt",
         _export,
     )
-    export.add_argument("file", type=Path, metavar="FILE")
+    export.add_argument("file", type=_new_file, metavar="FILE")
     _words_parser(acts)
     _verify_parser(acts)
     one = commands.add_parser("certificate", help="Verify a certificate.")
@@ -102,6 +102,13 @@ def _words_parser(acts: Commands) -> None:
     )
     words.add_argument("positions", type=_position, nargs="+", metavar="POSITION")
     words.add_argument("--token-file", default="", metavar="FILE", help="your own key's")
+
+
+def _new_file(text: str) -> Path:
+    file = Path(text)
+    if file.is_dir() or not file.parent.is_dir():
+        raise argparse.ArgumentTypeError("name a file, in a folder that is there")
+    return file
 
 
 def _position(text: str) -> int:

@@ -101,6 +101,6 @@ def _is_alive(pid: int) -> bool:
 def _refusal(file: Path, holder: Mapping[str, Any]) -> str:
     who = f"process {holder['pid']}" if holder else "another process"
     return (
-        f"{file.parent} is in use by {who}: each archive needs a data_dir of its own. Stop the"
-        " other one first, or set [server] data_dir"
+        f"{file.parent} is in use by {who}: stop it first. Another archive needs another"
+        " [server] data_dir"
     )

@@ -200,13 +200,26 @@ def _reconcile_parser(commands: Commands) -> None:
     )
     parser.add_argument("--repair", action="store_true", help="remove what is known to be over")
     parser.add_argument(
-        "--most", type=int, default=0, metavar="N", help="let this run remove up to N objects"
+        "--most",
+        type=_most,
+        default=0,
+        metavar="N",
+        help="with --repair: let this run remove N objects, if that is more than it may by itself",
     )
+
+
+def _most(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError("write a number of objects, 1 at the least")
+    return int(text)
 
 
 async def _reconcile(arguments: argparse.Namespace) -> int:
     from app import reconcile
 
+    if arguments.most and not arguments.repair:
+        print("archive: --most is for --repair; nothing is removed without it", file=sys.stderr)
+        return 2
     loaded = config.load(arguments.config, os.environ)
     return await reconcile.run(
         loaded, repair=arguments.repair, most=arguments.most, as_json=arguments.json

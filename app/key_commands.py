@@ -131,8 +131,10 @@ def _key_line(row: dict[str, Any]) -> str:
 def _overlap(text: str) -> timedelta:
     try:
         return timedelta(seconds=0 if text == "PT0S" else values.seconds(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            "write hours and minutes like PT24H, PT744H at the most; PT0S ends the former at once"
+        ) from None
 
 
 async def _key_rotate(arguments: argparse.Namespace) -> int:

@@ -31,19 +31,24 @@ class UncheckedError(ValueError):
 
 
 async def write(vault: "Vault", file: Path) -> int:
-    """Write all entries and a signed checkpoint to a file; how many entries."""
-    from storage import tree
+    """Write all entries and a signed checkpoint, wholly or not at all; how many entries."""
+    from storage import durable, tree
     from storage.database import connection
 
     note = await tree.checkpoint(vault)
     size = Checkpoint.parse(note.text).size
     new = file.with_name(file.name + ".new")
-    with new.open("wb") as out:
-        async with connection(vault.pool) as lent, lent.transaction():
-            async for entry in tree.everything(lent, size):
-                out.write(entry.text + b"\n")
-        out.write(b"\n" + str(note).encode())
-    new.replace(file)
+    try:
+        with new.open("wb") as out:
+            async with connection(vault.pool) as lent, lent.transaction():
+                async for entry in tree.everything(lent, size):
+                    out.write(entry.text + b"\n")
+            out.write(b"\n" + str(note).encode())
+            out.flush()
+            os.fsync(out.fileno())
+        durable.rename(new, file)
+    finally:
+        new.unlink(missing_ok=True)
     return size
 
 

@@ -209,11 +209,11 @@ def missed(nightly_trigger: CronTrigger, last: datetime | None, now: datetime) -
 
 async def tidy(vault: Vault) -> bool:
     """Every minute: records of calls and notices forgotten that are over, unfinished uploads
-    collected, exports erased that are over, what failed retried, the clock marked, records of calls
-    matched with recordings, keys made ahead, days closed that a night left open, the ledger signed,
-    the database marked. A store that is away does not stop the first, and a key store that is full
-    only the last four. Nothing goes by a clock that is in doubt: all of it is barred by its instant
-    anyway.
+    collected, exports erased that are over, and recordings that two people let go before their
+    time, what failed retried, the clock marked, records of calls matched with recordings, keys made
+    ahead, days closed that a night left open, the ledger signed, the database marked. A store that
+    is away does not stop the first, and a key store that is full only the last four. Nothing goes
+    by a clock that is in doubt: all of it is barred by its instant anyway.
     """
     await tree.agree(vault)  # an old database knows uploads as given up that were stored since
     by_time = await clocks.believed(vault)

@@ -1,7 +1,8 @@
 """Errors as the doors tell them: `application/problem+json` (RFC 9457), each logged once, here.
 
 This is the one table that maps the subject's errors to HTTP. A log line holds the type of an error
-and where it arose, never its message: drivers repeat values in theirs.
+and where it arose, never its message: drivers repeat values in theirs. Those of the key ring and of
+the signer are the archive's own words, and are told.
 """
 
 import json

@@ -233,6 +233,11 @@ def test_an_auditor_needs_the_files_and_the_key_alone(
     )  # fmt: skip
     assert seen.status == 0, seen.err
     assert here("ledger", "export", str(ledger)).status == 0
+    for nowhere in (tmp_path, tmp_path / "none" / "ledger.txt"):
+        refused = here("ledger", "export", str(nowhere))
+        assert refused.status == 2
+        assert "name a file, in a folder that is there" in refused.err
+    assert not [*tmp_path.parent.glob("*.new"), *tmp_path.glob("*.new")]
     kept = str(state / "checkpoint")
     words = ("ledger", "verify", str(ledger), "--key", str(key), "--checkpoint", kept)
     held = here(*words, "--json")
@@ -388,7 +393,7 @@ def test_a_name_is_given_once(here: Any) -> None:
     [
         (("revoke", "nobody"), "no living key"),
         (("rotate", "nobody"), "no living key"),
-        (("rotate", "nobody", "--overlap=1d"), "must be a duration"),
+        (("rotate", "nobody", "--overlap=1d"), "PT744H at the most; PT0S"),
         (("rotate", "nobody", "--overlap=PT999H"), "at the most 31 days"),
         (("add", "--level=admin", "--name=x", "--networks=10.0.0.1/8"), "written like"),
         (("add", "--level=admin", "--name=x", "--rate=20"), "written like"),
@@ -492,6 +497,10 @@ def test_reconcile_finds_rows_and_objects_agreeing(trial: Archive, here: Any) ->
     finally:
         client.remove_object("calls", name)
     assert here("reconcile").status == 0
+    for wrong in (("--most=5",), ("--repair", "--most=0"), ("--repair", "--most=-1")):
+        refused = here("reconcile", *wrong)
+        assert (refused.status, refused.out) == (2, "")
+        assert "--most" in refused.err
 
 
 def test_check_finds_everything_in_order(here: Any) -> None:
