@@ -52,7 +52,8 @@ async def _erase(arguments: argparse.Namespace) -> int:
     if not came.granted:
         print(
             "archive: the erasure is asked for, and nothing is erased yet: a second person has to"
-            " run the same command within 24 hours, with a key of their own",
+            " run the same command within 24 hours, with a key of their own; another key of the"
+            " same person counts as the same one",
             file=sys.stderr,
         )
     erased = arguments.id in {claim.id for claim in came.outcome.erased}

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 from urllib.request import Request, urlopen
 
 import av
@@ -22,7 +23,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = "/usr/bin/chromium"
-WIDE, NARROW = {"width": 1180, "height": 860}, {"width": 360, "height": 780}
 
 
 @contextmanager
@@ -52,11 +52,11 @@ def service() -> Iterator[dict[str, str]]:
             process.wait()
 
 
-def opened(browser: Browser, token: str, size: dict[str, int], theme: str, lang: str) -> Page:
+def opened(browser: Browser, token: str, theme: Literal["dark", "light"], lang: str) -> Page:
     """A page of a browser that belongs to whoever has this key."""
     context = browser.new_context(
-        viewport={"width": size["width"], "height": size["height"]},
-        color_scheme="dark" if theme == "dark" else "light",
+        viewport={"width": 1180, "height": 860},
+        color_scheme=theme,
         locale=lang,
         extra_http_headers={"Authorization": f"Bearer {token}"},
     )
@@ -101,23 +101,20 @@ def main(folder: Path) -> None:
         )
         with urlopen(asked) as answer:  # noqa: S310
             call = json.load(answer)["items"][0]["id"]
-        for name, size, theme, lang in (
-            ("light", WIDE, "light", "en"),
-            ("dark", WIDE, "dark", "sv"),
-            ("narrow", NARROW, "light", "fi"),
-        ):
-            page = opened(browser, key, size, theme, lang)
-            page.goto(f"{door}/")
-            page.screenshot(path=folder / f"search-{name}.png")
-            page.goto(f"{door}/recordings/{call}?t=0:09")
-            page.locator(".talk").wait_for()
-            page.wait_for_function("document.querySelector('.slider > div')")
-            page.screenshot(path=folder / f"recording-{name}.png")
-            auditor = opened(browser, told["auditor"], size, theme, lang)
-            auditor.goto(f"{told['operations']}/")
-            auditor.screenshot(path=folder / f"expiry-{name}.png")
-            auditor.goto(f"{told['operations']}/ledger")
-            auditor.screenshot(path=folder / f"ledger-{name}.png")
+        page = opened(browser, key, "dark", "sv")
+        page.goto(f"{door}/")
+        page.screenshot(path=folder / "search-dark.png")
+        page = opened(browser, key, "light", "en")
+        page.goto(f"{door}/recordings/{call}?t=0:09")
+        page.locator(".talk").wait_for()
+        page.wait_for_function("document.querySelector('.slider > div')")
+        page.screenshot(path=folder / "recording-light.png")
+        page = opened(browser, told["auditor"], "light", "en")
+        page.goto(f"{told['operations']}/")
+        page.screenshot(path=folder / "expiry-light.png")
+        page = opened(browser, told["auditor"], "dark", "sv")
+        page.goto(f"{told['operations']}/ledger")
+        page.screenshot(path=folder / "ledger-dark.png")
         browser.close()
     for path in folder.glob("*.png"):
         shrink(path)
