@@ -21,6 +21,14 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     assert dead == []
 
 
+def test_the_document_names_every_purpose_of_a_lookup_key() -> None:
+    code = [*ROOT.glob("storage/**/*.py"), *ROOT.glob("web/**/*.py"), *ROOT.glob("app/**/*.py")]
+    used = {p for file in code for p in re.findall(r'lookup_key\("([^"]+)"', file.read_text())}
+    section = (ROOT / "docs/format.md").read_text().partition("| purpose | use |")[2]
+    rows = section.partition("\n\n")[0].splitlines()[2:]
+    assert used == {p for row in rows for p in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
