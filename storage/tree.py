@@ -156,7 +156,8 @@ async def checkpoint(vault: Vault) -> Note:
     while True:
         last = await asyncio.to_thread(vault.signer.last)
         since = last.size if last else 0
-        size = await published.publish(vault)
+        async with vault.publishing:
+            size = await published.publish(vault)
         async with connection(vault.pool) as lent:
             now = await head(lent, size)
             proof = await consistency(lent, since, now.size) if since <= now.size else []

@@ -3,6 +3,7 @@
 It is made once, by `app.serve` or a command, and passed to every verb as its first argument.
 """
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -56,7 +57,9 @@ class Vault:
     that may add to the ledger, `sign_in` as the one that lets people in (`storage.roles`). `probes`
     tell what arrived, `players` encode for listeners: a long listen never holds up an upload.
     `spool` is the directory of the unnamed files that hold a body while it is taken in, `intakes`
-    counts those of each key, `shelf` keeps the uploads that come in parts.
+    counts those of each key, `shelf` keeps the uploads that come in parts. `publishing` is held by
+    who puts entries of the ledger into the store: two who put one bundle at once would hinder each
+    other at some stores.
     """
 
     pool: Pool
@@ -74,3 +77,4 @@ class Vault:
     shelf: Shelf
     listening: Rules = USUAL
     passwords: Passwords = field(default_factory=Passwords)
+    publishing: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import random
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from storage.signer import RewrittenError, Signer
 from storage.vault import Vault
 from tests.rewriting import rewrite_tree, unguarded
 from tests.roles import connection
+from tests.services import Faulty
 
 
 async def write(vault: Vault, *acts: str) -> None:
@@ -179,6 +181,23 @@ async def test_a_checkpoint_is_signed_and_goes_on_from_the_last(vault: Vault) ->
     assert (signer.check(first, vault.signer.verifier).size, second.size) == (2, 3)
     assert vault.signer.last() == second
     await tree.agree(vault)
+
+
+async def test_one_bundle_is_put_once_however_many_ask_for_a_checkpoint(vault: Vault) -> None:
+    """Of two who put it at once one was seen to get a 500 (rclone)."""
+    await write(vault, *"abc")
+    put, names = vault.objects.put, []
+
+    async def slow(key: str, *args: Any) -> None:
+        names.append(key)
+        await asyncio.sleep(0.2)
+        await put(key, *args)
+
+    objects: Any = Faulty(vault.objects, put=slow)
+    watched = replace(vault, objects=objects)
+    notes = await asyncio.gather(*(tree.checkpoint(watched) for _ in range(5)))
+    assert {Checkpoint.parse(note.text).size for note in notes} == {3}
+    assert len(names) == 1
 
 
 async def test_many_may_ask_for_a_checkpoint_at_once(vault: Vault) -> None:
