@@ -10,6 +10,7 @@ its method; in front of Postgres each connection gets the next fault. What has n
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Hold:
 Fault = Cut | Delay | Answer | Hang | Hold
 
 
-class Listener:
+class Listener(ABC):
     """Listens on a free port of its own. While it is `away` nobody is let in."""
 
     def __init__(self) -> None:
@@ -100,8 +101,9 @@ class Listener:
         # Also of one that was cancelled before it began.
         task.add_done_callback(lambda _: writer.transport.abort())
 
+    @abstractmethod
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        raise NotImplementedError
+        """Serve one connection, to its end."""
 
 
 class Relay(Listener):
